@@ -1,1 +1,16 @@
-//! Placeholder while the workspace is laid out.
+//! The server of Mesh.
+//!
+//! The parts, from the inside out:
+//!
+//! - [`shard`]: a replica of a shard: raft, evaluation, sessions, reads, checkpoints, snapshots. Pure.
+//! - [`node`]: who the node is and who the others are: birth, membership, replacement. Pure.
+//! - [`router`]: from key to shard to core. Pure.
+//! - [`core`]: the shards of one core, their clients and peers: one turn is events in, effects out. Pure.
+#![cfg_attr(feature = "host", doc = "- [`host`]: the only part that waits: executors, files, sockets.")]
+//!
+//! Pure parts read no clock, open no file, spawn nothing and draw no randomness; a test holds them to it.
+
+pub mod core;
+pub mod node;
+pub mod router;
+pub mod shard;

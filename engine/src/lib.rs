@@ -1,1 +1,46 @@
-//! Placeholder while the workspace is laid out.
+//! The page store of one replica, and the effects that log entries carry.
+//!
+//! Bird's-eye view: [`Opening`] opens or makes a [`Store`]. The owner applies entries by [`Store::write`], reads by
+//! [`Store::get`] and [`Store::scan`], fetches what these miss, and takes checkpoints, from which and from the raft
+//! log everything comes back after a crash. [`effect`] is the encoding of an entry's payload.
+//!
+//! The rooms, from the bottom up: `page`, `cell`, `pointer`, `superblock` are the bytes of the file (FORMAT.md);
+//! `allocator` knows which pages are free, `frames` which are in memory; `tree` is the B+tree over both, without I/O;
+//! `store` is the part that submits I/O and takes completions.
+//!
+//! Invariants:
+//! - Nothing here waits, opens a file, reads a clock or draws randomness.
+//! - Bytes from a disk or a peer are checked and refused with an error; assertions are for our own bugs.
+//!
+//! Deliberately absent: raft, sessions, locks, watches, and any decision when a checkpoint is due.
+
+mod allocator;
+mod cell;
+pub mod effect;
+mod error;
+mod frames;
+mod key;
+mod options;
+mod page;
+mod pointer;
+mod read;
+mod sealed;
+mod store;
+mod superblock;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod write;
+
+pub use error::StoreError;
+pub use key::{CellKey, KeyRef};
+pub use options::{PAGE_BYTES_MAX, PAGE_BYTES_MIN, StoreOptions};
+pub use read::{
+    Lookup, Misses, Read, ScanDirection, ScanEnd, ScanOutcome, ScanRequest, ScanRest, Value, Version, Want,
+};
+pub use store::{
+    CheckpointInfo, CheckpointMeta, FetchId, IngestProgress, OpenWarning, Opened, Opening, PinId,
+    SnapshotChunk, Store, StoreEvent, StoreStatistics, VerifyProblem, VerifyReport,
+};
+pub use tree::SweepProgress;
+pub use write::{Attributes, CellWrite, Change};

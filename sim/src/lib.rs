@@ -1,1 +1,47 @@
-//! Placeholder while the workspace is laid out.
+//! The deterministic simulator of Mesh: what a cluster stands on, made hostile, and the checkers of its promises.
+//!
+//! Everything below a node's host is a state machine that is told the time, the frames and the completions. Here they
+//! come from models instead of devices:
+//!
+//! | module | is |
+//! |---|---|
+//! | [`heap`] | true time and the order of events |
+//! | [`clock`] | what a node believes the time to be |
+//! | [`disk`] | files that a crash may tear, for [`mesh_base::io`] |
+//! | [`net`] | frames that are lost, doubled, overtaken, blocked |
+//! | [`latency`] | how long things take |
+//! | [`options`] | how large and how hostile a run is |
+//! | [`history`] | what clients asked and were answered |
+//! | [`linearizability`], [`revisions`], [`cuts`] | the checkers; each says what it does not check |
+//! | [`search`] | linearizability of any object, bounded |
+//! | [`violation`] | a broken promise with its proof |
+//! | [`trace`] | what a run did, to print or to compare |
+//! | [`driver`], [`cli`] | seeds, threads, exit codes |
+//! | [`cluster`] | whole clusters of the real thing, and clients that retry |
+//! | [`rehearsal`] | a small system that shows that all of this finds flaws |
+//!
+//! Invariants:
+//! - A run is a function of its seed: one root generator, forked for each part; no clock, no thread, no order of hashing.
+//! - A model allows what the real thing allows, and keeps the promises that the real thing keeps. Both are tested.
+//!
+//! Deliberately absent, from all but the cluster: any knowledge of what the frames and files contain.
+
+pub mod cli;
+pub mod clock;
+pub mod cluster;
+pub mod cuts;
+pub mod disk;
+#[cfg(test)]
+mod drawing;
+pub mod driver;
+pub mod heap;
+pub mod history;
+pub mod latency;
+pub mod linearizability;
+pub mod net;
+pub mod options;
+pub mod rehearsal;
+pub mod revisions;
+pub mod search;
+pub mod trace;
+pub mod violation;

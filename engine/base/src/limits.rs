@@ -14,6 +14,24 @@ pub const BATCH_OPS_MAX: usize = 4096;
 
 /// Longest payload of a frame: the largest value, its key, and room for the rest of the message.
 pub const FRAME_PAYLOAD_BYTES_MAX: usize = VALUE_BYTES_MAX + 256 * 1024;
+/// Longest payload of a frame that is accepted before the connection's hello was.
+pub const HELLO_PAYLOAD_BYTES_MAX: usize = AUTH_BYTES_MAX + 8 * 1024;
+/// Tables in the payload of one frame, each occurrence counted.
+pub const FRAME_TABLES_MAX: usize = 128 * 1024;
+/// Tables inside tables in the payload of one frame.
+pub const FRAME_DEPTH_MAX: usize = 8;
+/// Bytes of the keys and values of one batched put.
+pub const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Longest principal that a request carries.
+pub const PRINCIPAL_BYTES_MAX: usize = 1024;
+/// Longest name of an authentication mechanism.
+pub const AUTH_MECHANISM_BYTES_MAX: usize = 64;
+/// Longest message of one step of authentication.
+pub const AUTH_BYTES_MAX: usize = 64 * 1024;
+/// Longest text for people in an error or a status; longer ones are cut when sent.
+pub const TEXT_BYTES_MAX: usize = 1024;
+/// Longest copy of the membership that nodes pass among themselves.
+pub const DIRECTORY_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes of a connection's requests that are read and not yet answered; above it the socket is not read.
 pub const CONNECTION_BYTES_IN_FLIGHT_MAX: usize = 2 * FRAME_PAYLOAD_BYTES_MAX;
 /// Requests of a connection that are read and not yet answered; above it the socket is not read.
@@ -67,6 +85,25 @@ pub const LOG_WRITES_IN_FLIGHT_MAX: usize = 4;
 pub const LOG_BATCH_BYTES_SOFT_MAX: usize = 1024 * 1024;
 /// Bytes of log kept behind the checkpoint for followers that lag.
 pub const LOG_RETAINED_BYTES: u64 = 4 * SEGMENT_BYTES as u64;
+/// Bytes at the end of a segment, an eighth of it at most, that only batches without entries may use: votes still
+/// become durable when the disk is full.
+pub const LOG_RESERVE_BYTES: usize = 1024 * 1024;
+/// Bytes of one write of zeros ahead of the append position.
+pub const LOG_ZERO_WRITE_BYTES: usize = 256 * 1024;
+/// Segments kept for reuse; more are removed.
+pub const LOG_SPARE_SEGMENTS_MAX: usize = 2;
+/// Bytes of one read when a log is recovered.
+pub const LOG_READ_BYTES: usize = 1024 * 1024;
+/// Reads in flight when a log is recovered.
+pub const LOG_READS_IN_FLIGHT_MAX: usize = 3;
+/// Bytes of one read of entries that left the memory, its first batch aside.
+pub const LOG_FETCH_BYTES_MAX: usize = APPEND_MESSAGE_BYTES_MAX;
+/// Reads of entries that left the memory, in flight at a time.
+pub const LOG_FETCHES_IN_FLIGHT_MAX: usize = 4;
+/// Reads of entries that left the memory, waiting; above it a request is dropped and made again by raft.
+pub const LOG_FETCHES_WAITING_MAX: usize = 64;
+/// Bytes of entries that were read back and not used yet, the newest read aside.
+pub const LOG_FETCHED_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Bytes of log to replay at start: a checkpoint is taken before the log since the last one grows past it.
 pub const LOG_REPLAY_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
@@ -90,16 +127,87 @@ pub const ELECTION_TICKS_MAX: usize = 20;
 /// A client's revision further ahead of the clock than this is refused.
 pub const REVISION_AHEAD_MAX: Duration = Duration::from_secs(5);
 
+/// Events that one turn of a core handles at most.
+pub const TURN_EVENTS_MAX: usize = 512;
+/// Events that wait for a core's turn; above it its connections are not read.
+pub const CORE_EVENTS_WAITING_MAX: usize = 8 * 1024;
+/// Bytes of frames that wait for a core's turn; above it its connections are not read.
+pub const CORE_EVENT_BYTES_WAITING_MAX: usize = 64 * 1024 * 1024;
+/// Messages that wait in a core for another of the node; above it connections are not read.
+pub const MESH_MESSAGES_WAITING_MAX: usize = 8 * 1024;
+/// Bytes that one read takes off a socket.
+pub const SOCKET_READ_BYTES: usize = 64 * 1024;
+/// How long a new connection may take to say hello.
+pub const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// File operations of one core's log and identity that are under way at a time.
+pub const LOG_OPS_IN_FLIGHT_MAX: usize = 64;
+/// File operations of one core's page stores that are under way at a time.
+pub const STORE_OPS_IN_FLIGHT_MAX: usize = 64;
+/// Frames that wait for a connection to another core of another node, control and bulk alike, in bytes.
+pub const LINK_QUEUE_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// How long a connection to another node may take to be made, and again to be greeted.
+pub const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
+/// The pause after the first failed dial; it doubles with each.
+pub const DIAL_PAUSE_MIN: Duration = Duration::from_millis(50);
+/// The pause between failed dials, at most.
+pub const DIAL_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// A connection whose other end has not acknowledged what was sent for this long is given up.
+pub const CONNECTION_DEAD_AFTER: Duration = Duration::from_secs(20);
+/// How long a node may take to stop before it is left as it is.
+pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// Memory of one core that is registered with the kernel for I/O, in bytes; it counts three times against the limit of
+/// locked memory (`ulimit -l`, often 8 MiB).
+pub const CORE_IO_MEMORY_BYTES: usize = 128 * 1024;
+/// Entries of a core's submission rings.
+pub const CORE_RING_ENTRIES: usize = 128;
+
+/// How long a client goes on trying to have a request done, unless its user says otherwise.
+pub const CLIENT_DEADLINE: Duration = Duration::from_secs(5);
+/// A client whose request is unanswered for this long asks whether the connection lives and who leads the shard.
+pub const CLIENT_PATIENCE: Duration = Duration::from_millis(250);
+/// A client's connection that does not answer such a question for this long is given up.
+pub const CLIENT_PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+/// The pause before a client sends a request again for the first time; it doubles with each.
+pub const CLIENT_RETRY_PAUSE_MIN: Duration = Duration::from_millis(10);
+/// The pause before a client sends a request again, at most.
+pub const CLIENT_RETRY_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// The pause before a client asks for the topology again while it looks for a leader.
+pub const CLIENT_TOPOLOGY_PAUSE: Duration = Duration::from_millis(20);
+/// Requests in flight on one connection of a client, unless its user says otherwise.
+pub const CLIENT_REQUESTS_IN_FLIGHT: usize = 1024;
+/// A client's request counts as one more in flight for each of these many bytes.
+pub const CLIENT_REQUEST_UNIT_BYTES: usize = 16 * 1024;
+/// Writes of one session that a client has in flight: half of the window, so that a slow one does not hold up the others.
+pub const CLIENT_SESSION_WRITES_MAX: usize = SESSION_WINDOW_MAX / 2;
+/// Bytes of pages that a client's range holds, over all shards, one page of each aside.
+pub const CLIENT_RANGE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Items of a page of a client's range, unless its user says otherwise.
+pub const CLIENT_RANGE_PAGE_ITEMS: usize = 1000;
+/// Longest cursor of a range, in bytes before they are written as text.
+pub const CLIENT_CURSOR_BYTES_MAX: usize = 16 * 1024;
+
 const _: () = {
     assert!(KEY_BYTES_MAX + VALUE_BYTES_MAX < ENTRY_BYTES_MAX);
     assert!(ENTRY_BYTES_MAX < FRAME_PAYLOAD_BYTES_MAX);
     assert!(APPEND_MESSAGE_BYTES_MAX < FRAME_PAYLOAD_BYTES_MAX);
+    assert!(BATCH_BYTES_MAX + BATCH_OPS_MAX * 256 < ENTRY_BYTES_MAX);
+    assert!(BATCH_OPS_MAX < FRAME_TABLES_MAX && RANGE_ITEMS_MAX < FRAME_TABLES_MAX);
+    assert!(SHARDS_MAX + NODES_MAX < FRAME_TABLES_MAX);
     assert!(ENTRY_BYTES_MAX + LOG_BATCH_BYTES_SOFT_MAX < SEGMENT_BYTES / 2);
     assert!(
         SEGMENT_BYTES.is_multiple_of(SECTOR_BYTES) && SEGMENT_ZERO_AHEAD_BYTES.is_multiple_of(SECTOR_BYTES)
     );
+    assert!(LOG_READ_BYTES.is_multiple_of(SECTOR_BYTES) && LOG_ZERO_WRITE_BYTES.is_multiple_of(SECTOR_BYTES));
+    assert!(LOG_RESERVE_BYTES.is_multiple_of(SECTOR_BYTES) && LOG_RESERVE_BYTES <= SEGMENT_BYTES / 8);
     assert!(EXTENT_BYTES_MAX.is_multiple_of(SECTOR_BYTES));
     assert!(UNCOMMITTED_BYTES_MAX > 2 * ENTRY_BYTES_MAX);
+    assert!(LINK_QUEUE_BYTES_MAX > 2 * FRAME_PAYLOAD_BYTES_MAX);
+    assert!(CORE_EVENT_BYTES_WAITING_MAX > CONNECTION_BYTES_IN_FLIGHT_MAX);
+    assert!(CORE_EVENTS_WAITING_MAX > TURN_EVENTS_MAX);
     assert!(SHARDS_MAX == 1 << crate::Revision::SHARD_BITS);
+    assert!(CLIENT_REQUESTS_IN_FLIGHT <= CONNECTION_REQUESTS_IN_FLIGHT_MAX);
+    assert!(CLIENT_REQUESTS_IN_FLIGHT * CLIENT_REQUEST_UNIT_BYTES <= CONNECTION_BYTES_IN_FLIGHT_MAX);
+    assert!(CLIENT_RANGE_PAGE_ITEMS <= RANGE_ITEMS_MAX);
+    assert!(CLIENT_CURSOR_BYTES_MAX > 3 * KEY_BYTES_MAX + SHARDS_MAX * 8);
     assert!(ELECTION_TICKS_MIN > 2 * HEARTBEAT_TICKS && ELECTION_TICKS_MAX > ELECTION_TICKS_MIN);
 };

@@ -1,0 +1,159 @@
+//! Requests from clients: from frames to commands, and to the core that owns their shard.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use mesh_base::limits::{RANGE_ITEMS_MAX, RANGE_PAGE_BYTES};
+use mesh_base::{Now, Revision, ShardId};
+use mesh_wire::{Error, Frame, List, Request as WireRequest};
+
+use super::event::{MeshMessage, NodeName, Responder};
+use super::{Core, CoreEffect};
+use crate::shard::ShardEvent;
+use crate::shard::command::{
+    Change, Command, Order, PutItem, Range, Read, Request, Shape, Write, last_of_each_key,
+};
+use crate::shard::sessions::WriteId;
+
+/// A request without a deadline, or with a later one, is given up after this.
+const PATIENCE_MAX: Duration = Duration::from_secs(60);
+
+impl Core {
+    /// A frame from a client of this core, or of another core of this node.
+    pub(super) fn on_request(
+        &mut self,
+        now: Now,
+        responder: Responder,
+        frame: Frame,
+        effects: &mut Vec<CoreEffect>,
+    ) {
+        let Some(shard) = frame.header.envelope.shard else {
+            self.on_node_request(now, responder, &frame, effects);
+            return;
+        };
+        if self.directory.as_ref().is_some_and(|directory| shard.0 >= directory.shard_count()) {
+            let what = "the frame names a shard that does not exist".into();
+            self.fail(responder, &Error::Malformed { what }, effects);
+            return;
+        }
+        let owner = self.placement.core_of(shard);
+        if owner != self.id {
+            effects.push(CoreEffect::Mesh { to: owner, message: MeshMessage::Request { responder, frame } });
+            return;
+        }
+        match self.read_command(shard, &frame) {
+            Ok((command, deadline_ms)) => {
+                let patience = match deadline_ms {
+                    0 => PATIENCE_MAX,
+                    ms => Duration::from_millis(u64::from(ms)).min(PATIENCE_MAX),
+                };
+                let request = Request { responder, deadline: now.monotonic + patience, command };
+                self.to_shard(now, shard, ShardEvent::Request(request), effects);
+            }
+            Err(error) => self.fail(responder, &error, effects),
+        }
+    }
+
+    /// The command in a frame, and its deadline in milliseconds from now; 0 for none.
+    fn read_command(&self, shard: ShardId, frame: &Frame) -> Result<(Command, u32), Error> {
+        let payload = &frame.payload;
+        let own = |bytes: &[u8]| payload.slice_ref(bytes);
+        let request = frame.request().map_err(|error| Error::from(error))?;
+        let command = match request {
+            WireRequest::Get(get) => {
+                self.check_shard(shard, [get.key])?;
+                (Command::Read(Read::Get { key: own(get.key), at: at(get.at) }), get.ctx.deadline_ms)
+            }
+            WireRequest::GetBatch(batch) => {
+                self.check_shard(shard, batch.keys)?;
+                let keys = batch.keys.iter().map(own).collect();
+                (Command::Read(Read::GetBatch { keys, at: at(batch.at) }), batch.ctx.deadline_ms)
+            }
+            WireRequest::Range(range) => {
+                let deadline_ms = range.ctx.deadline_ms;
+                (Command::Read(Read::Range(own_range(&range, payload))), deadline_ms)
+            }
+            WireRequest::Put(put) => {
+                self.check_shard(shard, [put.key])?;
+                let item = PutItem { key: own(put.key), value: own(put.value), type_tag: put.type_tag };
+                (Command::Write(write(&put.ctx, Change::Put(vec![item]))), put.ctx.deadline_ms)
+            }
+            WireRequest::PutBatch(batch) => {
+                let own_item = |item: mesh_wire::KeyValue<'_>| PutItem {
+                    key: own(item.key),
+                    value: own(item.value),
+                    type_tag: 0,
+                };
+                let items: Vec<_> = batch.items.iter().map(own_item).collect();
+                self.check_shard(shard, items.iter().map(|item| item.key.as_ref()))?;
+                let change = Change::Put(last_of_each_key(items));
+                (Command::Write(write(&batch.ctx, change)), batch.ctx.deadline_ms)
+            }
+            WireRequest::Delete(delete) => {
+                self.check_shard(shard, delete.keys)?;
+                let change = Change::Delete(distinct(delete.keys, payload));
+                (Command::Write(write(&delete.ctx, change)), delete.ctx.deadline_ms)
+            }
+            WireRequest::OpenSession(_) => (Command::OpenSession, 0),
+            WireRequest::ReplaceNode(replace) => {
+                (Command::ReplaceNode { name: NodeName::from(replace.name) }, 0)
+            }
+            WireRequest::Hello(_) | WireRequest::Topology | WireRequest::Status => {
+                return Err(Error::Malformed { what: "this request is not for a shard".into() });
+            }
+        };
+        Ok(command)
+    }
+
+    /// Every key must be of the shard that the frame names.
+    fn check_shard<'a>(&self, shard: ShardId, keys: impl IntoIterator<Item = &'a [u8]>) -> Result<(), Error> {
+        let Some(directory) = &self.directory else { return Ok(()) };
+        let slots = directory.slots();
+        for key in keys {
+            let owner = slots.shard_of_key(key);
+            if owner != shard {
+                return Err(Error::WrongShard { shard: owner });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// On the wire 0 is the newest.
+fn at(revision: Revision) -> Revision {
+    if revision == Revision::ZERO { Revision::MAX } else { revision }
+}
+
+fn write(ctx: &mesh_wire::WriteContext<'_>, change: Change) -> Write {
+    Write {
+        id: WriteId { session: ctx.session, seq: ctx.seq },
+        acknowledged_below: ctx.acknowledged_below,
+        change,
+    }
+}
+
+fn own_range(range: &mesh_wire::Range<'_>, payload: &Bytes) -> Range {
+    let own = |bytes: &[u8]| if bytes.is_empty() { Bytes::new() } else { payload.slice_ref(bytes) };
+    let bounded = |asked: u32, most: usize| match usize::try_from(asked) {
+        Ok(0) | Err(_) => most,
+        Ok(asked) => asked.min(most),
+    };
+    Range {
+        from: own(range.from),
+        to: own(range.to),
+        after: range.after.map(own),
+        items_max: bounded(range.limit, RANGE_ITEMS_MAX),
+        bytes_max: bounded(range.bytes, RANGE_PAGE_BYTES),
+        shape: if range.keys_only { Shape::KeysOnly } else { Shape::Items },
+        order: if range.reverse { Order::Descending } else { Order::Ascending },
+        at: at(range.at),
+    }
+}
+
+/// The keys of a list, each once.
+fn distinct(keys: List<'_, &[u8]>, payload: &Bytes) -> Vec<Bytes> {
+    let mut distinct: Vec<_> = keys.iter().map(|key| payload.slice_ref(key)).collect();
+    distinct.sort_unstable();
+    distinct.dedup();
+    distinct
+}

@@ -1,0 +1,196 @@
+//! What a node reports of itself: its topology and its status, gathered from all cores.
+
+use std::collections::BTreeMap;
+
+use mesh_base::{NodeId, Now, ReplicaId, ShardId};
+use mesh_wire::{
+    Error, Frame, Member, ReplicaRole, ReplicaState, ReplicaStatus, Request, Response, StatusAnswer,
+};
+
+use super::Core;
+use super::event::{ConnId, CoreEffect, MeshMessage, Responder};
+use super::greeting::OwnTopology;
+use crate::node::Directory;
+use crate::shard::ShardStatus;
+use crate::shard::status::{Condition, Role};
+
+/// Status requests that wait for other cores.
+#[derive(Default, Debug)]
+pub(super) struct Questions {
+    last: u64,
+    open: BTreeMap<u64, Question>,
+}
+
+#[derive(Debug)]
+struct Question {
+    responder: Responder,
+    missing: usize,
+    shards: Vec<ShardStatus>,
+}
+
+impl Questions {
+    /// Nobody waits on this connection any more.
+    pub(super) fn forget(&mut self, conn: ConnId) {
+        self.open.retain(|_, question| question.responder.conn != conn);
+    }
+}
+
+impl Core {
+    /// A request that is not for a shard.
+    pub(super) fn on_node_request(
+        &mut self,
+        now: Now,
+        responder: Responder,
+        frame: &Frame,
+        effects: &mut Vec<CoreEffect>,
+    ) {
+        match frame.request() {
+            Ok(Request::Topology) => self.answer_topology(responder, effects),
+            Ok(Request::Status) => self.ask_status(now, responder, effects),
+            Ok(Request::Hello(_)) => {
+                self.fail(responder, &Error::Malformed { what: "a second hello".into() }, effects);
+            }
+            Ok(_) => {
+                let what = "the frame names no shard, and this request is for one".into();
+                self.fail(responder, &Error::Malformed { what }, effects);
+            }
+            Err(error) => self.fail(responder, &error.into(), effects),
+        }
+    }
+
+    fn answer_topology(&mut self, responder: Responder, effects: &mut Vec<CoreEffect>) {
+        match OwnTopology::of(self) {
+            Some(own) => {
+                let nodes = own.nodes();
+                self.answer(responder, &Response::Topology(own.view(&nodes)), effects);
+            }
+            None => {
+                let why = "the node is not part of a cluster yet".into();
+                self.fail(responder, &Error::NotReady { why }, effects);
+            }
+        }
+    }
+
+    fn ask_status(&mut self, now: Now, responder: Responder, effects: &mut Vec<CoreEffect>) {
+        let others = self.other_cores();
+        self.questions.last += 1;
+        let question = self.questions.last;
+        let shards = self.statuses();
+        self.questions.open.insert(question, Question { responder, missing: others.len(), shards });
+        for to in others {
+            effects.push(CoreEffect::Mesh { to, message: MeshMessage::StatusAsk { question } });
+        }
+        self.answer_status_if_complete(now, question, effects);
+    }
+
+    /// Another core has reported.
+    pub(super) fn told(
+        &mut self,
+        now: Now,
+        question: u64,
+        shards: Vec<ShardStatus>,
+        effects: &mut Vec<CoreEffect>,
+    ) {
+        if let Some(open) = self.questions.open.get_mut(&question) {
+            open.missing -= 1;
+            open.shards.extend(shards);
+        }
+        self.answer_status_if_complete(now, question, effects);
+    }
+
+    /// The reports of this core's replicas.
+    #[must_use]
+    pub fn statuses(&self) -> Vec<ShardStatus> {
+        self.shards.values().map(|slot| slot.shard.status()).collect()
+    }
+
+    fn answer_status_if_complete(&mut self, now: Now, question: u64, effects: &mut Vec<CoreEffect>) {
+        if self.questions.open.get(&question).is_none_or(|open| open.missing > 0) {
+            return;
+        }
+        let Some(Question { responder, mut shards, .. }) = self.questions.open.remove(&question) else {
+            return;
+        };
+        shards.sort_by_key(|status| status.shard);
+        let directory = self.directory.clone();
+        let members: Vec<_> = shards.iter().map(|status| members(directory.as_deref(), status)).collect();
+        let replicas: Vec<_> = shards
+            .iter()
+            .zip(&members)
+            .map(|(status, (voters, learners))| ReplicaStatus {
+                core: self.placement.core_of(status.shard),
+                voters: voters.into(),
+                learners: learners.into(),
+                ..replica_status(status)
+            })
+            .collect();
+        let config = std::sync::Arc::clone(&self.config);
+        let used = shards.iter().map(|status| status.resident_bytes).sum();
+        let answer = StatusAnswer {
+            node: self.node,
+            name: config.name.as_str(),
+            address: &config.advertise,
+            software: concat!("mesh ", env!("CARGO_PKG_VERSION")),
+            cluster: directory.as_ref().map(|directory| directory.cluster()),
+            uptime_ms: u64::try_from(now.monotonic.since(self.started).as_millis()).unwrap_or(u64::MAX),
+            cores: u16::try_from(config.cpus.len()).unwrap_or(u16::MAX),
+            memory_budget_bytes: config.memory_bytes,
+            memory_used_bytes: used,
+            peers_reachable: u32::try_from(self.peer_cores.len()).unwrap_or(u32::MAX),
+            replicas: (&replicas).into(),
+        };
+        self.answer(responder, &Response::Status(answer), effects);
+    }
+}
+
+fn members(directory: Option<&Directory>, status: &ShardStatus) -> (Vec<Member>, Vec<Member>) {
+    let member = |replica: &ReplicaId| Member {
+        replica: *replica,
+        node: directory
+            .and_then(|known| known.by_replica(status.shard, *replica))
+            .map_or(NodeId(0), |entry| entry.node),
+    };
+    (status.voters.iter().map(member).collect(), status.learners.iter().map(member).collect())
+}
+
+fn replica_status(status: &ShardStatus) -> ReplicaStatus<'_> {
+    let (state, detail) = match &status.condition {
+        Condition::Recovering => (ReplicaState::Recovering, ""),
+        Condition::Serving => (ReplicaState::Serving, ""),
+        Condition::ReceivingSnapshot => (ReplicaState::ReceivingSnapshot, ""),
+        Condition::ReadOnly => (ReplicaState::ReadOnly, "the disk is full"),
+        Condition::Damaged(why) => (ReplicaState::Damaged, why.as_str()),
+        Condition::Stopped => (ReplicaState::Stopped, ""),
+    };
+    let role = match status.role {
+        Role::Follower => ReplicaRole::Follower,
+        Role::PreCandidate => ReplicaRole::PreCandidate,
+        Role::Candidate => ReplicaRole::Candidate,
+        Role::Leader => ReplicaRole::Leader,
+        Role::Learner => ReplicaRole::Learner,
+    };
+    ReplicaStatus {
+        shard: ShardId(status.shard.0),
+        core: mesh_base::CoreId(0),
+        replica: status.replica,
+        role,
+        term: status.term,
+        leader: status.leader,
+        commit: status.commit,
+        applied: status.applied,
+        first_index: status.first_index,
+        last_index: status.last_index,
+        checkpoint: status.checkpoint,
+        checkpoint_applied: status.checkpoint_applied,
+        store_bytes: status.store_bytes,
+        keys: status.keys,
+        log_bytes: status.log_bytes,
+        resident_bytes: status.resident_bytes,
+        dirty_bytes: status.dirty_bytes,
+        sessions: status.sessions,
+        state,
+        detail,
+        voters: mesh_wire::List::EMPTY,
+        learners: mesh_wire::List::EMPTY,
+    }
+}

@@ -1,0 +1,311 @@
+//! One inbound connection: its reader is a task of its own, its writer is the core's turn.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::net::TcpStream;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use mesh_base::limits::{CONNECTION_BYTES_IN_FLIGHT_MAX, SOCKET_READ_BYTES};
+use mesh_wire::{Frame, FrameDecoder, FrameError, HEADER_BYTES};
+
+use super::flight::Flight;
+use super::hello::{self, Heard};
+use super::{Flush, Port, Role, Start};
+use crate::core::{ConnId, CoreEvent};
+use crate::host::bell::{Bell, step_aside};
+use crate::host::outbox::{Flushed, Outbox};
+use crate::host::patience::within;
+use crate::host::socket::{Received, Scratch, Socket};
+use crate::host::words;
+
+/// How long the last words to a connection may take.
+const PARTING_TIMEOUT: Duration = Duration::from_secs(1);
+/// What is read and thrown away while they arrive.
+const PARTING_BYTES_MAX: usize = 1024 * 1024;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    /// It asks and is answered.
+    Open,
+    /// It gets its last words.
+    Parting,
+    /// Nothing reaches it any more.
+    Gone,
+}
+
+/// Who writes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Writer {
+    /// The turn.
+    Turn,
+    /// A task of the connection's, because the socket took no more.
+    Task,
+}
+
+/// See the module.
+pub(super) struct Connection {
+    id: ConnId,
+    socket: Socket,
+    scratch: Rc<Scratch>,
+    /// Known after the hello.
+    role: OnceCell<Role>,
+    state: Cell<State>,
+    flight: RefCell<Flight>,
+    outbox: RefCell<Outbox>,
+    writer: Cell<Writer>,
+    /// Whether the turn has answers here that it will flush.
+    flush_due: Cell<bool>,
+    /// Whether the reader waits for [`Connection::drained`].
+    reader_waits: Cell<bool>,
+    /// Rung when there may be room for further requests.
+    drained: Bell,
+}
+
+impl Connection {
+    pub(super) fn new(id: ConnId, socket: Socket, scratch: Rc<Scratch>) -> Self {
+        Self {
+            id,
+            socket,
+            scratch,
+            role: OnceCell::new(),
+            state: Cell::new(State::Open),
+            flight: RefCell::new(Flight::new()),
+            outbox: RefCell::default(),
+            writer: Cell::new(Writer::Turn),
+            flush_due: Cell::new(false),
+            reader_waits: Cell::new(false),
+            drained: Bell::default(),
+        }
+    }
+
+    pub(super) const fn id(&self) -> ConnId {
+        self.id
+    }
+
+    pub(super) fn role(&self) -> Option<&Role> {
+        self.role.get()
+    }
+
+    pub(super) const fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
+    pub(super) fn into_stream(self) -> TcpStream {
+        self.socket.into_stream()
+    }
+
+    /// Queues the answer to a request.
+    pub(super) fn reply(&self, frame: Bytes) -> Flush {
+        if self.state.get() != State::Open {
+            return Flush::Unneeded;
+        }
+        self.flight.borrow_mut().end(words::request_of(&frame), frame.len());
+        self.outbox.borrow_mut().push(frame);
+        if self.reader_waits.get() {
+            self.drained.ring();
+        }
+        // The task, if there is one, writes whatever it finds.
+        if self.writer.get() == Writer::Task || self.flush_due.replace(true) {
+            Flush::Unneeded
+        } else {
+            Flush::Due
+        }
+    }
+
+    /// Writes what is queued, as far as the socket takes it.
+    pub(super) fn flush(self: &Rc<Self>) {
+        self.flush_due.set(false);
+        if self.writer.get() == Writer::Turn && self.write() == Flushed::Blocked {
+            self.writer.set(Writer::Task);
+            glommio::spawn_local(write_on(Rc::clone(self))).detach();
+        }
+    }
+
+    /// Hands a frame to the core.
+    fn ask(&self, port: &Port, frame: Frame) {
+        match self.role() {
+            Some(Role::Peer(name)) => port.inbox.push(CoreEvent::Peer { from: name.clone(), frame }),
+            _ => {
+                let bytes = HEADER_BYTES + frame.payload.len();
+                self.flight.borrow_mut().begin(frame.header.envelope.request, bytes);
+                port.inbox.push(CoreEvent::Request { conn: self.id, frame });
+            }
+        }
+    }
+
+    /// Answers something that does not get as far as the core.
+    fn refuse(self: &Rc<Self>, answer: Bytes) {
+        self.outbox.borrow_mut().push(answer);
+        self.flush();
+    }
+
+    fn write(&self) -> Flushed {
+        let sent = self.socket.send(&self.scratch, &mut self.outbox.borrow_mut());
+        if self.reader_waits.get() {
+            self.drained.ring();
+        }
+        sent.unwrap_or_else(|_| {
+            self.hang_up();
+            Flushed::All
+        })
+    }
+
+    /// Ends the connection; its reader notices, and forgets it.
+    pub(super) fn hang_up(&self) {
+        self.state.set(State::Gone);
+        self.outbox.borrow_mut().clear();
+        self.socket.hang_up();
+        self.drained.ring();
+    }
+
+    fn is_full(&self) -> bool {
+        self.state.get() == State::Open
+            && (self.flight.borrow().is_full()
+                || self.outbox.borrow().bytes() >= CONNECTION_BYTES_IN_FLIGHT_MAX)
+    }
+
+    /// Completes when further requests may be taken in.
+    async fn room(&self) {
+        self.reader_waits.set(true);
+        while self.is_full() {
+            self.drained.heard().await;
+        }
+        self.reader_waits.set(false);
+    }
+
+    /// Sends last words and ends the connection in a way that lets them arrive: a socket that is closed with bytes
+    /// unread takes back what it sent.
+    async fn part(self: &Rc<Self>, port: &Port, words: Bytes) {
+        self.state.set(State::Parting);
+        self.outbox.borrow_mut().push(words);
+        self.flush();
+        self.reader_waits.set(true);
+        let _ = within(PARTING_TIMEOUT, async {
+            while !self.outbox.borrow().is_empty() {
+                self.drained.heard().await;
+            }
+            self.socket.finish();
+            discard(port, &self.socket).await;
+        })
+        .await;
+    }
+}
+
+/// Writes what the turn could not.
+async fn write_on(connection: Rc<Connection>) {
+    loop {
+        connection.socket.writable().await;
+        if connection.state.get() == State::Gone || connection.write() == Flushed::All {
+            connection.writer.set(Writer::Turn);
+            return;
+        }
+    }
+}
+
+async fn discard(port: &Port, socket: &Socket) {
+    let mut thrown = BytesMut::new();
+    let mut total = 0;
+    while total < PARTING_BYTES_MAX {
+        thrown.clear();
+        match socket.read(&port.scratch, &mut thrown) {
+            Ok(Received::More) => step_aside().await,
+            Ok(Received::Drained) => socket.readable().await,
+            Ok(Received::End) | Err(_) => return,
+        }
+        total += thrown.len();
+    }
+}
+
+/// The life of a connection that this core accepted.
+pub(super) async fn run(port: Rc<Port>, connection: Rc<Connection>) {
+    match hello::hear(&port, &connection).await {
+        Heard::Welcome { start, to } if to == port.own => go_on(port, connection, start).await,
+        Heard::Welcome { start, to } => port.hand_over(to, connection, start),
+        Heard::Refused(words) => {
+            connection.part(&port, words).await;
+            end(&port, &connection);
+        }
+        Heard::Nothing => end(&port, &connection),
+    }
+}
+
+fn end(port: &Port, connection: &Connection) {
+    connection.hang_up();
+    port.remove(connection);
+}
+
+/// The life of a connection after its hello.
+pub(super) async fn go_on(port: Rc<Port>, connection: Rc<Connection>, start: Start) {
+    let Start { role, answer, buffer } = start;
+    let known = connection.role.set(role);
+    assert!(known.is_ok(), "a connection says hello once");
+    connection.outbox.borrow_mut().push(answer);
+    connection.flush();
+    if let Some(words) = read_on(&port, &connection, buffer).await {
+        connection.part(&port, words).await;
+    }
+    end(&port, &connection);
+}
+
+/// Takes in frames until the connection ends; returns what to say if it is this side that ends it.
+async fn read_on(port: &Port, connection: &Rc<Connection>, mut buffer: BytesMut) -> Option<Bytes> {
+    let decoder = FrameDecoder::new();
+    // A read that does not wait would mostly find nothing yet.
+    let mut drained = true;
+    loop {
+        if let Err(foul) = take_in(port, connection, decoder, &mut buffer) {
+            return Some(words::to_foul(&foul));
+        }
+        connection.room().await;
+        port.inbox.room().await;
+        if connection.state.get() != State::Open {
+            return None;
+        }
+        if decoder.need(&buffer) == 0 {
+            continue;
+        }
+        if std::mem::take(&mut drained) {
+            connection.socket.readable().await;
+        }
+        match connection.socket.read(&port.scratch, &mut buffer) {
+            Ok(Received::More) => step_aside().await,
+            Ok(Received::Drained) => drained = true,
+            Ok(Received::End) | Err(_) => return None,
+        }
+    }
+}
+
+/// Moves the frames of the buffer into the inbox, as far as the connection's limits allow.
+fn take_in(
+    port: &Port,
+    connection: &Rc<Connection>,
+    decoder: FrameDecoder,
+    buffer: &mut BytesMut,
+) -> Result<(), FrameError> {
+    let mut largest = 0;
+    while !connection.is_full() {
+        match decoder.decode(buffer) {
+            Ok(None) => break,
+            Ok(Some(frame)) => {
+                largest = largest.max(frame.payload.len());
+                connection.ask(port, frame);
+            }
+            Err(unknown @ FrameError::UnknownKind { request, .. })
+                if connection.role() == Some(&Role::Client) =>
+            {
+                connection.refuse(words::to_unknown(request, &unknown));
+            }
+            // A newer node says something that this one does not know: it need not.
+            Err(FrameError::UnknownKind { .. }) => {}
+            Err(foul) => return Err(foul),
+        }
+    }
+    if !buffer.is_empty() {
+        decoder.reserve(buffer);
+    } else if largest > SOCKET_READ_BYTES {
+        // The rest of a buffer would keep the whole of it alive.
+        *buffer = BytesMut::new();
+    }
+    Ok(())
+}

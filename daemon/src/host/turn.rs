@@ -1,0 +1,244 @@
+//! The life of a core: wait until something happened, gather a bounded batch, read the clocks, step the server once, do
+//! what it says; and again.
+//!
+//! Invariants:
+//! - The clocks are read after the batch was gathered: what the server sees never happened after "now".
+//! - A tick comes at most once per turn; those that a stall swallowed are not made up for.
+//! - Between two turns every other task that is ready has run.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::Sender;
+use std::task::Poll;
+use std::time::Duration;
+
+use glommio::timer::Timer;
+use mesh_base::limits::{STOP_TIMEOUT, TICK, TURN_EVENTS_MAX};
+use mesh_base::{CoreId, Instant};
+
+use super::bell::step_aside;
+use super::clock;
+use super::disk::Disk;
+use super::inbox::Inbox;
+use super::link::Links;
+use super::mesh::{Exchange, MeshPort, Parcel};
+use super::net::{Flush, Port};
+use super::server::Server;
+use crate::core::{ConnId, CoreEffect, CoreEvent, Notice};
+
+/// How long connections and files may take to close when the core has stopped.
+const CLOSING_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// How a core ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Ending {
+    /// Everything it had to write is durable.
+    Orderly,
+    /// It was told to leave, or ran out of time, before that.
+    Cut,
+}
+
+/// What the cores of a node have in common.
+pub(super) struct Shared {
+    pub(super) exchange: Arc<Exchange>,
+    /// Cores that have stopped.
+    pub(super) stopped: AtomicUsize,
+}
+
+/// Everything around the server of one core.
+pub(super) struct Turn<S> {
+    pub(super) own: CoreId,
+    pub(super) server: Rc<RefCell<S>>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) inbox: Rc<Inbox>,
+    pub(super) mesh: Rc<MeshPort>,
+    pub(super) port: Rc<Port>,
+    pub(super) links: Rc<Links>,
+    pub(super) disk: Rc<Disk>,
+    pub(super) notices: Sender<Notice>,
+}
+
+/// What is made anew every turn, and the memory for it kept.
+#[derive(Default)]
+struct Batch {
+    parcels: Vec<Parcel>,
+    events: Vec<CoreEvent>,
+    effects: Vec<CoreEffect>,
+    /// Connections that got answers.
+    answered: Vec<ConnId>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    Serving,
+    Stopping { deadline: Instant },
+    Stopped { deadline: Instant },
+    Left(Ending),
+}
+
+impl<S: Server> Turn<S> {
+    /// Runs the core until the node has stopped.
+    pub(super) async fn live(self, listener: TcpListener) -> Ending {
+        let mut accepting = Some(glommio::spawn_local(Rc::clone(&self.port).accept(listener)));
+        let tick = Rc::new(Cell::new(false));
+        let ticking = glommio::spawn_local(beat(Rc::clone(&tick), Rc::clone(&self.inbox)));
+        poll_fn(|cx| {
+            self.mesh.wake(Some(cx.waker().clone()));
+            Poll::Ready(())
+        })
+        .await;
+        let mut batch = Batch::default();
+        let mut phase = Phase::Serving;
+        self.server.borrow_mut().start(clock::now(), &mut batch.effects);
+        self.perform(&mut batch, &mut phase);
+        let ending = loop {
+            if let Phase::Left(ending) = phase {
+                break ending;
+            }
+            if phase != Phase::Serving
+                && let Some(accepting) = accepting.take()
+            {
+                // New connections go to nodes that stay.
+                accepting.cancel().await;
+            }
+            self.something_to_do(&tick).await;
+            self.turn(&tick, &mut batch, &mut phase);
+            step_aside().await;
+        };
+        ticking.cancel().await;
+        self.mesh.wake(None);
+        self.close().await;
+        ending
+    }
+
+    async fn something_to_do(&self, tick: &Cell<bool>) {
+        poll_fn(|cx| {
+            loop {
+                if tick.get() || self.mesh.has_mail() || !self.inbox.is_empty() {
+                    return Poll::Ready(());
+                }
+                if self.inbox.poll_rung(cx).is_pending() {
+                    return Poll::Pending;
+                }
+            }
+        })
+        .await;
+    }
+
+    fn turn(&self, tick: &Cell<bool>, batch: &mut Batch, phase: &mut Phase) {
+        debug_assert!(batch.events.is_empty() && batch.effects.is_empty() && batch.answered.is_empty());
+        if tick.replace(false) {
+            batch.events.push(CoreEvent::Tick);
+        }
+        self.mesh.receive(&mut batch.parcels);
+        for parcel in batch.parcels.drain(..) {
+            self.unpack(parcel, &mut batch.events, phase);
+        }
+        self.inbox.take(&mut batch.events);
+        debug_assert!(batch.events.len() <= 2 * TURN_EVENTS_MAX + 1);
+        let now = clock::now();
+        if !batch.events.is_empty() {
+            self.server.borrow_mut().step(now, &mut batch.events, &mut batch.effects);
+            assert!(batch.events.is_empty(), "a step handles every event");
+        }
+        self.perform(batch, phase);
+        if let Phase::Stopping { deadline } | Phase::Stopped { deadline } = *phase
+            && now.monotonic >= deadline
+        {
+            *phase = Phase::Left(Ending::Cut);
+        }
+    }
+
+    fn unpack(&self, parcel: Parcel, events: &mut Vec<CoreEvent>, phase: &mut Phase) {
+        match parcel {
+            Parcel::Message { from, message } => events.push(CoreEvent::Mesh { from, message }),
+            Parcel::Connection(handed) => self.port.take_over(*handed),
+            Parcel::Stop => {
+                if *phase == Phase::Serving {
+                    *phase = Phase::Stopping { deadline: clock::now().monotonic + STOP_TIMEOUT };
+                    events.push(CoreEvent::Stop);
+                }
+            }
+            Parcel::Leave => {
+                let ending =
+                    if matches!(phase, Phase::Stopped { .. }) { Ending::Orderly } else { Ending::Cut };
+                *phase = Phase::Left(ending);
+            }
+        }
+    }
+
+    fn perform(&self, batch: &mut Batch, phase: &mut Phase) {
+        for effect in batch.effects.drain(..) {
+            match effect {
+                CoreEffect::Io { directory, submission } => self.disk.submit(directory, submission),
+                CoreEffect::Reply { conn, frame } => {
+                    if self.port.reply(conn, frame) == Flush::Due {
+                        batch.answered.push(conn);
+                    }
+                }
+                CoreEffect::Peer { to, class, shard, frame } => self.links.send(&to, class, shard, frame),
+                CoreEffect::Mesh { to, message } => {
+                    self.mesh.send(to, Parcel::Message { from: self.own, message });
+                }
+                CoreEffect::Dial { nodes } => self.links.dial(nodes),
+                CoreEffect::RemoveDirectory { directory } => self.disk.remove_directory(directory),
+                // No one listens any more: the node is going down.
+                CoreEffect::Notice(notice) => drop(self.notices.send(notice)),
+                CoreEffect::Stopped => self.stopped(phase),
+            }
+        }
+        for conn in batch.answered.drain(..) {
+            self.port.flush(conn);
+        }
+        self.inbox.set_congested(self.mesh.flush());
+    }
+
+    /// The last core that stops lets all of them leave: until then each may be needed by another.
+    fn stopped(&self, phase: &mut Phase) {
+        let deadline = match *phase {
+            Phase::Stopping { deadline } => deadline,
+            // Another core told this one before the operator's word arrived.
+            Phase::Serving => clock::now().monotonic + STOP_TIMEOUT,
+            Phase::Stopped { .. } | Phase::Left(_) => {
+                debug_assert!(false, "a core stops once");
+                return;
+            }
+        };
+        *phase = Phase::Stopped { deadline };
+        let cores = self.mesh.cores();
+        if self.shared.stopped.fetch_add(1, Ordering::AcqRel) + 1 == cores {
+            self.shared.exchange.post_to_all(|| Parcel::Leave);
+        }
+    }
+
+    /// Ends what is open, so that nothing of the node is left in a process that goes on.
+    async fn close(&self) {
+        self.port.close();
+        self.links.close();
+        let mut left = CLOSING_TIMEOUT;
+        let step = Duration::from_millis(2);
+        while (self.port.open() > 0 || self.disk.under_way() > 0) && !left.is_zero() {
+            Timer::new(step).await;
+            left = left.saturating_sub(step);
+        }
+        self.disk.close();
+        // The descriptors are closed by the executor on its next round.
+        Timer::new(step).await;
+    }
+}
+
+/// Ticks, a period after the last one that was in time.
+async fn beat(tick: Rc<Cell<bool>>, inbox: Rc<Inbox>) {
+    let mut next = clock::now().monotonic + TICK;
+    loop {
+        Timer::new(next.since(clock::now().monotonic)).await;
+        tick.set(true);
+        inbox.ring();
+        let now = clock::now().monotonic;
+        next = if next + TICK > now { next + TICK } else { now + TICK };
+    }
+}

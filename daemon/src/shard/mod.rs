@@ -1,0 +1,409 @@
+//! A shard's replica as a state machine: events in, effects out. Pure.
+//!
+//! [`Shard::step`] takes one event, [`Shard::flush`] ends a turn of them; what is to be done collects in an [`Output`]. No
+//! clock, file, socket, thread or randomness is touched here: time comes with each call, and the one random number a
+//! replica needs, the seed of its election timeouts, was drawn for it.
+
+mod checkpointing;
+pub mod command;
+pub mod configuration;
+mod error;
+pub mod messages;
+mod options;
+mod output;
+pub mod overlay;
+pub mod proposals;
+mod reading;
+pub mod reads;
+mod receiving;
+mod replica;
+mod sending;
+pub mod sessions;
+mod startup;
+mod state;
+pub mod status;
+mod ticking;
+mod writing;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use mesh_base::io::{Completion, Lane};
+use mesh_base::prng::Prng;
+use mesh_base::{LogIndex, Now, ReplicaId, ReplicaIdentity, Revision, Term};
+use mesh_raftlog::Space;
+use mesh_wire::{Error, SnapshotAck, TransferId};
+use raft::StateRole;
+use raft::eraftpb::{Message, Snapshot};
+
+pub use self::command::Request;
+pub use self::error::ShardError;
+pub use self::options::ShardOptions;
+pub use self::output::{News, Output, PeerMessage, PeerSend};
+pub use self::startup::Birth;
+pub use self::status::ShardStatus;
+
+use self::replica::Replica;
+use self::startup::{Creating, Progress, Starting};
+use self::status::{Condition, Role};
+use crate::core::NodeName;
+use crate::node::Directory;
+
+/// One thing that happened to a replica.
+#[derive(Debug)]
+pub enum ShardEvent {
+    /// Make the replica's files.
+    Create(Birth),
+    /// Read them and serve.
+    Open,
+    /// A client asks something.
+    Request(Request),
+    /// Another replica's message, checked.
+    Raft(Message),
+    /// A part of a snapshot.
+    Chunk {
+        /// The replica that sends it.
+        from: ReplicaId,
+        /// The replica it is for.
+        to: ReplicaId,
+        /// The sending it is part of.
+        transfer: TransferId,
+        /// Its number.
+        number: u32,
+        /// Whether it is the last.
+        last: bool,
+        /// What the whole contains.
+        snapshot: Snapshot,
+        /// The part.
+        bytes: Bytes,
+    },
+    /// A receiver's progress.
+    Ack(SnapshotAck),
+    /// A file operation ended.
+    Io(Completion),
+    /// A tick's period passed.
+    Tick,
+    /// The membership is this from now on.
+    Directory(Arc<Directory>),
+    /// A node asks for its id (shard 0), or tells its address where there is no attempt.
+    Admit {
+        /// The node.
+        name: NodeName,
+        /// Its address.
+        address: String,
+        /// Its attempt to join.
+        attempt: Option<u64>,
+    },
+}
+
+/// One replica.
+pub struct Shard {
+    identity: ReplicaIdentity,
+    options: Arc<ShardOptions>,
+    directory: Arc<Directory>,
+    prng: Prng,
+    phase: Phase,
+    stop: StopWish,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum StopWish {
+    No,
+    Yes,
+}
+
+enum Phase {
+    Idle,
+    Creating(Box<Creating>),
+    Created,
+    Starting(Box<Starting>),
+    Serving(Box<Replica>),
+    Damaged(String),
+    Stopped,
+}
+
+impl Shard {
+    /// A replica whose files are not touched yet.
+    #[must_use]
+    pub const fn new(
+        identity: ReplicaIdentity,
+        options: Arc<ShardOptions>,
+        directory: Arc<Directory>,
+        prng: Prng,
+    ) -> Self {
+        Self { identity, options, directory, prng, phase: Phase::Idle, stop: StopWish::No }
+    }
+
+    /// The incarnation.
+    #[must_use]
+    pub const fn replica(&self) -> ReplicaId {
+        self.identity.replica
+    }
+
+    /// Whether its files were just made.
+    #[must_use]
+    pub const fn is_created(&self) -> bool {
+        matches!(self.phase, Phase::Created)
+    }
+
+    /// Whether nothing more will come of it.
+    #[must_use]
+    pub const fn is_stopped(&self) -> bool {
+        matches!(self.phase, Phase::Stopped | Phase::Damaged(_) | Phase::Idle | Phase::Created)
+    }
+
+    /// The newest revision the replica knows of.
+    #[must_use]
+    pub fn newest_revision(&self) -> Revision {
+        match &self.phase {
+            Phase::Serving(replica) => replica.newest,
+            _ => Revision::ZERO,
+        }
+    }
+
+    /// Takes one event.
+    pub fn step(&mut self, now: Now, event: ShardEvent, out: &mut Output) {
+        let result = match event {
+            ShardEvent::Create(birth) => {
+                self.create(birth, out);
+                Ok(())
+            }
+            ShardEvent::Open => {
+                self.open(out);
+                Ok(())
+            }
+            ShardEvent::Directory(directory) => {
+                out.set_epoch(directory.slots().epoch());
+                self.directory = Arc::clone(&directory);
+                if let Phase::Serving(replica) = &mut self.phase {
+                    replica.directory = directory;
+                }
+                Ok(())
+            }
+            ShardEvent::Request(request) => self.on_request(now, request, out),
+            ShardEvent::Io(completion) => self.on_completion(now, completion, out),
+            event => match &mut self.phase {
+                Phase::Serving(replica) => on_serving(replica, now, event, out),
+                _ => Ok(()),
+            },
+        };
+        self.settle(result, out);
+    }
+
+    /// Ends a turn.
+    pub fn flush(&mut self, now: Now, out: &mut Output) {
+        let Phase::Serving(replica) = &mut self.phase else { return };
+        if self.stop == StopWish::Yes {
+            replica.stop(now, out);
+            if out.news.iter().any(|news| matches!(news, News::Stopped)) {
+                self.phase = Phase::Stopped;
+                return;
+            }
+        }
+        let result = replica.flush(now, out);
+        self.settle(result, out);
+    }
+
+    /// Asks it to stop: to hand over leadership and write a checkpoint. [`News::Stopped`] says when it is done.
+    pub fn stop(&mut self) {
+        self.stop = StopWish::Yes;
+        if !matches!(self.phase, Phase::Serving(_) | Phase::Damaged(_)) {
+            // What was not finished is begun anew at the next start.
+            self.phase = Phase::Stopped;
+        }
+    }
+
+    /// Takes the replica out for good.
+    pub fn give_up(&mut self, reason: String, out: &mut Output) {
+        tracing::error!(shard = %self.identity.shard, reason, "the replica takes no further part");
+        out.news.push(News::Leader { leader: None, term: 0 });
+        out.news.push(News::Damaged(reason.clone()));
+        self.phase = Phase::Damaged(reason);
+    }
+
+    fn settle(&mut self, result: Result<(), ShardError>, out: &mut Output) {
+        if let Err(error) = result {
+            let directory = crate::core::DirectoryKey::Replica {
+                shard: self.identity.shard,
+                replica: self.identity.replica,
+            };
+            self.give_up(format!("{directory}: {error}"), out);
+        }
+    }
+
+    fn create(&mut self, birth: Birth, out: &mut Output) {
+        if !matches!(self.phase, Phase::Idle) {
+            return;
+        }
+        let creating = Creating::start(
+            self.identity,
+            Arc::clone(&self.options),
+            Arc::clone(&self.directory),
+            birth,
+            self.prng.fork(),
+            &mut out.io,
+        );
+        self.phase = Phase::Creating(Box::new(creating));
+    }
+
+    fn open(&mut self, out: &mut Output) {
+        if !matches!(self.phase, Phase::Idle | Phase::Created) {
+            return;
+        }
+        let starting =
+            Starting::start(self.identity, Arc::clone(&self.options), self.prng.fork(), &mut out.io);
+        self.phase = Phase::Starting(Box::new(starting));
+    }
+
+    fn on_request(&mut self, now: Now, request: Request, out: &mut Output) -> Result<(), ShardError> {
+        let error = match &mut self.phase {
+            Phase::Serving(replica) => return replica.on_request(now, request, out),
+            Phase::Damaged(reason) => Error::Damaged { what: reason.clone().into() },
+            Phase::Stopped => Error::ShuttingDown,
+            Phase::Idle | Phase::Creating(_) | Phase::Created | Phase::Starting(_) => {
+                Error::NotReady { why: "the shard's replica on this node is starting".into() }
+            }
+        };
+        out.fail(request.responder, &error);
+        Ok(())
+    }
+
+    fn on_completion(
+        &mut self,
+        now: Now,
+        completion: Completion,
+        out: &mut Output,
+    ) -> Result<(), ShardError> {
+        match &mut self.phase {
+            Phase::Creating(creating) => {
+                if creating.complete(completion, &mut out.io)? == Progress::Done {
+                    self.phase = Phase::Created;
+                    out.news.push(News::Created);
+                }
+                Ok(())
+            }
+            Phase::Starting(starting) => {
+                let Some(started) = starting.complete(completion, &mut out.io)? else { return Ok(()) };
+                let mut replica = Replica::new(
+                    self.identity,
+                    Arc::clone(&self.options),
+                    Arc::clone(&self.directory),
+                    started,
+                    self.prng.next_u64(),
+                )?;
+                if let Some(directory) = &replica.state.directory {
+                    out.news.push(News::Directory(Arc::clone(directory)));
+                }
+                replica.campaign_early()?;
+                self.phase = Phase::Serving(Box::new(replica));
+                Ok(())
+            }
+            Phase::Serving(replica) => replica.on_completion(now, completion, out),
+            // What ends after the replica is out concerns nobody.
+            Phase::Idle | Phase::Created | Phase::Damaged(_) | Phase::Stopped => Ok(()),
+        }
+    }
+
+    /// What the replica reports of itself.
+    #[must_use]
+    pub fn status(&self) -> ShardStatus {
+        let idle = |condition| ShardStatus::idle(self.identity.shard, self.identity.replica, condition);
+        match &self.phase {
+            Phase::Serving(replica) => replica.status(),
+            Phase::Damaged(reason) => idle(Condition::Damaged(reason.clone())),
+            Phase::Stopped => idle(Condition::Stopped),
+            Phase::Idle | Phase::Creating(_) | Phase::Created | Phase::Starting(_) => {
+                idle(Condition::Recovering)
+            }
+        }
+    }
+}
+
+fn on_serving(
+    replica: &mut Replica,
+    now: Now,
+    event: ShardEvent,
+    out: &mut Output,
+) -> Result<(), ShardError> {
+    match event {
+        ShardEvent::Raft(message) => replica.on_raft_message(message),
+        ShardEvent::Chunk { from, to, transfer, number, last, snapshot, bytes } => {
+            let chunk = receiving::Chunk { from, to, transfer, number, last, snapshot, bytes };
+            replica.on_chunk(now, chunk, out)
+        }
+        ShardEvent::Ack(ack) => replica.on_ack(now, &ack, out),
+        ShardEvent::Tick => replica.tick(now, out),
+        ShardEvent::Admit { name, address, attempt } => replica.on_admission(&name, &address, attempt, out),
+        ShardEvent::Create(_)
+        | ShardEvent::Open
+        | ShardEvent::Request(_)
+        | ShardEvent::Io(_)
+        | ShardEvent::Directory(_) => Ok(()),
+    }
+}
+
+impl Replica {
+    fn on_completion(
+        &mut self,
+        now: Now,
+        completion: Completion,
+        out: &mut Output,
+    ) -> Result<(), ShardError> {
+        match completion.token.lane {
+            Lane::Log => {
+                let events = self.raw.mut_store().complete(completion, &mut out.io)?;
+                for context in events.fetched {
+                    self.raw.on_entries_fetched(context);
+                }
+                Ok(())
+            }
+            Lane::Store => self.on_store_completion(now, completion, out),
+            Lane::StagedStore | Lane::Replica => self.on_staged_completion(now, completion, out),
+            Lane::Node => Ok(()),
+        }
+    }
+
+    fn status(&self) -> ShardStatus {
+        let log = self.raw.store();
+        let raft = &self.raw.raft;
+        let checkpoint = self.state.store.checkpoint();
+        let statistics = self.state.store.statistics();
+        let replicas = |ids: &[u64]| ids.iter().map(|&id| ReplicaId(id)).collect();
+        let is_learner = self.state.conf.learners.contains(&self.identity.replica.0);
+        let condition = if self.receiving.is_busy() {
+            Condition::ReceivingSnapshot
+        } else if log.space() == Space::Full || self.checkpointing.is_out_of_space() {
+            Condition::ReadOnly
+        } else {
+            Condition::Serving
+        };
+        ShardStatus {
+            shard: self.identity.shard,
+            replica: self.identity.replica,
+            role: match raft.state {
+                StateRole::Leader => Role::Leader,
+                StateRole::Candidate => Role::Candidate,
+                StateRole::PreCandidate => Role::PreCandidate,
+                StateRole::Follower if is_learner => Role::Learner,
+                StateRole::Follower => Role::Follower,
+            },
+            condition,
+            term: Term(raft.term),
+            leader: self.leader_node(),
+            commit: LogIndex(raft.raft_log.committed),
+            applied: self.state.applied.index,
+            first_index: log.first_index(),
+            last_index: log.last_index(),
+            checkpoint: checkpoint.checkpoint,
+            checkpoint_applied: checkpoint.applied,
+            store_bytes: statistics.file_pages * self.options.store.page_bytes as u64,
+            keys: statistics.keys,
+            log_bytes: log.disk_bytes(),
+            resident_bytes: (statistics.resident_bytes + log.memory_bytes()) as u64,
+            dirty_bytes: statistics.dirty_bytes as u64,
+            sessions: u32::try_from(self.state.sessions.len()).unwrap_or(u32::MAX),
+            voters: replicas(&self.state.conf.voters),
+            learners: replicas(&self.state.conf.learners),
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! The sizes and times of a shard's replica.
+
+use std::time::Duration;
+
+use mesh_base::limits::{
+    APPEND_MESSAGE_BYTES_MAX, APPEND_MESSAGES_IN_FLIGHT_MAX, COMMITTED_BYTES_PER_READY_MAX,
+    ELECTION_TICKS_MAX, ELECTION_TICKS_MIN, HEARTBEAT_TICKS, LOG_REPLAY_BYTES_MAX, SESSIONS_PER_SHARD_MAX,
+    TICK, UNCOMMITTED_BYTES_MAX,
+};
+use mesh_base::{LogIndex, ReplicaId};
+use mesh_engine::StoreOptions;
+use mesh_raftlog::LogOptions;
+
+/// The sizes and times of a replica. The default is the product's; the simulator makes them small.
+#[derive(Clone, Debug)]
+pub struct ShardOptions {
+    /// The log's.
+    pub log: LogOptions,
+    /// The page store's.
+    pub store: StoreOptions,
+    /// Bytes of changed pages and of entries in memory at which a checkpoint is taken.
+    pub checkpoint_at_bytes: usize,
+    /// Bytes of changed pages and of entries in memory at which writes are refused until a checkpoint has ended.
+    pub unsaved_bytes_max: usize,
+    /// Bytes of log since the last checkpoint at which one is taken.
+    pub checkpoint_at_log_bytes: u64,
+    /// A checkpoint is taken after this time if anything was applied.
+    pub checkpoint_period: Duration,
+    /// Sessions above which the longest idle are evicted.
+    pub sessions_max: usize,
+    /// How long versions that were overwritten stay readable, at least.
+    pub history: Duration,
+    /// How often the horizon moves.
+    pub horizon_period: Duration,
+    /// Ticks between heartbeats.
+    pub heartbeat_ticks: usize,
+    /// Ticks without a leader before an election, at least and at most.
+    pub election_ticks: (usize, usize),
+    /// A shard without a leader for longer answers that it has no quorum.
+    pub leaderless_patience: Duration,
+    /// How long a leader that is not the preferred one stays.
+    pub preferred_leader_after: Duration,
+    /// A snapshot's chunk without an acknowledgement for this long is sent again.
+    pub snapshot_patience: Duration,
+    /// How long a stop waits for leaders to be handed over.
+    pub hand_over_patience: Duration,
+}
+
+impl Default for ShardOptions {
+    fn default() -> Self {
+        Self::for_memory(1024 * 1024 * 1024)
+    }
+}
+
+impl ShardOptions {
+    /// The options of a replica that may use `bytes` of memory: five eighths for pages, and the rest for entries, messages
+    /// and requests.
+    #[must_use]
+    pub fn for_memory(bytes: u64) -> Self {
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        Self {
+            log: LogOptions::default(),
+            store: StoreOptions { frame_bytes_max: bytes / 8 * 5, ..StoreOptions::default() },
+            checkpoint_at_bytes: bytes / 4,
+            unsaved_bytes_max: bytes / 2,
+            checkpoint_at_log_bytes: LOG_REPLAY_BYTES_MAX / 2,
+            checkpoint_period: Duration::from_secs(30),
+            sessions_max: SESSIONS_PER_SHARD_MAX,
+            history: Duration::from_secs(60),
+            horizon_period: Duration::from_secs(5),
+            heartbeat_ticks: HEARTBEAT_TICKS,
+            election_ticks: (ELECTION_TICKS_MIN, ELECTION_TICKS_MAX),
+            leaderless_patience: TICK * 2 * u32::try_from(ELECTION_TICKS_MAX).unwrap_or(u32::MAX),
+            preferred_leader_after: Duration::from_secs(3),
+            snapshot_patience: Duration::from_secs(1),
+            hand_over_patience: Duration::from_secs(2),
+        }
+    }
+
+    /// raft's configuration. Every size that raft leaves at zero or unlimited is set.
+    pub(super) fn raft_config(&self, replica: ReplicaId, applied: LogIndex) -> raft::Config {
+        raft::Config {
+            id: replica.0,
+            election_tick: self.election_ticks.0,
+            heartbeat_tick: self.heartbeat_ticks,
+            applied: applied.0,
+            max_size_per_msg: APPEND_MESSAGE_BYTES_MAX as u64,
+            max_inflight_msgs: APPEND_MESSAGES_IN_FLIGHT_MAX,
+            check_quorum: true,
+            pre_vote: true,
+            min_election_tick: self.election_ticks.0,
+            max_election_tick: self.election_ticks.1,
+            read_only_option: raft::ReadOnlyOption::Safe,
+            skip_bcast_commit: true,
+            batch_append: true,
+            priority: 0,
+            // Refused by the shard before raft would drop it.
+            max_uncommitted_size: 4 * UNCOMMITTED_BYTES_MAX as u64,
+            max_committed_size_per_ready: COMMITTED_BYTES_PER_READY_MAX as u64,
+        }
+    }
+
+    /// raft's own events are not ours: what matters is told by the shard.
+    #[allow(clippy::unused_self, reason = "an option in waiting: the level is the operator's")]
+    pub(super) fn raft_logger(&self) -> slog::Logger {
+        slog::Logger::root(slog::Discard, slog::o!())
+    }
+
+    /// The election timeout of a replica in a term, in ticks: a function of its seed, so that two replicas differ and one
+    /// run equals the next.
+    pub(super) fn election_timeout(&self, seed: u64, term: u64) -> usize {
+        let (min, max) = self.election_ticks;
+        min + mesh_base::prng::Prng::new(seed ^ term.wrapping_mul(0x9e37_79b9_7f4a_7c15)).index(max - min)
+    }
+}

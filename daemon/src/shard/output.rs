@@ -1,0 +1,150 @@
+//! What a step of a shard gives back: operations, messages, answers, news. Plain values, performed by the core.
+
+use bytes::Bytes;
+use mesh_base::io::IoQueue;
+use mesh_base::{NodeId, ReplicaId, ShardId, SlotEpoch};
+use mesh_wire::{Envelope, Error, FrameWriter, Outgoing, RequestId, Response, SnapshotAck};
+use raft::eraftpb::Message;
+use std::sync::Arc;
+
+use super::proposals::Waiter;
+use crate::core::{LinkClass, Responder};
+use crate::node::Directory;
+
+/// Collects what steps give back until the core takes it.
+pub struct Output {
+    /// File operations of the replica's directory.
+    pub io: IoQueue,
+    /// Messages to other replicas of the shard.
+    pub peers: Vec<PeerSend>,
+    /// Answers to requests, as whole frames.
+    pub replies: Vec<(Responder, Bytes)>,
+    /// What the core wants to know.
+    pub news: Vec<News>,
+    shard: ShardId,
+    epoch: SlotEpoch,
+    writer: FrameWriter,
+}
+
+/// A message to another replica.
+#[derive(Debug)]
+pub struct PeerSend {
+    /// The replica.
+    pub to: ReplicaId,
+    /// The link it travels on.
+    pub class: LinkClass,
+    /// The message.
+    pub message: PeerMessage,
+}
+
+/// What replicas send each other.
+#[derive(Debug)]
+pub enum PeerMessage {
+    /// raft's own.
+    Raft(Message),
+    /// A whole frame with a chunk of a snapshot.
+    Chunk(Bytes),
+    /// The receiver's progress.
+    Ack(SnapshotAck),
+}
+
+/// What happened to a shard that others want to know.
+#[derive(Clone, Debug)]
+pub enum News {
+    /// The replica's files exist, durably.
+    Created,
+    /// Who leads changed.
+    Leader {
+        /// The leader's node.
+        leader: Option<NodeId>,
+        /// Its term.
+        term: u64,
+    },
+    /// Shard 0 applied a membership.
+    Directory(Arc<Directory>),
+    /// A node that was replaced is given its id.
+    Joined {
+        /// The directory that says so.
+        directory: Arc<Directory>,
+        /// The node's name.
+        name: crate::core::NodeName,
+        /// The attempt it is told to.
+        attempt: u64,
+    },
+    /// The replica is out.
+    Damaged(String),
+    /// The replica has stopped; everything it had to write is durable.
+    Stopped,
+}
+
+impl Output {
+    /// An empty output of a shard.
+    #[must_use]
+    pub fn new(shard: ShardId) -> Self {
+        Self {
+            io: IoQueue::new(),
+            peers: Vec::new(),
+            replies: Vec::new(),
+            news: Vec::new(),
+            shard,
+            epoch: SlotEpoch(0),
+            writer: FrameWriter::new(),
+        }
+    }
+
+    /// The slot map's version that answers carry from now on.
+    pub const fn set_epoch(&mut self, epoch: SlotEpoch) {
+        self.epoch = epoch;
+    }
+
+    /// Answers a request.
+    pub fn answer(&mut self, responder: Responder, message: &Response<'_>) {
+        let envelope = self.envelope(RequestId(responder.request));
+        match self.writer.frame(&envelope, message) {
+            Ok(frame) => self.replies.push((responder, frame)),
+            Err(error) => {
+                let what = format!("an answer could not be encoded: {error}").into();
+                self.fail(responder, &Error::Internal { what });
+            }
+        }
+    }
+
+    /// Answers a request with an error.
+    pub fn fail(&mut self, responder: Responder, error: &Error) {
+        let envelope = self.envelope(RequestId(responder.request));
+        match self.writer.frame(&envelope, &Response::Error(error.clone())) {
+            Ok(frame) => self.replies.push((responder, frame)),
+            Err(encoding) => tracing::error!(%encoding, %error, "an error could not be encoded"),
+        }
+    }
+
+    /// Answers everyone who waits for a write with an error.
+    pub fn fail_all(&mut self, waiters: impl IntoIterator<Item = Waiter>, error: &Error) {
+        for waiter in waiters {
+            self.fail(waiter.responder, error);
+        }
+    }
+
+    /// Encodes a message to another replica as a whole frame.
+    pub fn frame(&mut self, message: &impl Outgoing) -> Option<Bytes> {
+        let envelope = self.envelope(RequestId(0));
+        match self.writer.frame(&envelope, message) {
+            Ok(frame) => Some(frame),
+            Err(error) => {
+                tracing::error!(%error, "a message to a peer could not be encoded");
+                None
+            }
+        }
+    }
+
+    /// Sends a message of raft's.
+    pub fn raft(&mut self, message: Message) {
+        let to = ReplicaId(message.to);
+        let class = if message.entries.is_empty() { LinkClass::Control } else { LinkClass::Bulk };
+        self.peers.push(PeerSend { to, class, message: PeerMessage::Raft(message) });
+    }
+
+    fn envelope(&self, request: RequestId) -> Envelope {
+        Envelope { request, shard: Some(self.shard), epoch: self.epoch }
+    }
+}

@@ -1,0 +1,116 @@
+//! What the leader has proposed and not yet applied, as evaluation needs to see it.
+//!
+//! Invariants:
+//! - For every key written by an entry that is proposed and not applied, the overlay knows the newest state of the key.
+//! - It is empty on a replica that does not lead.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use mesh_base::Revision;
+
+/// The state of a key as evaluation needs it. Absent keys have none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct KeyState {
+    /// The revision of the newest version.
+    pub revision: Revision,
+    /// The revision that created the key.
+    pub create_revision: Revision,
+    /// How many times it was written since.
+    pub version: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Pending {
+    revision: Revision,
+    /// `None` where the key was deleted.
+    state: Option<KeyState>,
+}
+
+/// The pending states of keys, oldest first.
+#[derive(Default, Debug)]
+pub struct Overlay {
+    keys: BTreeMap<Bytes, Vec<Pending>>,
+}
+
+impl Overlay {
+    /// The newest pending state of a key: `None` if nothing is pending, `Some(None)` if a deletion is.
+    #[must_use]
+    pub fn newest(&self, key: &[u8]) -> Option<Option<KeyState>> {
+        Some(self.keys.get(key)?.last()?.state)
+    }
+
+    /// Notes that the write with `revision` leaves the key in `state`.
+    pub fn push(&mut self, key: Bytes, revision: Revision, state: Option<KeyState>) {
+        let pending = self.keys.entry(key).or_default();
+        debug_assert!(pending.last().is_none_or(|last| last.revision < revision));
+        pending.push(Pending { revision, state });
+    }
+
+    /// The write with `revision` was applied: what the store says of the key now includes it.
+    pub fn applied(&mut self, key: &[u8], revision: Revision) {
+        self.retain(key, |pending| pending.revision > revision);
+    }
+
+    /// The write with `revision` will never be applied. Nothing later was evaluated on it.
+    pub fn dropped(&mut self, key: &[u8], revision: Revision) {
+        self.retain(key, |pending| pending.revision != revision);
+    }
+
+    fn retain(&mut self, key: &[u8], keep: impl Fn(&Pending) -> bool) {
+        if let Some(pending) = self.keys.get_mut(key) {
+            pending.retain(|one| keep(one));
+            if pending.is_empty() {
+                self.keys.remove(key);
+            }
+        }
+    }
+
+    /// Forgets everything: the replica does not lead any more.
+    pub fn clear(&mut self) {
+        self.keys.clear();
+    }
+
+    /// Keys with a pending state.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Whether nothing is pending.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(revision: u64) -> Option<KeyState> {
+        Some(KeyState { revision: Revision(revision), create_revision: Revision(1), version: revision })
+    }
+
+    #[test]
+    fn the_newest_pending_state_wins_until_it_is_applied() {
+        let mut overlay = Overlay::default();
+        overlay.push(Bytes::from_static(b"k"), Revision(1), state(1));
+        overlay.push(Bytes::from_static(b"k"), Revision(2), None);
+        assert_eq!(overlay.newest(b"k"), Some(None));
+        overlay.applied(b"k", Revision(1));
+        assert_eq!(overlay.newest(b"k"), Some(None));
+        overlay.applied(b"k", Revision(2));
+        assert_eq!(overlay.newest(b"k"), None);
+        assert!(overlay.is_empty());
+    }
+
+    #[test]
+    fn a_dropped_write_uncovers_what_was_pending_before_it() {
+        let mut overlay = Overlay::default();
+        overlay.push(Bytes::from_static(b"k"), Revision(1), state(1));
+        overlay.push(Bytes::from_static(b"k"), Revision(2), None);
+        overlay.dropped(b"k", Revision(2));
+        assert_eq!(overlay.newest(b"k"), Some(state(1)));
+    }
+}

@@ -1,0 +1,280 @@
+//! Writes between evaluation and their answer: what is being gathered into the next entry, and what was proposed.
+//!
+//! Invariants:
+//! - A write is answered "done" only by the apply of the very entry (index and term) that carries it.
+//! - A write is answered "not applied" only if its entry was never proposed, or if another entry was applied at its index.
+//!   In every other case its end is unknown, and the session will tell.
+//! - One write of a session is in flight once: a second copy waits for the first.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use mesh_base::{Instant, LogIndex, Revision, SessionId, Term};
+
+use super::sessions::{Outcome, WriteId};
+use crate::core::Responder;
+
+/// Who waits for a write.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Waiter {
+    /// Where the answer goes.
+    pub responder: Responder,
+    /// When the client stops waiting.
+    pub deadline: Instant,
+}
+
+/// What an answer says once the write is applied.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Answer {
+    /// Keys were written.
+    Written,
+    /// Keys were deleted.
+    Deleted,
+    /// A session was opened.
+    SessionOpened(SessionId),
+    /// A node was given a new id.
+    NodeReplaced(mesh_base::NodeId),
+    /// The membership changed, on the shard's own account.
+    Admitted,
+    /// Nobody asked: the shard's own business.
+    Nothing,
+}
+
+/// A write that was evaluated.
+#[derive(Clone, Debug)]
+pub struct EvaluatedWrite {
+    /// Its session and number, where it has one.
+    pub id: Option<WriteId>,
+    /// What it did.
+    pub outcome: Outcome,
+    /// What to answer.
+    pub answer: Answer,
+    /// The keys it writes, for the overlay.
+    pub keys: Vec<Bytes>,
+    /// Who waits for it.
+    pub waiters: Vec<Waiter>,
+}
+
+/// An entry that was proposed.
+#[derive(Debug)]
+struct Proposal {
+    index: LogIndex,
+    term: Term,
+    bytes: usize,
+    writes: Vec<EvaluatedWrite>,
+}
+
+/// All writes in flight at a leader, or left over from when the replica led.
+#[derive(Default, Debug)]
+pub struct Proposals {
+    /// In the order of their indexes.
+    queue: VecDeque<Proposal>,
+    /// The next entry's writes.
+    gathering: Vec<EvaluatedWrite>,
+    in_flight: BTreeMap<WriteId, Place>,
+    bytes: usize,
+}
+
+/// Where a write in flight is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Place {
+    Gathering,
+    Proposed(LogIndex),
+}
+
+impl Proposals {
+    /// Adds a write to the next entry.
+    pub fn gather(&mut self, write: EvaluatedWrite) {
+        if let Some(id) = write.id {
+            let before = self.in_flight.insert(id, Place::Gathering);
+            assert_eq!(before, None, "{id:?} is in flight already");
+        }
+        self.gathering.push(write);
+    }
+
+    /// Lets another copy of a write that is in flight wait for it. `false` if it is not in flight.
+    pub fn join(&mut self, id: WriteId, waiter: Waiter) -> bool {
+        let writes = match self.in_flight.get(&id) {
+            None => return false,
+            Some(Place::Gathering) => &mut self.gathering,
+            Some(Place::Proposed(index)) => {
+                let at = self.queue.binary_search_by_key(index, |proposal| proposal.index);
+                match at.ok().and_then(|at| self.queue.get_mut(at)) {
+                    Some(proposal) => &mut proposal.writes,
+                    None => return false,
+                }
+            }
+        };
+        match writes.iter_mut().find(|write| write.id == Some(id)) {
+            Some(write) => {
+                write.waiters.push(waiter);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Whether anything is gathered for the next entry.
+    #[must_use]
+    pub fn has_gathered(&self) -> bool {
+        !self.gathering.is_empty()
+    }
+
+    /// The gathered writes went into the log at `index`, in an entry of `bytes` bytes.
+    pub fn proposed(&mut self, index: LogIndex, term: Term, bytes: usize) {
+        assert!(self.queue.back().is_none_or(|last| last.index < index), "proposals are in the log's order");
+        let writes = std::mem::take(&mut self.gathering);
+        for id in writes.iter().filter_map(|write| write.id) {
+            self.in_flight.insert(id, Place::Proposed(index));
+        }
+        self.bytes += bytes;
+        self.queue.push_back(Proposal { index, term, bytes, writes });
+    }
+
+    /// The gathered writes will not be proposed: they certainly were not applied.
+    pub fn give_up_gathered(&mut self) -> Vec<EvaluatedWrite> {
+        let writes = std::mem::take(&mut self.gathering);
+        self.forget(&writes);
+        writes
+    }
+
+    /// The entry at `index` with `term` was applied. Returns the writes that are now decided: those it carried, and those
+    /// whose place in the log it took.
+    pub fn applied(&mut self, index: LogIndex, term: Term) -> Decided {
+        let mut decided = Decided::default();
+        while let Some(proposal) = self.queue.pop_front_if(|front| front.index <= index) {
+            self.bytes -= proposal.bytes;
+            self.forget(&proposal.writes);
+            let done = proposal.index == index && proposal.term == term;
+            let to = if done { &mut decided.done } else { &mut decided.lost };
+            to.extend(proposal.writes);
+        }
+        decided
+    }
+
+    /// The log now begins after a snapshot at `index`: how the entries up to there ended is not known here.
+    pub fn overtaken(&mut self, index: LogIndex) -> Vec<EvaluatedWrite> {
+        let mut overtaken = Vec::new();
+        while let Some(proposal) = self.queue.pop_front_if(|front| front.index <= index) {
+            self.bytes -= proposal.bytes;
+            self.forget(&proposal.writes);
+            overtaken.extend(proposal.writes);
+        }
+        overtaken
+    }
+
+    /// Takes out the waiters whose deadline has passed.
+    pub fn expire(&mut self, now: Instant) -> Vec<Waiter> {
+        let mut expired = Vec::new();
+        let writes =
+            self.queue.iter_mut().flat_map(|proposal| &mut proposal.writes).chain(&mut self.gathering);
+        for write in writes {
+            expired.extend(write.waiters.extract_if(.., |waiter| waiter.deadline <= now));
+        }
+        expired
+    }
+
+    /// Bytes of entries proposed and not yet applied.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Entries proposed and not yet applied.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Whether nothing is in flight.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty() && self.gathering.is_empty()
+    }
+
+    fn forget(&mut self, writes: &[EvaluatedWrite]) {
+        for id in writes.iter().filter_map(|write| write.id) {
+            self.in_flight.remove(&id);
+        }
+    }
+}
+
+/// How writes ended.
+#[derive(Default, Debug)]
+pub struct Decided {
+    /// Applied.
+    pub done: Vec<EvaluatedWrite>,
+    /// Certainly not applied: another entry has their place.
+    pub lost: Vec<EvaluatedWrite>,
+}
+
+impl EvaluatedWrite {
+    /// The revision it would have, or has, written at.
+    #[must_use]
+    pub const fn revision(&self) -> Revision {
+        self.outcome.revision
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh_base::{CoreId, SessionSeq};
+
+    use super::*;
+    use crate::core::ConnId;
+
+    fn waiter(request: u64) -> Waiter {
+        let responder = Responder { core: CoreId(0), conn: ConnId(1), request };
+        Waiter { responder, deadline: Instant(request) }
+    }
+
+    fn id(seq: u64) -> WriteId {
+        WriteId { session: SessionId(Revision(1)), seq: SessionSeq(seq) }
+    }
+
+    fn write(seq: u64) -> EvaluatedWrite {
+        EvaluatedWrite {
+            id: Some(id(seq)),
+            outcome: Outcome { revision: Revision(seq), count: 1, code: 0 },
+            answer: Answer::Written,
+            keys: vec![],
+            waiters: vec![waiter(seq)],
+        }
+    }
+
+    fn proposed(seqs: &[u64]) -> Proposals {
+        let mut proposals = Proposals::default();
+        for &seq in seqs {
+            proposals.gather(write(seq));
+            proposals.proposed(LogIndex(seq), Term(1), 10);
+        }
+        proposals
+    }
+
+    #[test]
+    fn a_write_is_done_only_by_the_entry_that_carries_it() {
+        let mut proposals = proposed(&[1, 2, 3]);
+        let first = proposals.applied(LogIndex(1), Term(1));
+        assert_eq!((first.done.len(), first.lost.len()), (1, 0));
+        let second = proposals.applied(LogIndex(2), Term(2));
+        assert_eq!((second.done.len(), second.lost.len()), (0, 1));
+        assert_eq!(proposals.bytes(), 10);
+    }
+
+    #[test]
+    fn a_copy_waits_for_the_write_in_flight() {
+        let mut proposals = proposed(&[1]);
+        proposals.gather(write(2));
+        assert!(proposals.join(id(1), waiter(11)) && proposals.join(id(2), waiter(12)));
+        assert!(!proposals.join(id(3), waiter(13)));
+        assert_eq!(proposals.applied(LogIndex(1), Term(1)).done[0].waiters.len(), 2);
+        assert!(!proposals.join(id(1), waiter(14)));
+    }
+
+    #[test]
+    fn waiters_leave_at_their_deadline_and_the_write_goes_on() {
+        let mut proposals = proposed(&[1, 2]);
+        assert_eq!(proposals.expire(Instant(1)), vec![waiter(1)]);
+        assert_eq!(proposals.applied(LogIndex(2), Term(1)).done.len(), 1);
+    }
+}

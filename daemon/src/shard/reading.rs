@@ -1,0 +1,289 @@
+//! Serving reads whose round is proven: from the applied state, in as many attempts as pages have to be fetched.
+//!
+//! Invariant: all parts of one read are read at one revision, the newest when it was first attempted, so an attempt that
+//! continues after a fetch sees what the first one saw.
+
+use bytes::Bytes;
+use mesh_base::limits::{FRAME_PAYLOAD_BYTES_MAX, VALUE_BYTES_MAX};
+use mesh_base::{Namespace, Now, Revision};
+use mesh_engine::{Lookup, Misses, ScanDirection, ScanEnd, ScanRequest, ScanRest, StoreError, Version, Want};
+use mesh_wire::{Error, GetAnswer, GetBatchAnswer, Item, RangeAnswer, RangeItem, Response};
+
+use super::command::{Order, Range, Read, Shape};
+use super::error::ShardError;
+use super::output::Output;
+use super::proposals::Waiter;
+use super::replica::{Parked, Replica};
+
+/// What an answer may hold: the rest of the frame is for the largest value.
+const ANSWER_BYTES_SOFT_MAX: usize = FRAME_PAYLOAD_BYTES_MAX - VALUE_BYTES_MAX - 64 * 1024;
+
+/// A read on its way.
+#[derive(Debug)]
+pub(super) struct PendingRead {
+    pub(super) waiter: Waiter,
+    read: Read,
+    /// The revision it reads at, fixed by the first attempt.
+    at: Option<Revision>,
+    /// What earlier attempts found.
+    found: Vec<Option<Found>>,
+    found_bytes: usize,
+    /// What is left of a range.
+    rest: Option<ScanRest>,
+}
+
+/// A version copied out of its page.
+#[derive(Debug)]
+struct Found {
+    key: Bytes,
+    value: Bytes,
+    revision: Revision,
+    create_revision: Revision,
+    version: u64,
+    lease: u64,
+    type_tag: u8,
+}
+
+impl PendingRead {
+    pub(super) const fn new(waiter: Waiter, read: Read) -> Self {
+        Self { waiter, read, at: None, found: Vec::new(), found_bytes: 0, rest: None }
+    }
+
+    fn keep(&mut self, found: Option<Found>) {
+        self.found_bytes += found.as_ref().map_or(0, |found| found.key.len() + found.value.len());
+        self.found.push(found);
+    }
+}
+
+impl Found {
+    fn copy(key: &[u8], version: &Version<'_>, shape: Shape) -> Self {
+        let value = match shape {
+            Shape::Items => version.value.to_vec().into(),
+            Shape::KeysOnly => Bytes::new(),
+        };
+        Self {
+            key: Bytes::copy_from_slice(key),
+            value,
+            revision: version.revision,
+            create_revision: version.attributes.create_revision,
+            version: version.attributes.version,
+            lease: version.attributes.lease,
+            type_tag: version.attributes.type_tag,
+        }
+    }
+
+    fn item(&self) -> Item<'_> {
+        Item {
+            value: &self.value,
+            revision: self.revision,
+            create_revision: self.create_revision,
+            version: self.version,
+            lease: self.lease,
+            type_tag: self.type_tag,
+        }
+    }
+}
+
+impl Replica {
+    /// Serves the reads whose rounds are proven and applied.
+    pub(super) fn serve_proven_reads(&mut self, now: Now, out: &mut Output) -> Result<(), ShardError> {
+        if self.receiving.is_installing() {
+            return Ok(());
+        }
+        for read in self.reads.take_ready(self.state.applied.index) {
+            self.serve(now, read, out)?;
+        }
+        Ok(())
+    }
+
+    /// Serves a read as far as the pages in memory allow.
+    pub(super) fn serve(
+        &mut self,
+        now: Now,
+        mut read: PendingRead,
+        out: &mut Output,
+    ) -> Result<(), ShardError> {
+        if read.waiter.deadline <= now.monotonic {
+            out.fail(read.waiter.responder, &Error::DeadlineExceeded);
+            return Ok(());
+        }
+        match self.attempt(&mut read, out) {
+            Ok(None) => Ok(()),
+            Ok(Some(misses)) => {
+                self.park(&misses, Parked::Read(read), out);
+                Ok(())
+            }
+            Err(ShardError::Store(StoreError::Compacted { oldest })) => {
+                out.fail(read.waiter.responder, &Error::Compacted { oldest });
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Answers a read, or returns the pages it misses.
+    fn attempt(&mut self, read: &mut PendingRead, out: &mut Output) -> Result<Option<Misses>, ShardError> {
+        let newest = self.state.newest;
+        let asked = match &read.read {
+            Read::Get { at, .. } | Read::GetBatch { at, .. } => *at,
+            Read::Range(range) => range.at,
+        };
+        let at = *read.at.get_or_insert(asked.min(newest));
+        let responder = read.waiter.responder;
+        match &read.read {
+            Read::Get { key, .. } => {
+                let found = match self.state.store.get(Namespace::USER, key, at, Want::Value)? {
+                    Lookup::Miss(misses) => return Ok(Some(misses)),
+                    Lookup::Ready(found) => found.live(),
+                };
+                match found {
+                    None => out.answer(responder, &Response::Get(GetAnswer { item: None, revision: at })),
+                    Some(version) => {
+                        let copy;
+                        let value = match version.value.as_slice() {
+                            Some(value) => value,
+                            None => {
+                                copy = version.value.to_vec();
+                                &copy
+                            }
+                        };
+                        let item = Item {
+                            value,
+                            revision: version.revision,
+                            create_revision: version.attributes.create_revision,
+                            version: version.attributes.version,
+                            lease: version.attributes.lease,
+                            type_tag: version.attributes.type_tag,
+                        };
+                        out.answer(responder, &Response::Get(GetAnswer { item: Some(item), revision: at }));
+                    }
+                }
+                Ok(None)
+            }
+            Read::GetBatch { keys, .. } => {
+                let keys = keys.clone();
+                self.attempt_batch(read, &keys, at, out)
+            }
+            Read::Range(range) => {
+                let range = range.clone();
+                self.attempt_range(read, &range, at, out)
+            }
+        }
+    }
+
+    fn attempt_batch(
+        &mut self,
+        read: &mut PendingRead,
+        keys: &[Bytes],
+        at: Revision,
+        out: &mut Output,
+    ) -> Result<Option<Misses>, ShardError> {
+        while let Some(key) = keys.get(read.found.len()) {
+            match self.state.store.get(Namespace::USER, key, at, Want::Value)? {
+                Lookup::Miss(misses) => return Ok(Some(misses)),
+                Lookup::Ready(found) => {
+                    let found = found.live().map(|version| Found::copy(&[], &version, Shape::Items));
+                    read.keep(found);
+                }
+            }
+            if read.found_bytes >= ANSWER_BYTES_SOFT_MAX {
+                break;
+            }
+        }
+        let items: Vec<_> = read.found.iter().map(|found| found.as_ref().map(Found::item)).collect();
+        out.answer(
+            read.waiter.responder,
+            &Response::GetBatch(GetBatchAnswer { items: (&items).into(), revision: at }),
+        );
+        Ok(None)
+    }
+
+    fn attempt_range(
+        &mut self,
+        read: &mut PendingRead,
+        range: &Range,
+        at: Revision,
+        out: &mut Output,
+    ) -> Result<Option<Misses>, ShardError> {
+        let scan = self.scan(read, range, at)?;
+        if let Some(misses) = scan.misses {
+            return Ok(Some(misses));
+        }
+        let items =
+            read.found.iter().flatten().map(|found| RangeItem { key: &found.key, item: found.item() });
+        let items: Vec<_> = items.collect();
+        out.answer(
+            read.waiter.responder,
+            &Response::Range(RangeAnswer { items: (&items).into(), more: scan.more, revision: at }),
+        );
+        Ok(None)
+    }
+}
+
+/// How a scan of a page of a range went.
+struct Scanned {
+    misses: Option<Misses>,
+    more: bool,
+}
+
+impl Replica {
+    /// Continues a range where earlier attempts ended.
+    fn scan(&mut self, read: &mut PendingRead, range: &Range, at: Revision) -> Result<Scanned, ShardError> {
+        let mut rest = read.rest.take().unwrap_or_else(|| whole(range));
+        loop {
+            let items_max = range.items_max.saturating_sub(read.found.len());
+            let bytes_max = range.bytes_max.saturating_sub(read.found_bytes);
+            if !read.found.is_empty() && (items_max == 0 || bytes_max == 0) {
+                return Ok(Scanned { misses: None, more: true });
+            }
+            let request = ScanRequest {
+                namespace: Namespace::USER,
+                start: &rest.start,
+                end: rest.end.as_deref(),
+                direction: match range.order {
+                    Order::Ascending => ScanDirection::Forward,
+                    Order::Descending => ScanDirection::Reverse,
+                },
+                at,
+                want: match range.shape {
+                    Shape::Items => Want::Value,
+                    Shape::KeysOnly => Want::Head,
+                },
+                items_max,
+                bytes_max,
+            };
+            let outcome = self.state.store.scan(&request, |key, version| {
+                read.keep(Some(Found::copy(key, version, range.shape)));
+            })?;
+            match outcome.end {
+                ScanEnd::Complete => return Ok(Scanned { misses: None, more: false }),
+                // The limit of the page, or of what one call passes over: the loop's head tells them apart.
+                ScanEnd::Limit { rest: left } => rest = left,
+                ScanEnd::Miss { rest: left, misses } => {
+                    read.rest = Some(left);
+                    return Ok(Scanned { misses: Some(misses), more: true });
+                }
+            }
+        }
+    }
+}
+
+/// The keys of a range that come after where the page begins.
+fn whole(range: &Range) -> ScanRest {
+    let mut start = range.from.to_vec();
+    let mut end = (!range.to.is_empty()).then(|| range.to.to_vec());
+    match (&range.after, range.order) {
+        (Some(after), Order::Ascending) => {
+            // The least key above `after`.
+            let mut next = after.to_vec();
+            next.push(0);
+            start = start.max(next);
+        }
+        (Some(after), Order::Descending) => {
+            let before = after.to_vec();
+            end = Some(end.map_or_else(|| before.clone(), |end| end.min(before.clone())));
+        }
+        (None, _) => {}
+    }
+    ScanRest { start, end }
+}

@@ -1,0 +1,203 @@
+//! Linearizable reads: batched into ReadIndex rounds, released when the leader has applied what the round proved.
+//!
+//! Invariants:
+//! - A read is served from a state that includes everything committed when a quorum, asked after the read arrived, confirmed
+//!   this leader. No read joins a round that was sent before it came.
+//! - raft may drop a round without a word; a round without an answer is sent again under a new number.
+//!
+//! Deliberately absent: leases. A read costs one round trip to a quorum, shared by all reads of the turn.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use mesh_base::bytesio::{Reader, Writer};
+use mesh_base::{Instant, LogIndex, ReplicaId};
+
+/// Rounds under way at a time: enough that reads arriving during one do not wait for its end.
+const ROUNDS_MAX: usize = 4;
+/// A round without an answer for this long is sent again.
+const ROUND_PATIENCE: Duration = Duration::from_millis(60);
+
+/// Reads of type `R` on their way to being served.
+#[derive(Debug)]
+pub struct Reads<R> {
+    replica: ReplicaId,
+    next_round: u64,
+    /// Came since the last round was sent.
+    queued: Vec<R>,
+    rounds: VecDeque<Round<R>>,
+    /// Proven, waiting for the apply; in the order of their indexes.
+    proven: VecDeque<(LogIndex, Vec<R>)>,
+}
+
+#[derive(Debug)]
+struct Round<R> {
+    number: u64,
+    sent: Instant,
+    reads: Vec<R>,
+}
+
+impl<R> Reads<R> {
+    /// No reads yet.
+    #[must_use]
+    pub const fn new(replica: ReplicaId) -> Self {
+        Self { replica, next_round: 1, queued: Vec::new(), rounds: VecDeque::new(), proven: VecDeque::new() }
+    }
+
+    /// A read arrived.
+    pub fn push(&mut self, read: R) {
+        self.queued.push(read);
+    }
+
+    /// Reads on their way.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        let rounds: usize = self.rounds.iter().map(|round| round.reads.len()).sum();
+        let proven: usize = self.proven.iter().map(|(_, reads)| reads.len()).sum();
+        self.queued.len() + rounds + proven
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.queued.is_empty() && self.rounds.is_empty() && self.proven.is_empty()
+    }
+
+    /// The context of a round to send now, if there are reads for one.
+    pub fn begin_round(&mut self, now: Instant) -> Option<Vec<u8>> {
+        if self.queued.is_empty() || self.rounds.len() >= ROUNDS_MAX {
+            return None;
+        }
+        let reads = std::mem::take(&mut self.queued);
+        Some(self.send(now, reads))
+    }
+
+    /// The contexts of rounds to send again: their answers are overdue. Their reads move to one new round.
+    pub fn retry_rounds(&mut self, now: Instant) -> Option<Vec<u8>> {
+        let overdue = |round: &Round<R>| now.since(round.sent) >= ROUND_PATIENCE;
+        if !self.rounds.front().is_some_and(overdue) {
+            return None;
+        }
+        let mut reads = Vec::new();
+        while let Some(round) = self.rounds.pop_front_if(|round| overdue(round)) {
+            reads.extend(round.reads);
+        }
+        Some(self.send(now, reads))
+    }
+
+    fn send(&mut self, now: Instant, reads: Vec<R>) -> Vec<u8> {
+        let number = self.next_round;
+        self.next_round += 1;
+        self.rounds.push_back(Round { number, sent: now, reads });
+        let mut context = Vec::with_capacity(16);
+        context.put_u64(self.replica.0);
+        context.put_u64(number);
+        context
+    }
+
+    /// raft answered a round: its reads, and those of earlier rounds, may be served once `index` is applied.
+    pub fn prove(&mut self, context: &[u8], index: LogIndex) {
+        let mut from = Reader::new(context);
+        let (Some(replica), Some(number)) = (from.u64(), from.u64()) else { return };
+        if replica != self.replica.0 {
+            return;
+        }
+        let mut reads = Vec::new();
+        // An earlier round was sent earlier: what this one proves holds for its reads all the more.
+        while let Some(round) = self.rounds.pop_front_if(|round| round.number <= number) {
+            reads.extend(round.reads);
+        }
+        if !reads.is_empty() {
+            self.proven.push_back((index, reads));
+        }
+    }
+
+    /// The reads that may be served when `applied` is applied.
+    pub fn take_ready(&mut self, applied: LogIndex) -> Vec<R> {
+        let mut ready = Vec::new();
+        while let Some((_, reads)) = self.proven.pop_front_if(|(index, _)| *index <= applied) {
+            ready.extend(reads);
+        }
+        ready
+    }
+
+    /// Takes out all reads that `leaves` picks.
+    pub fn take_if(&mut self, leaves: impl Fn(&R) -> bool) -> Vec<R> {
+        let rounds = self.rounds.iter_mut().map(|round| &mut round.reads);
+        let proven = self.proven.iter_mut().map(|(_, reads)| reads);
+        let mut taken = Vec::new();
+        for reads in rounds.chain(proven).chain([&mut self.queued]) {
+            taken.extend(reads.extract_if(.., |read| leaves(read)));
+        }
+        taken
+    }
+
+    /// Takes out all reads: the replica does not lead any more.
+    pub fn take_all(&mut self) -> Vec<R> {
+        let taken = self.take_if(|_| true);
+        self.rounds.clear();
+        self.proven.clear();
+        taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Instant = Instant(0);
+
+    fn reads() -> Reads<u32> {
+        Reads::new(ReplicaId(7))
+    }
+
+    #[test]
+    fn a_read_does_not_join_a_round_sent_before_it() {
+        let mut reads = reads();
+        reads.push(1);
+        let first = reads.begin_round(START).unwrap();
+        reads.push(2);
+        reads.prove(&first, LogIndex(5));
+        assert_eq!(reads.take_ready(LogIndex(4)), []);
+        assert_eq!(reads.take_ready(LogIndex(5)), [1]);
+        let second = reads.begin_round(START).unwrap();
+        reads.prove(&second, LogIndex(5));
+        assert_eq!(reads.take_ready(LogIndex(5)), [2]);
+    }
+
+    #[test]
+    fn a_later_round_proves_the_earlier_ones() {
+        let mut reads = reads();
+        reads.push(1);
+        reads.begin_round(START).unwrap();
+        reads.push(2);
+        let second = reads.begin_round(START).unwrap();
+        reads.prove(&second, LogIndex(1));
+        assert_eq!(reads.take_ready(LogIndex(1)), [1, 2]);
+    }
+
+    #[test]
+    fn a_round_that_raft_dropped_is_sent_again() {
+        let mut reads = reads();
+        reads.push(1);
+        let lost = reads.begin_round(START).unwrap();
+        assert_eq!(reads.retry_rounds(START), None);
+        let again = reads.retry_rounds(START + ROUND_PATIENCE).unwrap();
+        assert_ne!(lost, again);
+        reads.prove(&lost, LogIndex(1));
+        assert_eq!(reads.take_ready(LogIndex(1)), []);
+        reads.prove(&again, LogIndex(1));
+        assert_eq!(reads.take_ready(LogIndex(1)), [1]);
+    }
+
+    #[test]
+    fn a_round_of_another_replica_proves_nothing() {
+        let mut reads = reads();
+        reads.push(1);
+        reads.begin_round(START).unwrap();
+        let mut other = Reads::new(ReplicaId(8));
+        other.push(1);
+        reads.prove(&other.begin_round(START).unwrap(), LogIndex(1));
+        assert_eq!(reads.take_ready(LogIndex(9)), []);
+    }
+}

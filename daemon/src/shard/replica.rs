@@ -1,0 +1,587 @@
+//! A replica at work: raft, the log and the applied state, stepped together.
+//!
+//! A turn is many calls of the `on_*` methods and then one [`Replica::flush`], which proposes what was gathered, moves raft's
+//! output to the log and the network, applies what is committed, and answers.
+//!
+//! Invariants:
+//! - Between `ready()` and `advance_append_async()` raft is not touched.
+//! - A message that promises something (an acknowledgement, a vote) leaves after the batch that makes the promise durable.
+//! - `on_persist_ready` is called in the order of the readies, each after its batch is durable.
+//! - Commands are evaluated only by a leader that has applied an entry of its own term, hence everything before it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use mesh_base::{
+    BatchSeq, Instant, LogIndex, NodeId, Now, ReplicaId, ReplicaIdentity, Revision, Term, WallMillis,
+};
+use mesh_engine::effect::EntryBuilder;
+use mesh_engine::{FetchId, Lookup, Misses, StoreEvent};
+use mesh_raftlog::Log;
+use mesh_wire::{Error, LeaderAt};
+use raft::eraftpb::{ConfChangeType, Entry, HardState, Message, MessageType};
+use raft::{RawNode, Ready, SoftState, StateRole};
+
+use super::checkpointing::Checkpointing;
+use super::command::Request;
+use super::error::ShardError;
+use super::options::ShardOptions;
+use super::output::{News, Output};
+use super::overlay::Overlay;
+use super::proposals::Proposals;
+use super::reading::PendingRead;
+use super::reads::Reads;
+use super::receiving::Receiving;
+use super::sending::Sending;
+use super::startup::Started;
+use super::state::State;
+use super::ticking::Stopping;
+use super::writing::PendingWrite;
+use crate::node::Directory;
+
+/// A replica that serves.
+pub(super) struct Replica {
+    pub(super) identity: ReplicaIdentity,
+    pub(super) options: Arc<ShardOptions>,
+    pub(super) directory: Arc<Directory>,
+    pub(super) raw: RawNode<Log>,
+    pub(super) state: State,
+    /// Committed and not yet applied.
+    pub(super) committed: VecDeque<Entry>,
+    /// The first of them waits for pages.
+    pub(super) apply_is_parked: bool,
+    /// Readies whose batch is not known to be durable.
+    unpersisted: VecDeque<Unpersisted>,
+    /// The hard state the log has, its commit index aside.
+    logged_vote: HardState,
+    /// The batch that made the term and the vote what they are.
+    vote_batch: BatchSeq,
+    election_seed: u64,
+    /// Where and when this replica became leader; `None` while it is not.
+    pub(super) leading: Option<Leading>,
+    /// The newest revision in the log, committed or not, or seen from others.
+    pub(super) newest: Revision,
+    pub(super) builder: EntryBuilder,
+    /// The wall clock of the last evaluation.
+    pub(super) evaluated_at: WallMillis,
+    pub(super) proposals: Proposals,
+    pub(super) overlay: Overlay,
+    /// A membership change is proposed and not applied.
+    pub(super) directory_pending: bool,
+    /// Writes that came before the leader was ready to evaluate.
+    pub(super) early: Vec<PendingWrite>,
+    pub(super) reads: Reads<PendingRead>,
+    /// What waits for pages, with the earlier fetches of its own, whose pages must stay until it is done.
+    pub(super) parked: BTreeMap<FetchId, (Parked, Vec<FetchId>)>,
+    /// The fetches of what is being resumed.
+    carried: Vec<FetchId>,
+    pub(super) checkpointing: Checkpointing,
+    pub(super) sending: BTreeMap<ReplicaId, Sending>,
+    pub(super) receiving: Receiving,
+    /// The commit index that followers were told.
+    commit_told: LogIndex,
+    /// When the last leader was lost.
+    pub(super) leaderless_since: Option<Instant>,
+    pub(super) stopping: Option<Stopping>,
+    /// When this replica last moved the horizon.
+    pub(super) horizon_moved: WallMillis,
+}
+
+/// A leader's own facts.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Leading {
+    pub(super) term: Term,
+    pub(super) since: Instant,
+    /// The first entry of the term: when it is applied, so is everything before the term.
+    pub(super) first_entry: LogIndex,
+}
+
+/// What waits for pages.
+pub(super) enum Parked {
+    Apply,
+    Write(PendingWrite),
+    Read(PendingRead),
+    SaveRecords,
+    Send(ReplicaId),
+}
+
+struct Unpersisted {
+    number: u64,
+    batch: BatchSeq,
+    snapshot: bool,
+    messages: Vec<Message>,
+}
+
+impl Replica {
+    /// A replica whose log and state were recovered and brought to the same index.
+    pub(super) fn new(
+        identity: ReplicaIdentity,
+        options: Arc<ShardOptions>,
+        directory: Arc<Directory>,
+        started: Started,
+        election_seed: u64,
+    ) -> Result<Self, ShardError> {
+        let Started { mut log, state, newest } = started;
+        log.set_conf_state(state.conf.clone());
+        let config = options.raft_config(identity.replica, state.applied.index);
+        let logged_vote = log.hard_state();
+        let vote_batch = log.durable().seq();
+        let commit_told = LogIndex(logged_vote.commit);
+        let mut raw = RawNode::new(&config, log, &options.raft_logger())?;
+        raw.skip_bcast_commit(true);
+        let mut replica = Self {
+            checkpointing: Checkpointing::new(state.conf.clone()),
+            reads: Reads::new(identity.replica),
+            receiving: Receiving::new(identity),
+            identity,
+            options,
+            directory,
+            raw,
+            state,
+            committed: VecDeque::new(),
+            apply_is_parked: false,
+            unpersisted: VecDeque::new(),
+            logged_vote,
+            vote_batch,
+            election_seed,
+            leading: None,
+            newest,
+            builder: EntryBuilder::new(),
+            evaluated_at: WallMillis(0),
+            proposals: Proposals::default(),
+            overlay: Overlay::default(),
+            directory_pending: false,
+            early: Vec::new(),
+            parked: BTreeMap::new(),
+            carried: Vec::new(),
+            stopping: None,
+            horizon_moved: WallMillis(0),
+            sending: BTreeMap::new(),
+            commit_told,
+            leaderless_since: None,
+        };
+        replica.settle_election_timeout();
+        Ok(replica)
+    }
+
+    /// The log.
+    pub(super) fn log(&mut self) -> &mut Log {
+        self.raw.mut_store()
+    }
+
+    /// Begins an election at once if no one else could win it, or if this replica is the one that should lead.
+    pub(super) fn campaign_early(&mut self) -> Result<(), ShardError> {
+        let alone = self.state.conf.voters == [self.identity.replica.0];
+        if alone || self.is_preferred_leader() {
+            self.raw.campaign()?;
+            self.settle_election_timeout();
+        }
+        Ok(())
+    }
+
+    pub(super) fn is_preferred_leader(&self) -> bool {
+        let shard = self.identity.shard;
+        self.directory
+            .preferred_leader(shard)
+            .is_some_and(|entry| entry.replica(shard) == self.identity.replica)
+    }
+
+    /// Whether this replica leads and has applied everything that came before it.
+    pub(super) fn may_evaluate(&self) -> bool {
+        self.leading.is_some_and(|leading| self.state.applied.index >= leading.first_entry)
+    }
+
+    /// The error for a request that only the leader may answer.
+    pub(super) fn not_leader(&self, now: Now) -> Error {
+        let shard = self.identity.shard;
+        let leader = self.directory.by_replica(shard, ReplicaId(self.raw.raft.leader_id));
+        let long_gone = self
+            .leaderless_since
+            .is_some_and(|since| now.monotonic.since(since) > self.options.leaderless_patience);
+        match leader {
+            Some(entry) if entry.replica(shard) != self.identity.replica => Error::NotLeader {
+                shard,
+                leader: Some(LeaderAt { node: entry.node, address: entry.address.clone() }),
+            },
+            None if long_gone => Error::NoQuorum,
+            _ => Error::NotLeader { shard, leader: None },
+        }
+    }
+
+    /// A message of raft's from another replica, checked by [`super::messages`].
+    pub(super) fn on_raft_message(&mut self, message: Message) -> Result<(), ShardError> {
+        let log = &self.raw.raft.raft_log;
+        let last = log.last_index();
+        if message.get_msg_type() == MessageType::MsgHeartbeat && message.commit > last {
+            return Err(ShardError::LostEntries { known: message.commit, last });
+        }
+        if message.get_msg_type() == MessageType::MsgSnapshot {
+            let meta = message.get_snapshot().get_metadata();
+            if meta.index > log.committed && !self.receiving.holds(meta) {
+                return Ok(());
+            }
+        }
+        match self.raw.step(message) {
+            // A message of a replica that has left, or that we do not know yet: as good as lost.
+            Ok(()) | Err(raft::Error::StepPeerNotFound | raft::Error::StepLocalMsg) => {}
+            Err(error) => return Err(error.into()),
+        }
+        self.settle_election_timeout();
+        Ok(())
+    }
+
+    /// Ends a turn.
+    pub(super) fn flush(&mut self, now: Now, out: &mut Output) -> Result<(), ShardError> {
+        self.propose_gathered(out)?;
+        self.continue_install(now, out)?;
+        if self.leading.is_some()
+            && let Some(context) = self.reads.begin_round(now.monotonic)
+        {
+            self.raw.read_index(context);
+        }
+        loop {
+            self.acknowledge_persisted(now, out)?;
+            while self.raw.has_ready() {
+                self.handle_ready(now, out)?;
+            }
+            let before = self.state.applied.index;
+            self.apply_committed(now, out)?;
+            if self.state.applied.index == before && !self.raw.has_ready() && !self.is_persisted() {
+                break;
+            }
+        }
+        self.serve_proven_reads(now, out)?;
+        self.begin_checkpoint_if_due(now, out)?;
+        self.send_snapshots(now, out)?;
+        self.take_store_events(now, out)?;
+        self.raw.mut_store().pump(&mut out.io);
+        if !self.receiving.is_installing() {
+            self.state.store.pump(&mut out.io)?;
+        }
+        Ok(())
+    }
+
+    fn handle_ready(&mut self, now: Now, out: &mut Output) -> Result<(), ShardError> {
+        let mut ready = self.raw.ready();
+        let soft = ready.ss().map(|soft| (soft.leader_id, soft.raft_state));
+        for read in ready.take_read_states() {
+            self.reads.prove(&read.request_ctx, LogIndex(read.index));
+        }
+        let early = ready.take_messages();
+        self.committed.extend(ready.take_committed_entries());
+        let unpersisted = self.persist(&mut ready)?;
+        self.unpersisted.push_back(unpersisted);
+        self.raw.advance_append_async(ready);
+
+        if let Some((leader_id, raft_state)) = soft {
+            self.role_changed(now, &SoftState { leader_id, raft_state }, out);
+        }
+        self.send(now, early, out)?;
+        self.send_early_heartbeat_responses(now, out)
+    }
+
+    /// Hands a ready's entries, hard state and snapshot to the log.
+    fn persist(&mut self, ready: &mut Ready) -> Result<Unpersisted, ShardError> {
+        let snapshot = !ready.snapshot().is_empty();
+        if snapshot {
+            let meta = ready.snapshot().get_metadata().clone();
+            self.begin_install(&meta)?;
+        }
+        let entries = ready.take_entries();
+        for entry in &entries {
+            self.newest = self.newest.max(newest_revision_of(entry));
+        }
+        let hard_state = ready.hs().cloned();
+        let vote_changed = hard_state
+            .as_ref()
+            .is_some_and(|hard| (hard.term, hard.vote) != (self.logged_vote.term, self.logged_vote.vote));
+        // A commit index alone is not worth a write: it goes along with the next entries, or when it is asked for.
+        let worth_writing = !entries.is_empty() || vote_changed || snapshot;
+        if let Some(hard) = hard_state {
+            self.logged_vote = hard;
+        }
+        let log = self.raw.mut_store();
+        let batch = if worth_writing {
+            log.append(entries, Some(self.logged_vote.clone()))?
+        } else {
+            log.newest_batch()
+        };
+        if vote_changed {
+            self.vote_batch = batch;
+        }
+        let (number, messages) = (ready.number(), ready.take_persisted_messages());
+        Ok(Unpersisted { number, batch, snapshot, messages })
+    }
+
+    /// Makes the log's commit index durable, for a checkpoint that needs it.
+    pub(super) fn log_commit_index(&mut self) -> Result<(), ShardError> {
+        let hard = self.logged_vote.clone();
+        self.log().append(Vec::new(), Some(hard))?;
+        Ok(())
+    }
+
+    /// The commit index that the next hard state in the log will have.
+    pub(super) fn commit_index(&self) -> LogIndex {
+        LogIndex(self.logged_vote.commit)
+    }
+
+    fn is_persisted(&self) -> bool {
+        let durable = self.raw.store().durable().seq();
+        self.unpersisted.front().is_some_and(|first| first.batch <= durable && !self.is_installing(first))
+    }
+
+    fn is_installing(&self, unpersisted: &Unpersisted) -> bool {
+        unpersisted.snapshot && self.receiving.is_installing()
+    }
+
+    /// Tells raft what is durable, and sends what waited for it.
+    fn acknowledge_persisted(&mut self, now: Now, out: &mut Output) -> Result<(), ShardError> {
+        while self.is_persisted() {
+            let Some(first) = self.unpersisted.pop_front() else { break };
+            self.raw.on_persist_ready(first.number);
+            self.send(now, first.messages, out)?;
+        }
+        let applied = self.state.applied.index.0;
+        if applied > self.raw.raft.raft_log.applied && !self.receiving.is_installing() {
+            self.raw.advance_apply_to(applied);
+        }
+        Ok(())
+    }
+
+    /// A response to a heartbeat promises nothing but the term and the vote: once those are durable it need not wait for
+    /// the entries before it, or every heartbeat would wait for a disk.
+    fn send_early_heartbeat_responses(&mut self, now: Now, out: &mut Output) -> Result<(), ShardError> {
+        if self.vote_batch > self.raw.store().durable().seq() {
+            return Ok(());
+        }
+        let term = self.logged_vote.term;
+        let is_free = |message: &Message| {
+            message.get_msg_type() == MessageType::MsgHeartbeatResponse && message.term == term
+        };
+        let waiting =
+            self.unpersisted.iter_mut().flat_map(|ready| ready.messages.extract_if(.., |m| is_free(m)));
+        let free: Vec<_> = waiting.collect();
+        self.send(now, free, out)
+    }
+
+    fn send(&mut self, now: Now, messages: Vec<Message>, out: &mut Output) -> Result<(), ShardError> {
+        for message in messages {
+            match message.get_msg_type() {
+                MessageType::MsgSnapshot => self.begin_sending(now, message)?,
+                _ => {
+                    self.commit_told = self.commit_told.max(LogIndex(message.commit));
+                    out.raft(message);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells followers of a commit index they have not heard of, when there is nothing else to tell them.
+    pub(super) fn tell_commit(&mut self) {
+        let commit = LogIndex(self.raw.raft.raft_log.committed);
+        if self.leading.is_some() && commit > self.commit_told {
+            self.commit_told = commit;
+            self.raw.ping();
+        }
+    }
+
+    fn apply_committed(&mut self, now: Now, out: &mut Output) -> Result<(), ShardError> {
+        if self.receiving.is_installing() || self.apply_is_parked {
+            return Ok(());
+        }
+        let before = self.state.applied.index;
+        while let Some(entry) = self.committed.pop_front() {
+            match self.state.apply(&entry)? {
+                Lookup::Ready(applied) => {
+                    self.applied(now, &entry, applied, out)?;
+                }
+                Lookup::Miss(misses) => {
+                    self.committed.push_front(entry);
+                    self.park(&misses, Parked::Apply, out);
+                    self.apply_is_parked = true;
+                    break;
+                }
+            }
+        }
+        if self.state.applied.index > before {
+            self.raw.advance_apply_to(self.state.applied.index.0);
+            if self.may_evaluate() && !self.early.is_empty() {
+                for write in std::mem::take(&mut self.early) {
+                    self.evaluate(now, write, out)?;
+                }
+                self.propose_gathered(out)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps something until the pages that it misses have come.
+    pub(super) fn park(&mut self, misses: &Misses, parked: Parked, out: &mut Output) {
+        let fetch = self.state.store.fetch(misses, &mut out.io);
+        self.parked.insert(fetch, (parked, std::mem::take(&mut self.carried)));
+    }
+
+    /// What the store has to tell.
+    pub(super) fn take_store_events(&mut self, now: Now, out: &mut Output) -> Result<(), ShardError> {
+        while let Some(event) = self.state.store.next_event() {
+            let StoreEvent::Fetched(fetch) = event else {
+                self.on_checkpoint_event(now, &event)?;
+                continue;
+            };
+            let Some((parked, mut fetches)) = self.parked.remove(&fetch) else {
+                self.state.store.release(fetch);
+                continue;
+            };
+            fetches.push(fetch);
+            self.carried = fetches;
+            self.resume(now, parked, out)?;
+            for fetch in std::mem::take(&mut self.carried) {
+                self.state.store.release(fetch);
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on with what waited for pages.
+    fn resume(&mut self, now: Now, parked: Parked, out: &mut Output) -> Result<(), ShardError> {
+        match parked {
+            Parked::Apply => {
+                self.apply_is_parked = false;
+                self.apply_committed(now, out)
+            }
+            Parked::Write(write) => self.evaluate(now, write, out),
+            Parked::Read(read) => self.serve(now, read, out),
+            Parked::SaveRecords => {
+                self.checkpointing.pages_came();
+                self.begin_checkpoint_if_due(now, out)
+            }
+            Parked::Send(to) => self.resume_sending(to, out),
+        }
+    }
+
+    fn applied(
+        &mut self,
+        now: Now,
+        entry: &Entry,
+        applied: super::state::Applied,
+        out: &mut Output,
+    ) -> Result<(), ShardError> {
+        if let Some(change) = applied.conf_change {
+            let change = change.to_raft();
+            debug_assert!(change.get_change_type() != ConfChangeType::AddNode || change.node_id != 0);
+            let conf = self.raw.apply_conf_change(&change)?;
+            debug_assert!(
+                raft_conf_is(&conf, &self.state.conf),
+                "raft's configuration {conf:?} is not ours {:?}",
+                self.state.conf
+            );
+            let conf = self.state.conf.clone();
+            self.log().set_conf_state(conf);
+            self.settle_election_timeout();
+        }
+        if let Some(directory) = applied.directory {
+            self.directory_pending = false;
+            out.news.push(News::Directory(directory));
+        }
+        self.answer_applied(now, LogIndex(entry.index), Term(entry.term), out);
+        Ok(())
+    }
+
+    fn role_changed(&mut self, now: Now, soft: &SoftState, out: &mut Output) {
+        let term = self.raw.raft.term;
+        if soft.raft_state == StateRole::Leader {
+            if self.leading.is_none_or(|leading| leading.term.0 != term) {
+                let first_entry = LogIndex(self.raw.raft.raft_log.last_index());
+                self.leading = Some(Leading { term: Term(term), since: now.monotonic, first_entry });
+                tracing::info!(shard = %self.identity.shard, term, "leads");
+            }
+        } else if self.leading.take().is_some() {
+            tracing::info!(shard = %self.identity.shard, term, "leads no more");
+            self.stepped_down(now, out);
+        }
+        let leader = self.leader_node();
+        self.leaderless_since = match leader {
+            Some(_) => None,
+            None => self.leaderless_since.or(Some(now.monotonic)),
+        };
+        out.news.push(News::Leader { leader, term });
+    }
+
+    /// Requests that only a leader can finish are given back; what is in the log is decided there.
+    fn stepped_down(&mut self, now: Now, out: &mut Output) {
+        let error = self.not_leader(now);
+        self.give_up_gathered(&error, out);
+        self.overlay.clear();
+        self.directory_pending = false;
+        self.end_all_sendings();
+        for read in self.reads.take_all() {
+            out.fail(read.waiter.responder, &error);
+        }
+        for write in std::mem::take(&mut self.early) {
+            out.fail(write.waiter.responder, &error);
+        }
+        // Parked requests are answered when their pages come.
+    }
+
+    /// The node that leads, as far as this replica knows.
+    pub(super) fn leader_node(&self) -> Option<NodeId> {
+        let leader = ReplicaId(self.raw.raft.leader_id);
+        self.directory.by_replica(self.identity.shard, leader).map(|entry| entry.node)
+    }
+
+    /// raft draws its election timeout from the thread's generator, and again at every reset. It is replaced, each time
+    /// it differs, by one that depends on the replica's seed and the term alone, so that runs can be repeated.
+    pub(super) fn settle_election_timeout(&mut self) {
+        let timeout = self.options.election_timeout(self.election_seed, self.raw.raft.term);
+        if self.raw.raft.randomized_election_timeout() != timeout {
+            self.raw.raft.set_randomized_election_timeout(timeout);
+        }
+    }
+
+    /// How many requests wait here.
+    pub(super) fn requests_waiting(&self) -> usize {
+        self.reads.len() + self.early.len() + self.parked.len() + self.proposals.len()
+    }
+
+    /// A request for which there is no room is refused at once.
+    pub(super) fn is_overloaded(&self) -> bool {
+        self.requests_waiting() >= mesh_base::limits::SHARD_REQUESTS_WAITING_MAX
+    }
+
+    /// Hands a request to its half of the replica.
+    pub(super) fn on_request(
+        &mut self,
+        now: Now,
+        request: Request,
+        out: &mut Output,
+    ) -> Result<(), ShardError> {
+        if self.leading.is_none() {
+            let error = self.not_leader(now);
+            out.fail(request.responder, &error);
+            return Ok(());
+        }
+        if self.is_overloaded() {
+            out.fail(request.responder, &Error::Overloaded { retry_after_ms: 20 });
+            return Ok(());
+        }
+        self.dispatch(now, request, out)
+    }
+}
+
+fn raft_conf_is(theirs: &raft::eraftpb::ConfState, ours: &raft::eraftpb::ConfState) -> bool {
+    let sorted = |ids: &[u64]| {
+        let mut ids = ids.to_vec();
+        ids.sort_unstable();
+        ids
+    };
+    sorted(&theirs.voters) == ours.voters && sorted(&theirs.learners) == ours.learners
+}
+
+/// The newest revision that an entry assigns.
+pub(super) fn newest_revision_of(entry: &Entry) -> Revision {
+    if entry.data.is_empty() || entry.get_entry_type() != raft::eraftpb::EntryType::EntryNormal {
+        return Revision::ZERO;
+    }
+    mesh_engine::effect::EntryView::read(&entry.data).map_or(Revision::ZERO, |view| view.head().revision_high)
+}

@@ -1,0 +1,182 @@
+//! What a replica does as time passes: elections and heartbeats through raft, deadlines, and a leader's duties.
+
+use mesh_base::{Instant, Now, ReplicaId, Revision, ShardId, WallMillis};
+use mesh_raftlog::Space;
+use mesh_wire::Error;
+use raft::ProgressState;
+
+use super::configuration::next_change;
+use super::error::ShardError;
+use super::output::{News, Output};
+use super::replica::{Parked, Replica};
+
+/// How far behind a learner may be to become a voter, and a voter to become leader, in entries.
+const CAUGHT_UP_ENTRIES: u64 = 64;
+
+/// A stop under way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Stopping {
+    /// Leadership is being handed over until then.
+    HandingOver(Instant),
+    /// The last checkpoint is being written.
+    Saving,
+}
+
+impl Replica {
+    /// A tick's period passed.
+    pub(super) fn tick(&mut self, now: Now, out: &mut Output) -> Result<(), ShardError> {
+        self.raw.tick();
+        self.settle_election_timeout();
+        self.expire(now, out);
+        if self.leading.is_some() {
+            if let Some(context) = self.reads.retry_rounds(now.monotonic) {
+                self.raw.read_index(context);
+            }
+            self.tell_commit();
+            self.lead(now)?;
+        }
+        if self.raw.store().space() == Space::Full {
+            self.log().retry_space(&mut out.io);
+        }
+        self.retry_checkpoint_space(now, out)?;
+        if self.proposals.is_empty() {
+            self.log().idle(&mut out.io);
+        }
+        Ok(())
+    }
+
+    /// Lets those go who wait no longer.
+    fn expire(&mut self, now: Now, out: &mut Output) {
+        let at = now.monotonic;
+        let waiters = self.proposals.expire(at);
+        out.fail_all(waiters, &Error::Unknown);
+        let early = self.early.extract_if(.., |write| write.waiter.deadline <= at);
+        let early: Vec<_> = early.map(|write| write.waiter).collect();
+        out.fail_all(early, &Error::DeadlineExceeded);
+        let reads = self.reads.take_if(|read| read.waiter.deadline <= at);
+        out.fail_all(reads.into_iter().map(|read| read.waiter), &Error::NoQuorum);
+        let is_late = |(parked, _): &(Parked, Vec<_>)| match parked {
+            Parked::Write(write) => write.waiter.deadline <= at,
+            Parked::Read(read) => read.waiter.deadline <= at,
+            Parked::Apply | Parked::SaveRecords | Parked::Send(_) => false,
+        };
+        let late: Vec<_> = self.parked.extract_if(.., |_, parked| is_late(parked)).collect();
+        for (fetch, (parked, fetches)) in late {
+            fetches.into_iter().chain([fetch]).for_each(|fetch| self.state.store.release(fetch));
+            if let Parked::Write(super::writing::PendingWrite { waiter, .. })
+            | Parked::Read(super::reading::PendingRead { waiter, .. }) = parked
+            {
+                out.fail(waiter.responder, &Error::DeadlineExceeded);
+            }
+        }
+    }
+
+    /// A leader's duties.
+    fn lead(&mut self, now: Now) -> Result<(), ShardError> {
+        if !self.may_evaluate() || self.stopping.is_some() {
+            return Ok(());
+        }
+        self.change_configuration()?;
+        self.give_way(now);
+        self.evict_sessions(self.options.sessions_max);
+        self.move_horizon(now);
+        Ok(())
+    }
+
+    /// Moves the group one step towards the replicas that the membership names.
+    fn change_configuration(&mut self) -> Result<(), ShardError> {
+        if self.raw.raft.has_pending_conf() {
+            return Ok(());
+        }
+        let wanted: Vec<_> = self.directory.replicas(self.identity.shard).collect();
+        let change = next_change(&self.state.conf, &wanted, |replica| self.is_caught_up(replica));
+        if let Some(change) = change {
+            tracing::info!(shard = %self.identity.shard, ?change, "changes the group");
+            match self.raw.propose_conf_change(change.encode(), change.to_raft()) {
+                Ok(()) | Err(raft::Error::ProposalDropped) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn is_caught_up(&self, replica: ReplicaId) -> bool {
+        let last = self.raw.raft.raft_log.last_index();
+        self.raw.raft.prs().get(replica.0).is_some_and(|progress| {
+            progress.recent_active
+                && progress.state == ProgressState::Replicate
+                && progress.matched + CAUGHT_UP_ENTRIES >= last
+        })
+    }
+
+    /// Hands leadership to the replica that should have it, when that one has long been able to.
+    fn give_way(&mut self, now: Now) {
+        let shard = self.identity.shard;
+        let Some(leading) = &mut self.leading else { return };
+        if now.monotonic.since(leading.since) < self.options.preferred_leader_after {
+            return;
+        }
+        let Some(preferred) = self.directory.preferred_leader(shard).map(|entry| entry.replica(shard)) else {
+            return;
+        };
+        // Whether it is done or not, the next attempt has time.
+        leading.since = now.monotonic;
+        let votes = self.state.conf.voters.contains(&preferred.0);
+        if preferred != self.identity.replica && votes && self.is_caught_up(preferred) {
+            self.raw.transfer_leader(preferred.0);
+        }
+    }
+
+    /// What was overwritten longer ago than the history reaches may be dropped.
+    fn move_horizon(&mut self, now: Now) {
+        let period = u64::try_from(self.options.horizon_period.as_millis()).unwrap_or(u64::MAX);
+        let history = u64::try_from(self.options.history.as_millis()).unwrap_or(u64::MAX);
+        let due = |since: WallMillis| now.wall.0.saturating_sub(since.0) >= period;
+        if !due(self.horizon_moved) || self.state.newest <= self.state.store.horizon() {
+            return;
+        }
+        self.horizon_moved = now.wall;
+        let past = Revision::at(now.wall.0.saturating_sub(history), ShardId(0));
+        self.raise_horizon(past.min(self.state.newest));
+    }
+
+    /// Begins to stop, or goes on with it.
+    pub(super) fn stop(&mut self, now: Now, out: &mut Output) {
+        match self.stopping {
+            None => {
+                self.hand_over();
+                self.stopping = Some(Stopping::HandingOver(now.monotonic + self.options.hand_over_patience));
+            }
+            Some(Stopping::HandingOver(until)) => {
+                if self.leading.is_none() || self.state.conf.voters.len() < 2 || now.monotonic >= until {
+                    self.checkpointing.want();
+                    self.stopping = Some(Stopping::Saving);
+                }
+            }
+            Some(Stopping::Saving) => {
+                let noted = self.raw.store().least_checkpoint().applied;
+                let saved = noted >= self.state.applied.index || self.checkpointing.is_out_of_space();
+                if saved && !self.checkpointing.is_busy() && self.raw.store().is_all_durable() {
+                    out.news.push(News::Stopped);
+                }
+            }
+        }
+    }
+
+    /// Hands leadership to the follower that has most of the log.
+    fn hand_over(&mut self) {
+        if self.leading.is_none() {
+            return;
+        }
+        let voters = self.state.conf.voters.iter().filter(|&&id| id != self.identity.replica.0);
+        let best = voters
+            .filter_map(|&id| {
+                let progress = self.raw.raft.prs().get(id)?;
+                progress.recent_active.then_some((progress.matched, id))
+            })
+            .max();
+        if let Some((_, to)) = best {
+            self.raw.transfer_leader(to);
+        }
+    }
+}

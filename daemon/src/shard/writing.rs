@@ -1,0 +1,440 @@
+//! Evaluation: from what a client asks to what is to be written, at the leader, before it is proposed.
+//!
+//! Invariants:
+//! - What is evaluated sees everything proposed before it: the applied state under the overlay.
+//! - Everything gathered into one entry is proposed in the turn it was evaluated in, or given up together.
+//! - A write whose session knows it is answered from the session and not evaluated again.
+
+use bytes::Bytes;
+use mesh_base::limits::{ENTRY_BYTES_SOFT_MAX, SESSION_WINDOW_MAX, UNCOMMITTED_BYTES_MAX};
+use mesh_base::{LogIndex, Namespace, Now, Revision, SessionSeq, Term};
+use mesh_engine::effect::{Effect, EntryHead, Outcome as EntryOutcome};
+use mesh_engine::{Attributes, Lookup, Misses, Want};
+use mesh_raftlog::Space;
+use mesh_wire::{Deleted, Error, NodeState, ReplaceAnswer, Response, SessionOpened, Written};
+
+use super::command::{Change, Command, PutItem, Request, Write};
+use super::error::ShardError;
+use super::output::{News, Output};
+use super::overlay::KeyState;
+use super::proposals::{Answer, EvaluatedWrite, Waiter};
+use super::reading::PendingRead;
+use super::replica::{Parked, Replica};
+use super::sessions::{Admission, Outcome};
+use super::state::{DIRECTORY_KEY, session_at};
+use crate::core::NodeName;
+use crate::node::directory::{DirectoryError, Standing};
+
+/// A request to change something, on its way to evaluation.
+#[derive(Debug)]
+pub(super) struct PendingWrite {
+    pub(super) waiter: Waiter,
+    pub(super) command: WriteCommand,
+}
+
+#[derive(Debug)]
+pub(super) enum WriteCommand {
+    Write(Write),
+    OpenSession,
+    ReplaceNode(NodeName),
+}
+
+/// What became of an attempt to evaluate.
+enum Evaluation {
+    /// It is gathered for the next entry.
+    Gathered,
+    /// Pages are missing and nothing happened.
+    Miss(Misses),
+}
+
+impl Replica {
+    /// Hands a request of a leader to its half.
+    pub(super) fn dispatch(
+        &mut self,
+        now: Now,
+        request: Request,
+        out: &mut Output,
+    ) -> Result<(), ShardError> {
+        let waiter = Waiter { responder: request.responder, deadline: request.deadline };
+        let command = match request.command {
+            Command::Read(read) => {
+                self.reads.push(PendingRead::new(waiter, read));
+                return Ok(());
+            }
+            Command::Write(write) => WriteCommand::Write(write),
+            Command::OpenSession => WriteCommand::OpenSession,
+            Command::ReplaceNode { name } => WriteCommand::ReplaceNode(name),
+        };
+        self.evaluate(now, PendingWrite { waiter, command }, out)
+    }
+
+    /// Evaluates a write, or keeps it until that is possible.
+    pub(super) fn evaluate(
+        &mut self,
+        now: Now,
+        write: PendingWrite,
+        out: &mut Output,
+    ) -> Result<(), ShardError> {
+        if self.leading.is_none() {
+            let error = self.not_leader(now);
+            out.fail(write.waiter.responder, &error);
+            return Ok(());
+        }
+        if !self.may_evaluate() {
+            self.early.push(write);
+            return Ok(());
+        }
+        if let Some(error) = self.refusal() {
+            out.fail(write.waiter.responder, &error);
+            return Ok(());
+        }
+        match &write.command {
+            WriteCommand::Write(command) => {
+                if !self.admit(write.waiter, command, out) {
+                    return Ok(());
+                }
+                match self.gather_write(now, write.waiter, command)? {
+                    Evaluation::Gathered => {}
+                    Evaluation::Miss(misses) => {
+                        self.park(&misses, Parked::Write(write), out);
+                        return Ok(());
+                    }
+                }
+            }
+            WriteCommand::OpenSession => self.gather_session(now, write.waiter),
+            WriteCommand::ReplaceNode(name) => self.gather_replacement(write.waiter, name, out),
+        }
+        if self.builder.byte_size() >= ENTRY_BYTES_SOFT_MAX {
+            self.propose_gathered(out)?;
+        }
+        Ok(())
+    }
+
+    /// Why no write is taken at present.
+    fn refusal(&mut self) -> Option<Error> {
+        let unapplied = self.proposals.bytes() + self.builder.byte_size();
+        if self.raw.store().space() == Space::Full || self.checkpointing.is_out_of_space() {
+            Some(Error::NoSpace)
+        } else if unapplied >= UNCOMMITTED_BYTES_MAX || self.is_out_of_memory() {
+            Some(Error::Overloaded { retry_after_ms: 10 })
+        } else if self.raw.raft.lead_transferee.is_some() {
+            Some(Error::Overloaded { retry_after_ms: 20 })
+        } else {
+            None
+        }
+    }
+
+    /// Whether a write is new. If it is not, it is answered, or waits for the copy that is in flight.
+    fn admit(&mut self, waiter: Waiter, write: &Write, out: &mut Output) -> bool {
+        let error = match self.state.sessions.admit(write.id, write.acknowledged_below) {
+            Admission::New if self.proposals.join(write.id, waiter) => return false,
+            Admission::New => return true,
+            Admission::Done(outcome) => {
+                let answer = match &write.change {
+                    Change::Put(_) => Answer::Written,
+                    Change::Delete(_) => Answer::Deleted,
+                };
+                answer_write(&answer, outcome, &[waiter], out);
+                return false;
+            }
+            Admission::Forgotten => {
+                Error::Malformed { what: "the write's number is below acknowledged_below".into() }
+            }
+            Admission::WindowFull => {
+                Error::SessionWindow { limit: u32::try_from(SESSION_WINDOW_MAX).unwrap_or(u32::MAX) }
+            }
+            Admission::NeverOpened => Error::UnknownSession,
+            Admission::Evicted => Error::Unknown,
+        };
+        out.fail(waiter.responder, &error);
+        false
+    }
+
+    fn gather_write(&mut self, now: Now, waiter: Waiter, write: &Write) -> Result<Evaluation, ShardError> {
+        let states = match self.key_states(&write.change)? {
+            Lookup::Ready(states) => states,
+            Lookup::Miss(misses) => return Ok(Evaluation::Miss(misses)),
+        };
+        let revision = self.next_revision(now);
+        let (answer, keys) = match &write.change {
+            Change::Put(items) => (Answer::Written, self.gather_puts(revision, items, &states)),
+            Change::Delete(keys) => (Answer::Deleted, self.gather_deletes(revision, keys, &states)),
+        };
+        let count = u32::try_from(keys.len()).unwrap_or(u32::MAX);
+        let outcome = Outcome { revision, count, code: 0 };
+        self.builder.push_outcome(&EntryOutcome {
+            session: write.id.session,
+            seq: write.id.seq,
+            acknowledged_below: write.acknowledged_below.max(SessionSeq(1)),
+            code: outcome.code,
+            revision: outcome.revision,
+            count: outcome.count,
+        });
+        let waiters = vec![waiter];
+        self.proposals.gather(EvaluatedWrite { id: Some(write.id), outcome, answer, keys, waiters });
+        Ok(Evaluation::Gathered)
+    }
+
+    /// The state of every key that a change writes, as of everything proposed so far.
+    fn key_states(&mut self, change: &Change) -> Result<Lookup<Vec<Option<KeyState>>>, ShardError> {
+        let mut states = Vec::new();
+        let mut missing: Option<Misses> = None;
+        for key in change.keys() {
+            if let Some(pending) = self.overlay.newest(key) {
+                states.push(pending);
+                continue;
+            }
+            match self.state.store.get(Namespace::USER, key, Revision::MAX, Want::Head)? {
+                Lookup::Ready(read) => states.push(read.live().map(|version| KeyState {
+                    revision: version.revision,
+                    create_revision: version.attributes.create_revision,
+                    version: version.attributes.version,
+                })),
+                Lookup::Miss(misses) => match &mut missing {
+                    Some(all) => all.merge(&misses),
+                    None => missing = Some(misses),
+                },
+            }
+        }
+        Ok(missing.map_or(Lookup::Ready(states), Lookup::Miss))
+    }
+
+    fn gather_puts(
+        &mut self,
+        revision: Revision,
+        items: &[PutItem],
+        states: &[Option<KeyState>],
+    ) -> Vec<Bytes> {
+        for (item, before) in items.iter().zip(states) {
+            let create_revision = before.map_or(revision, |state| state.create_revision);
+            let version = before.map_or(1, |state| state.version + 1);
+            let mut attributes = Attributes::created(create_revision);
+            attributes.version = version;
+            attributes.type_tag = item.type_tag;
+            self.builder.push(&Effect::Put {
+                namespace: Namespace::USER,
+                key: &item.key,
+                revision,
+                attributes,
+                value: &item.value,
+            });
+            let state = KeyState { revision, create_revision, version };
+            self.overlay.push(item.key.clone(), revision, Some(state));
+        }
+        items.iter().map(|item| item.key.clone()).collect()
+    }
+
+    /// Keys that do not exist are left alone. Returns those that do.
+    fn gather_deletes(
+        &mut self,
+        revision: Revision,
+        keys: &[Bytes],
+        states: &[Option<KeyState>],
+    ) -> Vec<Bytes> {
+        let existing =
+            keys.iter().zip(states).filter(|(_, state)| state.is_some()).map(|(key, _)| key.clone());
+        let existing: Vec<_> = existing.collect();
+        for key in &existing {
+            self.builder.push(&Effect::Delete { namespace: Namespace::USER, key, revision });
+            self.overlay.push(key.clone(), revision, None);
+        }
+        existing
+    }
+
+    fn gather_session(&mut self, now: Now, waiter: Waiter) {
+        let revision = self.next_revision(now);
+        let session = session_at(revision);
+        self.builder.push(&Effect::SessionOpen { session });
+        self.gather_own(revision, Answer::SessionOpened(session), vec![waiter]);
+    }
+
+    /// Gives a node a new id, if it has not one that is waiting to be fetched.
+    fn gather_replacement(&mut self, waiter: Waiter, name: &NodeName, out: &mut Output) {
+        let Some(current) = self.state.directory.clone() else {
+            let what = "only shard 0 changes the membership".into();
+            out.fail(waiter.responder, &Error::Malformed { what });
+            return;
+        };
+        if self.directory_pending {
+            out.fail(waiter.responder, &Error::Overloaded { retry_after_ms: 50 });
+            return;
+        }
+        if let Some(entry) = current.by_name(name)
+            && entry.standing == Standing::Expected
+        {
+            let outcome = Outcome { revision: self.state.newest, count: 0, code: 0 };
+            answer_write(&Answer::NodeReplaced(entry.node), outcome, &[waiter], out);
+            return;
+        }
+        match current.replaced(name) {
+            Ok(next) => {
+                let node = next.by_name(name).map(|entry| entry.node).unwrap_or_default();
+                self.gather_directory(&next.encode(), Answer::NodeReplaced(node), vec![waiter]);
+            }
+            Err(error @ (DirectoryError::NoSuchNode(_) | DirectoryError::AlreadyJoined(_))) => {
+                out.fail(waiter.responder, &Error::NotFound { what: error.to_string().into() });
+            }
+        }
+    }
+
+    /// A node that was replaced asks for its id, or one that moved tells its address: the leader of shard 0 sees to it.
+    pub(super) fn on_admission(
+        &mut self,
+        name: &NodeName,
+        address: &str,
+        attempt: Option<u64>,
+        out: &mut Output,
+    ) -> Result<(), ShardError> {
+        let Some(current) = self.state.directory.clone() else { return Ok(()) };
+        if !self.may_evaluate() || self.directory_pending || self.refusal().is_some() {
+            return Ok(());
+        }
+        let next = match attempt {
+            Some(attempt) => current.joined(name, address, attempt),
+            None => current.moved(name, address),
+        };
+        match next {
+            Ok(next) if next.version() > current.version() => {
+                self.gather_directory(&next.encode(), Answer::Admitted, Vec::new());
+                self.propose_gathered(out)
+            }
+            Ok(_) => {
+                if let Some(attempt) = attempt {
+                    let name = name.clone();
+                    out.news.push(News::Joined { directory: current, name, attempt });
+                }
+                Ok(())
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a node was not admitted");
+                Ok(())
+            }
+        }
+    }
+
+    fn gather_directory(&mut self, record: &[u8], answer: Answer, waiters: Vec<Waiter>) {
+        self.directory_pending = true;
+        self.builder.push(&Effect::System { key: DIRECTORY_KEY, value: Some(record) });
+        self.gather_own(self.newest, answer, waiters);
+    }
+
+    /// Gathers an effect that belongs to no session.
+    pub(super) fn gather_own(&mut self, revision: Revision, answer: Answer, waiters: Vec<Waiter>) {
+        let outcome = Outcome { revision, count: 0, code: 0 };
+        self.proposals.gather(EvaluatedWrite { id: None, outcome, answer, keys: Vec::new(), waiters });
+    }
+
+    /// A revision above all that were ever assigned in this shard, and not behind the clock.
+    fn next_revision(&mut self, now: Now) -> Revision {
+        self.newest = self.newest.after(now.wall.0, self.identity.shard);
+        self.evaluated_at = now.wall;
+        self.newest
+    }
+
+    /// Proposes what was gathered as one entry.
+    pub(super) fn propose_gathered(&mut self, out: &mut Output) -> Result<(), ShardError> {
+        if !self.proposals.has_gathered() {
+            return Ok(());
+        }
+        let Some(leading) = self.leading else {
+            self.give_up_gathered(&Error::NotLeader { shard: self.identity.shard, leader: None }, out);
+            return Ok(());
+        };
+        assert!(self.raw.raft.term == leading.term.0, "gathered in one term, proposed in another");
+        let payload =
+            self.builder.finish(EntryHead { revision_high: self.newest, wall_ms: self.evaluated_at.0 });
+        let bytes = payload.len();
+        match self.raw.propose(Vec::new(), payload.into()) {
+            Ok(()) => {
+                let index = LogIndex(self.raw.raft.raft_log.last_index());
+                self.proposals.proposed(index, Term(leading.term.0), bytes);
+                Ok(())
+            }
+            Err(raft::Error::ProposalDropped) => {
+                self.give_up_gathered(&Error::Overloaded { retry_after_ms: 20 }, out);
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Answers what was gathered and not proposed: it certainly will not be applied.
+    pub(super) fn give_up_gathered(&mut self, error: &Error, out: &mut Output) {
+        self.builder.clear();
+        for write in self.proposals.give_up_gathered() {
+            for key in &write.keys {
+                self.overlay.dropped(key, write.revision());
+            }
+            self.directory_pending &= !matches!(write.answer, Answer::NodeReplaced(_) | Answer::Admitted);
+            out.fail_all(write.waiters, error);
+        }
+    }
+
+    /// An entry was applied: its writes are done, and those whose place it took are lost.
+    pub(super) fn answer_applied(&mut self, now: Now, index: LogIndex, term: Term, out: &mut Output) {
+        let decided = self.proposals.applied(index, term);
+        for write in decided.done {
+            for key in &write.keys {
+                self.overlay.applied(key, write.revision());
+            }
+            answer_write(&write.answer, write.outcome, &write.waiters, out);
+        }
+        if !decided.lost.is_empty() {
+            let error = self.not_leader(now);
+            for write in decided.lost {
+                out.fail_all(write.waiters, &error);
+            }
+        }
+    }
+
+    /// Sessions above the bound are evicted, the longest idle first.
+    pub(super) fn evict_sessions(&mut self, sessions_max: usize) {
+        let count = self.state.sessions.len();
+        if count <= sessions_max || !self.may_evaluate() || self.proposals.has_gathered() {
+            return;
+        }
+        // Some more than needed, so that this is not done at every opening.
+        let idlest = self.state.sessions.idlest(count - sessions_max + sessions_max / 16);
+        let Some(&evicted_up_to) = idlest.iter().max() else { return };
+        let sessions = mesh_engine::effect::SessionIds::new(&idlest);
+        self.builder.push(&Effect::SessionEvict { sessions, evicted_up_to });
+        self.gather_own(self.newest, Answer::Nothing, Vec::new());
+    }
+
+    /// Moves the horizon up to `revision`.
+    pub(super) fn raise_horizon(&mut self, revision: Revision) {
+        if self.may_evaluate() && revision > self.state.store.horizon() {
+            self.builder.push(&Effect::Horizon { revision });
+            self.gather_own(self.newest, Answer::Nothing, Vec::new());
+        }
+    }
+}
+
+/// Tells everyone who waits for a write how it ended.
+fn answer_write(answer: &Answer, outcome: Outcome, waiters: &[Waiter], out: &mut Output) {
+    for waiter in waiters {
+        let responder = waiter.responder;
+        match answer {
+            Answer::Written => {
+                out.answer(responder, &Response::Written(Written { revision: outcome.revision }))
+            }
+            Answer::Deleted => {
+                out.answer(
+                    responder,
+                    &Response::Deleted(Deleted { revision: outcome.revision, deleted: outcome.count }),
+                );
+            }
+            Answer::SessionOpened(session) => {
+                out.answer(responder, &Response::SessionOpened(SessionOpened { session: *session }))
+            }
+            Answer::NodeReplaced(node) => {
+                let replica = mesh_base::ReplicaId(node.0);
+                out.answer(
+                    responder,
+                    &Response::Replace(ReplaceAnswer { node: *node, replica, state: NodeState::Joining }),
+                );
+            }
+            Answer::Admitted | Answer::Nothing => {}
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! Which pages are in use, which may be handed out, and which must wait.
+//!
+//! A page is in exactly one of these states:
+//! - *used*: the tree, a value or the allocator itself refers to it now;
+//! - *available*: nothing does, no durable or running checkpoint and no pin either: it may be handed out;
+//! - *waiting*: nothing refers to it now, but a checkpoint that is durable or running, or a pinned one, does.
+//!
+//! Invariants:
+//! - A page handed out is never one that the newest durable checkpoint refers to.
+//! - A page freed during the epoch that allocated it was never part of a checkpoint, and is available at once.
+//! - The disk holds the *used* bits as of its checkpoint; all else is free after it. Pins do not survive a restart.
+//! - Handing out never fails: the file grows in the books, and the next checkpoint takes the disk space.
+
+mod bitmap;
+mod disk;
+
+use std::collections::BTreeMap;
+
+use mesh_base::{CheckpointNo, PageNo};
+
+pub(crate) use self::bitmap::Bitmap;
+use self::disk::BitmapSlot;
+pub(crate) use self::disk::{AllocatorRoot, INDEX_PAGES_MAX, bitmap_pages, pages_per_bitmap, parse_index};
+
+/// A run of pages that nothing refers to now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Freed {
+    page: PageNo,
+    pages: u64,
+    /// The first checkpoint that refers to it.
+    born: CheckpointNo,
+    /// The first checkpoint that does not any more.
+    died: CheckpointNo,
+}
+
+impl Freed {
+    fn is_needed_by(&self, pin: CheckpointNo) -> bool {
+        self.born <= pin && pin < self.died
+    }
+}
+
+/// Where the pages of one store are.
+pub(crate) struct Allocator {
+    page_bytes: usize,
+    grow_pages: u64,
+    used: Bitmap,
+    available: Bitmap,
+    /// Where the search for the next single page, or the next run, begins.
+    cursor: u64,
+    run_cursor: u64,
+    /// Runs that wait for the checkpoint that no longer refers to them to be durable.
+    waiting: BTreeMap<CheckpointNo, Vec<Freed>>,
+    /// Runs that wait for a pin alone.
+    held: Vec<Freed>,
+    slots: Vec<BitmapSlot>,
+    root: AllocatorRoot,
+    /// Counts the moments at which pages that the disk holds became available: after one, a page number that was
+    /// learnt before it may come to mean another page.
+    reuses: u64,
+}
+
+/// How far a search for a run goes before the file grows instead, in pages.
+const RUN_SEARCH_PAGES: u64 = 256 * 1024;
+
+impl Allocator {
+    /// The books of an empty file whose first `reserved` pages belong to the superblock.
+    pub(crate) fn new(page_bytes: usize, grow_bytes: usize, reserved: u64) -> Self {
+        let mut allocator = Self {
+            page_bytes,
+            grow_pages: (grow_bytes / page_bytes) as u64,
+            used: Bitmap::default(),
+            available: Bitmap::default(),
+            cursor: 0,
+            run_cursor: 0,
+            waiting: BTreeMap::new(),
+            held: Vec::new(),
+            slots: Vec::new(),
+            root: AllocatorRoot::default(),
+            reuses: 0,
+        };
+        allocator.grow(reserved);
+        for page in 0..reserved {
+            allocator.take(page);
+        }
+        allocator
+    }
+
+    /// Pages of the file, in the books.
+    pub(crate) const fn file_pages(&self) -> u64 {
+        self.used.len()
+    }
+
+    /// Pages that may be handed out.
+    pub(crate) const fn available_pages(&self) -> u64 {
+        self.available.ones()
+    }
+
+    /// Pages in use.
+    pub(crate) const fn used_pages(&self) -> u64 {
+        self.used.ones()
+    }
+
+    /// Changes whenever pages that the disk holds became available.
+    pub(crate) const fn reuses(&self) -> u64 {
+        self.reuses
+    }
+
+    /// Hands out a page.
+    pub(crate) fn allocate(&mut self) -> PageNo {
+        let page = self.available.next_one(self.cursor).unwrap_or_else(|| self.grow(self.grow_pages));
+        self.take(page);
+        self.cursor = page + 1;
+        PageNo(page)
+    }
+
+    /// Hands out a run of adjacent pages.
+    pub(crate) fn allocate_run(&mut self, pages: u64) -> PageNo {
+        if pages == 1 {
+            return self.allocate();
+        }
+        let found = if self.available.ones() < pages {
+            None
+        } else {
+            self.available.next_run(self.run_cursor, pages, RUN_SEARCH_PAGES)
+        };
+        let start = found.unwrap_or_else(|| {
+            let tail = self.available.ones_at_end(pages);
+            let missing = pages.saturating_sub(tail);
+            let end = self.file_pages();
+            self.grow(missing.next_multiple_of(self.grow_pages));
+            end - tail
+        });
+        // A search that found nothing goes on where it ended, so that all of the file is searched in the end.
+        self.run_cursor = match found {
+            Some(start) => start + pages,
+            None => (self.run_cursor + RUN_SEARCH_PAGES) % self.file_pages().max(1),
+        };
+        for page in start..start + pages {
+            self.take(page);
+        }
+        PageNo(start)
+    }
+
+    /// Takes back a run of pages that the current state no longer refers to. `epoch` is the checkpoint being built,
+    /// `born` the one that wrote or will write the run.
+    pub(crate) fn free(&mut self, page: PageNo, pages: u64, born: CheckpointNo, epoch: CheckpointNo) {
+        assert!(born <= epoch, "{page} comes from the future");
+        for number in page.get()..page.get() + pages {
+            assert!(self.used.get(number), "page {number} freed twice");
+            self.used.clear(number);
+            self.mark_changed(number);
+        }
+        let freed = Freed { page, pages, born, died: epoch };
+        if born == epoch {
+            self.make_available(&freed);
+        } else {
+            self.waiting.entry(epoch).or_default().push(freed);
+        }
+    }
+
+    /// A checkpoint is durable: what only older ones referred to becomes available, unless a pin holds it.
+    /// Returns the runs that became available.
+    pub(crate) fn checkpoint_durable(
+        &mut self,
+        done: CheckpointNo,
+        pins: &[CheckpointNo],
+    ) -> Vec<(PageNo, u64)> {
+        let later = self.waiting.split_off(&done.next());
+        let due: Vec<Freed> = std::mem::replace(&mut self.waiting, later).into_values().flatten().collect();
+        self.settle(due, pins)
+    }
+
+    /// A pin went. Returns the runs that became available.
+    pub(crate) fn unpinned(&mut self, pins: &[CheckpointNo]) -> Vec<(PageNo, u64)> {
+        let held = std::mem::take(&mut self.held);
+        self.settle(held, pins)
+    }
+
+    fn settle(&mut self, freed: Vec<Freed>, pins: &[CheckpointNo]) -> Vec<(PageNo, u64)> {
+        let mut available = Vec::new();
+        self.reuses += 1;
+        for run in freed {
+            if pins.iter().any(|pin| run.is_needed_by(*pin)) {
+                self.held.push(run);
+            } else {
+                self.make_available(&run);
+                available.push((run.page, run.pages));
+            }
+        }
+        available
+    }
+
+    fn make_available(&mut self, freed: &Freed) {
+        for number in freed.page.get()..freed.page.get() + freed.pages {
+            assert!(!self.available.get(number) && !self.used.get(number), "page {number} in two states");
+            self.available.set(number);
+        }
+    }
+
+    /// Lengthens the file in the books; returns the first new page.
+    fn grow(&mut self, pages: u64) -> u64 {
+        let first = self.file_pages();
+        self.used.grow(pages);
+        self.available.grow(pages);
+        for page in first..first + pages {
+            self.available.set(page);
+        }
+        let slots = bitmap_pages(self.file_pages(), self.page_bytes);
+        self.slots.resize_with(slots, BitmapSlot::default);
+        first
+    }
+
+    fn take(&mut self, page: u64) {
+        assert!(self.available.get(page) && !self.used.get(page), "page {page} is taken");
+        self.available.clear(page);
+        self.used.set(page);
+        self.mark_changed(page);
+    }
+
+    /// Whether every page is in exactly one state; a description of the first that is not.
+    pub(crate) fn check(&self) -> Result<(), (PageNo, &'static str)> {
+        let mut waiting = Bitmap::default();
+        waiting.grow(self.file_pages());
+        for run in self.waiting.values().flatten().chain(&self.held) {
+            for page in run.page.get()..run.page.get() + run.pages {
+                if page >= self.file_pages() || waiting.get(page) {
+                    return Err((PageNo(page), "waits twice, or is beyond the file"));
+                }
+                waiting.set(page);
+            }
+        }
+        for page in 0..self.file_pages() {
+            let states = [self.used.get(page), self.available.get(page), waiting.get(page)];
+            if states.iter().filter(|state| **state).count() != 1 {
+                return Err((PageNo(page), "not in exactly one of used, available and waiting"));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn allocator() -> Allocator {
+        Allocator::new(4096, 64 * 4096, 16)
+    }
+
+    #[test]
+    fn a_page_of_a_durable_checkpoint_waits_for_the_next() {
+        let mut allocator = allocator();
+        let page = allocator.allocate();
+        allocator.free(page, 1, CheckpointNo(1), CheckpointNo(2));
+        assert!((0..200).all(|_| allocator.allocate() != page));
+        assert_eq!(allocator.checkpoint_durable(CheckpointNo(1), &[]), []);
+        assert_eq!(allocator.checkpoint_durable(CheckpointNo(2), &[]), [(page, 1)]);
+        assert!((0..400).any(|_| allocator.allocate() == page));
+        allocator.check().unwrap();
+    }
+
+    #[test]
+    fn a_page_freed_in_its_own_epoch_is_available_at_once() {
+        let mut allocator = allocator();
+        let before = allocator.available_pages();
+        let page = allocator.allocate();
+        allocator.free(page, 1, CheckpointNo(3), CheckpointNo(3));
+        assert_eq!(allocator.available_pages(), before.max(63 + 1));
+        allocator.check().unwrap();
+    }
+
+    #[test]
+    fn a_pin_holds_what_its_checkpoint_refers_to_and_nothing_else() {
+        let mut allocator = allocator();
+        let (old, new) = (allocator.allocate(), allocator.allocate());
+        allocator.free(old, 1, CheckpointNo(1), CheckpointNo(4));
+        allocator.free(new, 1, CheckpointNo(3), CheckpointNo(4));
+        assert_eq!(allocator.checkpoint_durable(CheckpointNo(4), &[CheckpointNo(2)]), [(new, 1)]);
+        assert_eq!(allocator.unpinned(&[]), [(old, 1)]);
+        allocator.check().unwrap();
+    }
+
+    #[test]
+    fn runs_are_found_in_freed_space_before_the_file_grows() {
+        let mut allocator = allocator();
+        let run = allocator.allocate_run(100);
+        let after = allocator.allocate_run(10);
+        assert!(after.get() >= run.get() + 100);
+        allocator.free(run, 100, CheckpointNo(1), CheckpointNo(1));
+        let pages = allocator.file_pages();
+        for _ in 0..3 {
+            allocator.allocate_run(30);
+        }
+        assert_eq!(allocator.file_pages(), pages);
+        allocator.check().unwrap();
+    }
+}

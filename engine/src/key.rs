@@ -1,0 +1,151 @@
+//! The key of a cell: namespace, key bytes, revision; ordered by revision *descending* within a key.
+//!
+//! Invariant: the order is that of the tuple (namespace, key bytes, inverted revision), so a seek to (key, revision R)
+//! lands on the newest version at or below R. A separator of the tree is such a tuple too, cut as short as separates.
+
+use std::cmp::Ordering;
+use std::fmt;
+
+use mesh_base::{Namespace, Revision};
+
+/// A cell's key, borrowed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct KeyRef<'a> {
+    /// The part of the key order it lies in.
+    pub namespace: Namespace,
+    /// The key's bytes.
+    pub key: &'a [u8],
+    /// The version.
+    pub revision: Revision,
+}
+
+impl<'a> KeyRef<'a> {
+    /// Before every key.
+    pub const FIRST: KeyRef<'static> = KeyRef { namespace: Namespace(0), key: &[], revision: Revision::MAX };
+
+    /// The newest version that `key` could have: where its versions begin.
+    #[must_use]
+    pub const fn newest(namespace: Namespace, key: &'a [u8]) -> Self {
+        Self { namespace, key, revision: Revision::MAX }
+    }
+
+    /// Whether both are versions of one key.
+    #[must_use]
+    pub fn same_key(&self, other: &KeyRef<'_>) -> bool {
+        self.namespace == other.namespace && self.key == other.key
+    }
+
+    /// A copy that owns its bytes.
+    #[must_use]
+    pub fn to_owned(&self) -> CellKey {
+        CellKey { namespace: self.namespace, key: self.key.to_vec(), revision: self.revision }
+    }
+
+    /// The shortest tuple that is above `left` and not above `self`.
+    ///
+    /// # Panics
+    /// When `left` is not below `self`: a bug of the caller.
+    #[must_use]
+    pub fn separator_from(&self, left: &KeyRef<'_>) -> Self {
+        assert!(left < self, "a separator needs ordered keys");
+        if left.namespace != self.namespace {
+            return Self::newest(self.namespace, &[]);
+        }
+        if left.key == self.key {
+            return *self;
+        }
+        let common = left.key.iter().zip(self.key).take_while(|(a, b)| a == b).count();
+        Self::newest(self.namespace, self.key.get(..=common).unwrap_or(self.key))
+    }
+}
+
+impl Ord for KeyRef<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.namespace
+            .cmp(&other.namespace)
+            .then_with(|| self.key.cmp(other.key))
+            .then_with(|| other.revision.cmp(&self.revision))
+    }
+}
+
+impl PartialOrd for KeyRef<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl fmt::Debug for KeyRef<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}@{}", self.namespace, self.key.escape_ascii(), self.revision)
+    }
+}
+
+/// A cell's key that owns its bytes.
+#[derive(Clone, PartialEq, Eq)]
+pub struct CellKey {
+    /// The part of the key order it lies in.
+    pub namespace: Namespace,
+    /// The key's bytes.
+    pub key: Vec<u8>,
+    /// The version.
+    pub revision: Revision,
+}
+
+impl CellKey {
+    /// The same, borrowed.
+    #[must_use]
+    pub fn as_ref(&self) -> KeyRef<'_> {
+        KeyRef { namespace: self.namespace, key: &self.key, revision: self.revision }
+    }
+}
+
+impl Ord for CellKey {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.as_ref().cmp(&other.as_ref())
+    }
+}
+
+impl PartialOrd for CellKey {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl fmt::Debug for CellKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.as_ref(), f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quickcheck::quickcheck;
+
+    use super::*;
+
+    quickcheck! {
+        fn a_separator_separates_and_is_no_longer_than_the_key(
+            left: (u8, Vec<u8>, u64), right: (u8, Vec<u8>, u64)
+        ) -> bool {
+            let key = |(namespace, key, revision): (u8, Vec<u8>, u64)| CellKey {
+                namespace: Namespace(u32::from(namespace % 3)),
+                key: key.iter().map(|byte| byte % 3).collect(),
+                revision: Revision(revision),
+            };
+            let (a, b) = (key(left), key(right));
+            if a == b {
+                return true;
+            }
+            let (low, high) = if a < b { (a, b) } else { (b, a) };
+            let separator = high.as_ref().separator_from(&low.as_ref());
+            low.as_ref() < separator && separator <= high.as_ref() && separator.key.len() <= high.key.len()
+        }
+    }
+
+    #[test]
+    fn newer_versions_of_a_key_come_first_and_nothing_comes_before_the_first() {
+        let key = |revision| KeyRef { namespace: Namespace::USER, key: b"k", revision: Revision(revision) };
+        assert!(key(2) < key(1));
+        assert!(KeyRef::FIRST < KeyRef { namespace: Namespace(0), key: b"", revision: Revision(7) });
+    }
+}

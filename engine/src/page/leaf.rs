@@ -1,0 +1,30 @@
+//! Searching a leaf.
+
+use super::slotted;
+use crate::cell::{self, Cell};
+use crate::key::KeyRef;
+
+/// The index of the first cell whose key is at or above `target`, and whether it is the target itself.
+pub(crate) fn lower_bound(page: &[u8], target: &KeyRef<'_>) -> (usize, bool) {
+    let (mut low, mut high) = (0, slotted::count(page));
+    while low < high {
+        let middle = low.midpoint(high);
+        match key(page, middle).cmp(target) {
+            std::cmp::Ordering::Less => low = middle + 1,
+            std::cmp::Ordering::Equal => return (middle, true),
+            std::cmp::Ordering::Greater => high = middle,
+        }
+    }
+    (low, false)
+}
+
+/// The key of a cell.
+pub(crate) fn key(page: &[u8], index: usize) -> KeyRef<'_> {
+    cell::key_of(slotted::cell(page, index))
+}
+
+/// A cell, taken apart.
+#[allow(clippy::expect_used, reason = "cells are parsed when their page comes in, and encoded by us after")]
+pub(crate) fn cell(page: &[u8], index: usize) -> Cell<'_> {
+    Cell::parse(slotted::cell(page, index)).expect("checked page")
+}

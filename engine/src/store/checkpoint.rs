@@ -1,0 +1,342 @@
+//! Checkpoints: writing the dirty pages of an epoch so that a crash at any moment leaves the one before or this one.
+//!
+//! The order: take disk space; write every page of the epoch to space that no durable checkpoint refers to; sync; write
+//! the superblock copy; sync. Each step begins when the one before has completed.
+//!
+//! Invariants:
+//! - Children are sealed before their parents, because a parent holds their checksums. Pages of one level are written
+//!   in file order, adjacent ones together.
+//! - Frozen pages are not changed but for the checksums of children that sealing fills in.
+//! - Pages that only older checkpoints refer to are reused only after the second sync.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use mesh_base::io::{IoError, IoErrorKind, IoOp, IoQueue, IoValue, page_offset};
+use mesh_base::{CheckpointNo, LogIndex, PageNo, Revision, Term};
+
+use super::{Purpose, Store, StoreEvent};
+use crate::error::StoreError;
+use crate::frames::FrameState;
+use crate::page::{Expected, interior, slotted};
+use crate::pointer::Checksum;
+use crate::superblock::{Superblock, copy_offset};
+use crate::tree::resolve_children;
+
+/// Adjacent pages are joined into writes of up to this many bytes.
+const WRITE_BYTES_MAX: usize = 256 * 1024;
+
+/// What the owner says of the state that a checkpoint holds.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct CheckpointMeta {
+    /// The log up to this index is applied.
+    pub applied: LogIndex,
+    /// The term of the entry at that index.
+    pub term: Term,
+    /// The newest revision or floor of the log up to there; what was written counts by itself.
+    pub revision: Revision,
+}
+
+/// A durable checkpoint.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CheckpointInfo {
+    /// Which.
+    pub checkpoint: CheckpointNo,
+    /// The log up to this index is in it.
+    pub applied: LogIndex,
+    /// The term of the entry at that index.
+    pub term: Term,
+    /// The newest revision in it.
+    pub revision: Revision,
+    /// Its horizon.
+    pub horizon: Revision,
+    /// Its cells.
+    pub cells: u64,
+    /// Its live keys, as in [`super::StoreStatistics::keys`].
+    pub keys: u64,
+    /// Its file's pages.
+    pub file_pages: u64,
+}
+
+impl CheckpointInfo {
+    pub(super) const fn of(superblock: &Superblock) -> Self {
+        Self {
+            checkpoint: superblock.checkpoint,
+            applied: superblock.applied,
+            term: superblock.applied_term,
+            revision: superblock.revision,
+            horizon: superblock.horizon,
+            cells: superblock.cells,
+            keys: superblock.keys,
+            file_pages: superblock.file_pages,
+        }
+    }
+}
+
+/// What a completion ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum CheckpointIo {
+    Space,
+    Pages { bytes: usize },
+    PagesSync,
+    Superblock,
+    SuperblockSync,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    /// Disk space is to be taken.
+    Space,
+    /// There was none; the owner will say when to try again.
+    NoSpace,
+    /// Pages are to be written.
+    Pages,
+    /// An operation that must end before the next is in flight.
+    Waiting,
+}
+
+/// A checkpoint that is being written.
+pub(super) struct Running {
+    superblock: Superblock,
+    stage: Stage,
+    /// What the epoch dirtied; some of it may be gone.
+    frozen: Vec<PageNo>,
+    /// Pages to write, by level of the tree from the leaves up; extents and allocator pages go with the leaves.
+    levels: VecDeque<VecDeque<PageNo>>,
+    allocator: BTreeMap<PageNo, Bytes>,
+    bytes_in_flight: usize,
+}
+
+impl Store {
+    /// Begins a checkpoint of the present state. [`Store::pump`] writes it; later writes go to the next one.
+    ///
+    /// # Panics
+    /// When one is running: a bug of the caller.
+    pub fn begin_checkpoint(&mut self, meta: &CheckpointMeta) -> CheckpointNo {
+        assert!(self.running.is_none(), "a checkpoint is running");
+        let tree = &mut self.tree;
+        let checkpoint = tree.epoch;
+        tree.revision = tree.revision.max(meta.revision);
+        let (allocator, writes) = tree.allocator.freeze(checkpoint);
+        writes.iter().for_each(|write| tree.frames.discard(write.page));
+        let frozen = tree.freeze();
+        let superblock = Superblock {
+            checkpoint,
+            applied: meta.applied,
+            applied_term: meta.term,
+            revision: tree.revision,
+            horizon: tree.horizon,
+            root: tree.root,
+            cells: tree.cells,
+            keys: tree.keys,
+            file_pages: tree.allocator.file_pages(),
+            allocator,
+            ..self.durable.clone()
+        };
+        let allocator = writes.into_iter().map(|write| (write.page, write.bytes)).collect();
+        self.running = Some(Box::new(Running {
+            superblock,
+            stage: Stage::Space,
+            frozen,
+            levels: VecDeque::new(),
+            allocator,
+            bytes_in_flight: 0,
+        }));
+        checkpoint
+    }
+
+    /// The checkpoint that is being written, if one is.
+    #[must_use]
+    pub const fn running_checkpoint(&self) -> Option<CheckpointNo> {
+        self.tree.running
+    }
+
+    /// The newest durable checkpoint.
+    #[must_use]
+    pub const fn checkpoint(&self) -> CheckpointInfo {
+        CheckpointInfo::of(&self.durable)
+    }
+
+    /// Tries again to take disk space for a checkpoint that found none.
+    ///
+    /// # Errors
+    /// [`StoreError::Poisoned`].
+    pub fn retry_space(&mut self, io: &mut IoQueue) -> Result<(), StoreError> {
+        self.check_usable()?;
+        if let Some(running) = self.running.as_mut().filter(|running| running.stage == Stage::NoSpace) {
+            running.stage = Stage::Space;
+            self.pump_checkpoint(io);
+        }
+        Ok(())
+    }
+
+    pub(super) fn pump_checkpoint(&mut self, io: &mut IoQueue) {
+        let Some(mut running) = self.running.take() else { return };
+        match running.stage {
+            Stage::Space => self.take_space(&mut running, io),
+            Stage::Pages => self.write_pages(&mut running, io),
+            Stage::NoSpace | Stage::Waiting => {}
+        }
+        self.running = Some(running);
+    }
+
+    fn take_space(&mut self, running: &mut Running, io: &mut IoQueue) {
+        let wanted = running.superblock.file_pages;
+        if self.taken_pages < wanted {
+            let page_bytes = self.tree.options.page_bytes;
+            let offset = page_offset(PageNo(self.taken_pages), page_bytes);
+            let length = page_offset(PageNo(wanted - self.taken_pages), page_bytes);
+            let op = IoOp::Allocate { file: self.file, offset, length };
+            running.stage = Stage::Waiting;
+            self.submit_checkpoint(op, CheckpointIo::Space, io);
+        } else {
+            self.list_pages(running);
+            running.stage = Stage::Pages;
+            self.write_pages(running, io);
+        }
+    }
+
+    /// Sorts what is to be written by level and place.
+    fn list_pages(&mut self, running: &mut Running) {
+        let checkpoint = running.superblock.checkpoint;
+        running.frozen.sort_unstable();
+        running.frozen.dedup();
+        let frames = &self.tree.frames;
+        running.frozen.retain(|page| match frames.state(*page) {
+            Some(FrameState::Dirty(dirty) | FrameState::Obsolete(dirty)) => dirty == checkpoint,
+            Some(FrameState::Clean) | None => false,
+        });
+        let mut levels: Vec<Vec<PageNo>> = vec![running.allocator.keys().copied().collect()];
+        for page in &running.frozen {
+            let level = usize::from(frames.expected(*page).map_or(0, Expected::level));
+            levels.resize_with(levels.len().max(level + 1), Vec::new);
+            if let Some(pages) = levels.get_mut(level) {
+                pages.push(*page);
+            }
+        }
+        levels.iter_mut().for_each(|pages| pages.sort_unstable());
+        running.levels = levels.into_iter().map(VecDeque::from).collect();
+    }
+
+    fn write_pages(&mut self, running: &mut Running, io: &mut IoQueue) {
+        while running.bytes_in_flight < self.tree.options.checkpoint_bytes_in_flight_max {
+            while running.levels.front().is_some_and(VecDeque::is_empty) {
+                running.levels.pop_front();
+            }
+            let Some(page) = running.levels.front().and_then(|pages| pages.front().copied()) else { break };
+            let data = self.take_adjacent(running);
+            let bytes = data.len();
+            running.bytes_in_flight += bytes;
+            let offset = page_offset(page, self.tree.options.page_bytes);
+            let op = IoOp::Write { file: self.file, offset, data };
+            self.submit_checkpoint(op, CheckpointIo::Pages { bytes }, io);
+        }
+        if running.levels.is_empty() && running.bytes_in_flight == 0 {
+            running.stage = Stage::Waiting;
+            self.submit_checkpoint(IoOp::Sync { file: self.file }, CheckpointIo::PagesSync, io);
+        }
+    }
+
+    /// Seals the next page and those that lie right behind it, and joins them into the bytes of one write.
+    fn take_adjacent(&mut self, running: &mut Running) -> Bytes {
+        let page_bytes = self.tree.options.page_bytes;
+        let Some(pages) = running.levels.front_mut() else { return Bytes::new() };
+        let Some(mut last) = pages.pop_front() else { return Bytes::new() };
+        let first = seal(&mut self.tree, &running.allocator, last);
+        if first.len() > page_bytes || pages.front() != Some(&last.next()) {
+            return first;
+        }
+        let mut joined = Vec::with_capacity(WRITE_BYTES_MAX.min((pages.len() + 1) * page_bytes));
+        joined.extend_from_slice(&first);
+        while pages.front() == Some(&last.next()) && joined.len() + page_bytes <= WRITE_BYTES_MAX {
+            last = last.next();
+            let expected = self.tree.frames.expected(last);
+            if matches!(expected, Some(Expected::Extent { .. })) {
+                break;
+            }
+            pages.pop_front();
+            joined.extend_from_slice(&seal(&mut self.tree, &running.allocator, last));
+        }
+        joined.into()
+    }
+
+    fn submit_checkpoint(&mut self, op: IoOp, step: CheckpointIo, io: &mut IoQueue) {
+        let number = self.port.submit(io, op).number;
+        self.in_flight.insert(number, Purpose::Checkpoint(step));
+    }
+
+    pub(super) fn complete_checkpoint(
+        &mut self,
+        step: CheckpointIo,
+        result: Result<IoValue, IoError>,
+        io: &mut IoQueue,
+    ) -> Result<(), StoreError> {
+        let Some(mut running) = self.running.take() else { return Ok(()) };
+        match (step, result) {
+            (CheckpointIo::Space, Err(error)) if error.kind == IoErrorKind::NoSpace => {
+                let checkpoint = running.superblock.checkpoint;
+                tracing::warn!(file = %self.file, %checkpoint, "no disk space for a checkpoint");
+                running.stage = Stage::NoSpace;
+                self.events.push_back(StoreEvent::CheckpointNoSpace { checkpoint });
+            }
+            (_, Err(error)) => return Err(error.into()),
+            (CheckpointIo::Space, Ok(_)) => {
+                self.taken_pages = running.superblock.file_pages;
+                running.stage = Stage::Space;
+            }
+            (CheckpointIo::Pages { bytes }, Ok(_)) => running.bytes_in_flight -= bytes,
+            (CheckpointIo::PagesSync, Ok(_)) => {
+                let superblock = &mut running.superblock;
+                superblock.root.pointer = self.tree.sealed.resolve(superblock.root.pointer);
+                let (offset, data) = (copy_offset(superblock.checkpoint), superblock.encode());
+                let op = IoOp::Write { file: self.file, offset, data };
+                self.submit_checkpoint(op, CheckpointIo::Superblock, io);
+            }
+            (CheckpointIo::Superblock, Ok(_)) => {
+                self.submit_checkpoint(IoOp::Sync { file: self.file }, CheckpointIo::SuperblockSync, io);
+            }
+            (CheckpointIo::SuperblockSync, Ok(_)) => {
+                self.finish_checkpoint(*running);
+                return Ok(());
+            }
+        }
+        self.running = Some(running);
+        Ok(())
+    }
+
+    fn finish_checkpoint(&mut self, running: Running) {
+        let CheckpointInfo { checkpoint, applied, .. } = CheckpointInfo::of(&running.superblock);
+        assert_eq!(self.tree.running, Some(checkpoint));
+        self.tree.running = None;
+        self.durable = running.superblock;
+        for page in running.frozen {
+            self.tree.frames.written(page, checkpoint);
+        }
+        self.tree.frames.evict();
+        let available = self.tree.allocator.checkpoint_durable(checkpoint, &self.pins.checkpoints());
+        self.forget_reads(&available);
+        tracing::debug!(file = %self.file, %checkpoint, %applied, "checkpoint is durable");
+        self.events.push_back(StoreEvent::CheckpointDone { checkpoint, applied });
+    }
+}
+
+/// Fixes the bytes of a page for good and notes its checksum for the pointers to it.
+#[allow(clippy::expect_used, reason = "a frozen page stays in memory until its checkpoint is done")]
+fn seal(tree: &mut crate::tree::Tree, allocator: &BTreeMap<PageNo, Bytes>, page: PageNo) -> Bytes {
+    if let Some(bytes) = allocator.get(&page) {
+        return bytes.clone();
+    }
+    let expected = tree.frames.expected(page).expect("frozen page is resident");
+    if let (Expected::Node { level: 1.. }, Some(checkpoint)) = (expected, tree.running) {
+        let bytes = tree.frames.edit(page, checkpoint);
+        resolve_children(&tree.sealed, bytes);
+        let is_resolved =
+            (0..slotted::count(bytes)).all(|index| interior::pointer(bytes, index).checksum.is_sealed());
+        assert!(is_resolved, "{page} has a child that is not sealed");
+    }
+    let bytes = tree.frames.share(page).expect("frozen page is resident");
+    if matches!(expected, Expected::Node { .. }) {
+        tree.sealed.insert(page, Checksum::of(&bytes));
+    }
+    bytes
+}

@@ -1,0 +1,328 @@
+//! The page store of one replica, as its owner sees it: reads, writes, fetches, checkpoints, pins.
+//!
+//! Invariants:
+//! - The raft log is the only write-ahead log. What was written since the newest durable checkpoint is in memory alone,
+//!   and comes back by replaying the log from that checkpoint's applied index.
+//! - Nothing waits. An operation that misses pages says so and has changed nothing; I/O is submitted by
+//!   [`Store::fetch`] and [`Store::pump`] alone and comes back through [`Store::complete`].
+//! - After a failure of the disk the store is poisoned and acknowledges nothing more.
+//!
+//! Deliberately absent: pacing of checkpoints, bounds on dirty bytes, what entries mean. Those are the owner's.
+
+mod checkpoint;
+mod fetch;
+mod opening;
+mod pins;
+mod snapshot;
+mod verify;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use mesh_base::io::{Completion, FileId, IoPort, IoQueue, Lane};
+use mesh_base::{CheckpointNo, LogIndex, Namespace, ReplicaIdentity, Revision};
+
+use self::checkpoint::{CheckpointIo, Running};
+use self::fetch::Fetches;
+use self::pins::Pins;
+use self::snapshot::Ingest;
+use self::verify::Verify;
+use crate::error::StoreError;
+use crate::key::CellKey;
+use crate::read::{Lookup, Misses, Read, ScanOutcome, ScanRequest, Version, Want};
+use crate::superblock::Superblock;
+use crate::tree::{Garbage, SweepProgress, Tree};
+use crate::write::CellWrite;
+
+pub use self::checkpoint::{CheckpointInfo, CheckpointMeta};
+pub use self::fetch::FetchId;
+pub use self::opening::{OpenWarning, Opened, Opening};
+pub use self::pins::PinId;
+#[cfg(test)]
+pub(crate) use self::snapshot::check_chunk;
+pub use self::snapshot::{IngestProgress, SnapshotChunk};
+pub use self::verify::{VerifyProblem, VerifyReport};
+
+/// Something that happened since the owner asked last.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum StoreEvent {
+    /// All pages of a fetch are there, and stay until it is released.
+    Fetched(FetchId),
+    /// A checkpoint is durable.
+    CheckpointDone {
+        /// Which.
+        checkpoint: CheckpointNo,
+        /// The log up to this index is in it.
+        applied: LogIndex,
+    },
+    /// A checkpoint found no space on the disk. It waits, with nothing on the disk harmed, for
+    /// [`Store::retry_space`].
+    CheckpointNoSpace {
+        /// Which.
+        checkpoint: CheckpointNo,
+    },
+    /// A verification came to its end.
+    Verified(Box<VerifyReport>),
+}
+
+/// Figures of a store.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct StoreStatistics {
+    /// Cells in the tree: versions, tombstones, system records.
+    pub cells: u64,
+    /// Live keys, the system's aside. Exact but for keys whose versions fill more than a page.
+    pub keys: u64,
+    /// Pages of the file.
+    pub file_pages: u64,
+    /// Pages in use by the present tree and its values.
+    pub used_pages: u64,
+    /// Pages that may be handed out.
+    pub available_pages: u64,
+    /// Pages above the leaves on each way.
+    pub height: u8,
+    /// Bytes of pages that no durable checkpoint holds.
+    pub dirty_bytes: usize,
+    /// Bytes of pages in memory.
+    pub resident_bytes: usize,
+}
+
+/// Whom a completion is for.
+enum Purpose {
+    Fetch,
+    Checkpoint(CheckpointIo),
+    Verify,
+}
+
+/// The page store of one replica.
+pub struct Store {
+    file: FileId,
+    identity: ReplicaIdentity,
+    port: IoPort,
+    tree: Tree,
+    durable: Superblock,
+    /// Pages for which the file has space taken.
+    taken_pages: u64,
+    in_flight: BTreeMap<u64, Purpose>,
+    fetches: Fetches,
+    running: Option<Box<Running>>,
+    pins: Pins,
+    verify: Option<Box<Verify>>,
+    ingest: Ingest,
+    events: VecDeque<StoreEvent>,
+    poison: Option<Box<StoreError>>,
+}
+
+impl Store {
+    /// What a key is at a revision. Records of the system namespace have one version, and no horizon.
+    ///
+    /// # Errors
+    /// [`StoreError::Compacted`] below the horizon; [`StoreError::Poisoned`].
+    pub fn get(
+        &self,
+        namespace: Namespace,
+        key: &[u8],
+        at: Revision,
+        want: Want,
+    ) -> Result<Lookup<Read<'_>>, StoreError> {
+        self.check_readable(namespace, at)?;
+        Ok(self.tree.view().get(namespace, key, at, want))
+    }
+
+    /// Visits the live keys of a range as they are at a revision, in the order of the scan's direction.
+    ///
+    /// # Errors
+    /// [`StoreError::Compacted`] below the horizon; [`StoreError::Poisoned`].
+    pub fn scan(
+        &self,
+        request: &ScanRequest<'_>,
+        mut visit: impl FnMut(&[u8], &Version<'_>),
+    ) -> Result<ScanOutcome, StoreError> {
+        self.check_readable(request.namespace, request.at)?;
+        Ok(self.tree.view().scan(request, &mut visit))
+    }
+
+    /// Does all of the writes, or none if pages are missing. Writing a version again replaces it, so a log may be
+    /// replayed over what it wrote before.
+    ///
+    /// Versions in the leaves touched that no read at or above the horizon can see are dropped on the way.
+    ///
+    /// # Errors
+    /// [`StoreError::TooLarge`], with nothing changed; [`StoreError::Poisoned`].
+    pub fn write(&mut self, writes: &[CellWrite<'_>]) -> Result<Lookup<()>, StoreError> {
+        self.check_usable()?;
+        self.tree.write(writes, Garbage::Collect)
+    }
+
+    /// The pages that these writes would miss, to be fetched ahead of them.
+    ///
+    /// # Errors
+    /// [`StoreError::TooLarge`]; [`StoreError::Poisoned`].
+    pub fn missing_for(&self, writes: &[CellWrite<'_>]) -> Result<Misses, StoreError> {
+        self.check_usable()?;
+        self.tree.look_for(writes)
+    }
+
+    /// Raises the horizon: reads below it are refused, and what only they could see may be dropped. Lowering it does
+    /// nothing.
+    pub fn set_horizon(&mut self, horizon: Revision) {
+        self.tree.horizon = self.tree.horizon.max(horizon);
+    }
+
+    /// The oldest revision that can be read.
+    #[must_use]
+    pub const fn horizon(&self) -> Revision {
+        self.tree.horizon
+    }
+
+    /// The newest revision that was written, or that a checkpoint was told of.
+    #[must_use]
+    pub const fn newest_revision(&self) -> Revision {
+        self.tree.revision
+    }
+
+    /// Drops garbage in up to `leaves_max` leaves from `from` on (from the start if there is none): the part of it
+    /// that no write comes by.
+    ///
+    /// # Errors
+    /// [`StoreError::Poisoned`].
+    pub fn sweep(
+        &mut self,
+        from: Option<&CellKey>,
+        leaves_max: usize,
+    ) -> Result<Lookup<SweepProgress>, StoreError> {
+        self.check_usable()?;
+        let first = crate::KeyRef::FIRST;
+        Ok(self.tree.sweep(&from.map_or(first, CellKey::as_ref), leaves_max))
+    }
+
+    /// Takes the completion of an operation that this store submitted.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] and [`StoreError::Corrupt`], which poison the store; [`StoreError::Poisoned`].
+    pub fn complete(&mut self, completion: Completion, io: &mut IoQueue) -> Result<(), StoreError> {
+        self.check_usable()?;
+        let number = completion.token.number;
+        assert_eq!(completion.token.lane, self.port_lane(), "completion of another lane");
+        let purpose = self.in_flight.remove(&number);
+        let handled = match purpose {
+            Some(Purpose::Fetch) => self.complete_fetch(number, completion.result),
+            Some(Purpose::Checkpoint(step)) => self.complete_checkpoint(step, completion.result, io),
+            Some(Purpose::Verify) => {
+                self.complete_verify(number, completion.result);
+                Ok(())
+            }
+            // Submitted by what opened the store; nothing waits for it any more.
+            None => Ok(()),
+        };
+        handled.inspect_err(|error| {
+            tracing::error!(file = %self.file, %error, "page store failed");
+            self.poison = Some(Box::new(error.clone()));
+        })
+    }
+
+    /// Goes on with what runs in the background: a checkpoint, a verification. To be called once per turn while
+    /// [`Store::is_busy`].
+    ///
+    /// # Errors
+    /// [`StoreError::Poisoned`].
+    pub fn pump(&mut self, io: &mut IoQueue) -> Result<(), StoreError> {
+        self.check_usable()?;
+        self.pump_checkpoint(io);
+        self.pump_verify(io);
+        Ok(())
+    }
+
+    /// Whether a checkpoint or a verification runs.
+    #[must_use]
+    pub const fn is_busy(&self) -> bool {
+        self.running.is_some() || self.verify.is_some()
+    }
+
+    /// Whether no operation of the store is in flight: its file may be given another name, or be removed.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.in_flight.is_empty()
+    }
+
+    /// The next event, in the order they happened.
+    pub fn next_event(&mut self) -> Option<StoreEvent> {
+        self.events.pop_front()
+    }
+
+    /// The store was received as [`FileId::StagedStore`] and its owner has given it the live store's name.
+    ///
+    /// # Panics
+    /// When operations are in flight under the old name: a bug of the caller.
+    pub fn promote(&mut self) {
+        assert_eq!(self.file, FileId::StagedStore, "promoted already");
+        assert!(self.in_flight.is_empty(), "operations in flight under the old name");
+        self.file = FileId::Store;
+        self.port = IoPort::new(Lane::Store);
+    }
+
+    /// Which file this is.
+    #[must_use]
+    pub const fn file(&self) -> FileId {
+        self.file
+    }
+
+    /// Whose store this is.
+    #[must_use]
+    pub const fn identity(&self) -> &ReplicaIdentity {
+        &self.identity
+    }
+
+    /// Bytes of pages that no durable checkpoint holds.
+    #[must_use]
+    pub const fn dirty_bytes(&self) -> usize {
+        self.tree.frames.dirty_bytes()
+    }
+
+    /// Bytes of pages in memory, dirty ones included.
+    #[must_use]
+    pub const fn resident_bytes(&self) -> usize {
+        self.tree.frames.resident_bytes()
+    }
+
+    /// The store's figures.
+    #[must_use]
+    pub const fn statistics(&self) -> StoreStatistics {
+        StoreStatistics {
+            cells: self.tree.cells,
+            keys: self.tree.keys,
+            file_pages: self.tree.allocator.file_pages(),
+            used_pages: self.tree.allocator.used_pages(),
+            available_pages: self.tree.allocator.available_pages(),
+            height: self.tree.root.level,
+            dirty_bytes: self.tree.frames.dirty_bytes(),
+            resident_bytes: self.tree.frames.resident_bytes(),
+        }
+    }
+
+    const fn port_lane(&self) -> Lane {
+        lane_of(self.file)
+    }
+
+    fn check_usable(&self) -> Result<(), StoreError> {
+        match &self.poison {
+            None => Ok(()),
+            Some(first) => Err(StoreError::Poisoned { first: first.clone() }),
+        }
+    }
+
+    fn check_readable(&self, namespace: Namespace, at: Revision) -> Result<(), StoreError> {
+        self.check_usable()?;
+        let oldest = self.tree.horizon;
+        if at < oldest && namespace != Namespace::SYSTEM {
+            return Err(StoreError::Compacted { oldest });
+        }
+        Ok(())
+    }
+}
+
+/// The lane of a store's file.
+const fn lane_of(file: FileId) -> Lane {
+    match file {
+        FileId::StagedStore => Lane::StagedStore,
+        _ => Lane::Store,
+    }
+}

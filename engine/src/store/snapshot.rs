@@ -1,0 +1,313 @@
+//! Snapshots: a pinned checkpoint as a stream of chunks, and a store made from them.
+//!
+//! Invariants:
+//! - A chunk says which part of the key order it covers, [from, next), and holds every cell of it. So the receiver
+//!   knows that nothing was lost or came twice, and a part of the order can be asked for by itself.
+//! - A chunk is taken whole or not at all, and nothing of it is believed before all of it was checked.
+
+use bytes::Bytes;
+use mesh_base::bytesio::{Reader, Writer};
+use mesh_base::{Namespace, Revision, checksum};
+
+use super::{PinId, Store};
+use crate::cell::{self, Cell, Payload, flag};
+use crate::error::StoreError;
+use crate::key::{CellKey, KeyRef};
+use crate::page::{Expected, extent, interior, leaf, slotted};
+use crate::pointer::ExtentPointer;
+use crate::read::{Lookup, Misses, PageWant, missing_extents};
+use crate::tree::{Garbage, MissAt, Seek, Touch, TreeView};
+use crate::write::{CellWrite, Change};
+
+/// The version of the encoding that this release writes.
+const CHUNK_FORMAT: u16 = 1;
+/// The least reader that what this release writes asks for.
+const CHUNK_MIN_READER: u16 = 1;
+const MAGIC: u32 = u32::from_le_bytes(*b"MCHK");
+const FLAG_LAST: u16 = 1;
+const CHECKSUM_BYTES: usize = 8;
+/// Bytes of a cell in a chunk beside its key, attributes and value.
+const CELL_FIXED_BYTES: usize = 20;
+
+/// A part of a snapshot.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SnapshotChunk {
+    /// The encoded chunk.
+    pub bytes: Bytes,
+    /// Where the next one begins; nothing after the last.
+    pub next: Option<CellKey>,
+}
+
+/// How far a snapshot was taken in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum IngestProgress {
+    /// More chunks are to come.
+    More,
+    /// That was the last one.
+    Complete,
+}
+
+/// Where the next chunk must begin.
+pub(super) struct Ingest {
+    expected: Option<CellKey>,
+}
+
+impl Default for Ingest {
+    fn default() -> Self {
+        Self { expected: Some(KeyRef::FIRST.to_owned()) }
+    }
+}
+
+impl Store {
+    /// The cells of a pinned checkpoint from `from` on (from the start if there is none), as a chunk of about
+    /// `bytes_max` bytes, of at least one cell: all namespaces, all versions, tombstones, whole values.
+    ///
+    /// # Errors
+    /// [`StoreError::Poisoned`].
+    ///
+    /// # Panics
+    /// When the pin was taken back: a bug of the caller.
+    pub fn scan_cells(
+        &self,
+        pin: PinId,
+        from: Option<&CellKey>,
+        bytes_max: usize,
+    ) -> Result<Lookup<SnapshotChunk>, StoreError> {
+        self.check_usable()?;
+        let view = self.tree.view_of(self.pins.superblock(pin).root);
+        let from = from.map_or(KeyRef::FIRST, CellKey::as_ref);
+        let mut gathering = Gathering { view, body: Vec::new(), cells: 0, bytes_max };
+        Ok(match gathering.gather(&from) {
+            Ok(next) => Lookup::Ready(SnapshotChunk { bytes: gathering.encode(&from, next.as_ref()), next }),
+            Err(wants) => {
+                let mut misses = Misses::none(view.stamp);
+                wants.into_iter().for_each(|want| misses.add(want));
+                Lookup::Miss(misses)
+            }
+        })
+    }
+
+    /// Takes in the next chunk of a snapshot, in order, beginning with the first. Checkpoints may be taken between
+    /// chunks, to bound what is dirty; the last one carries the snapshot's applied index.
+    ///
+    /// # Errors
+    /// [`StoreError::MalformedChunk`], [`StoreError::NewerEncoding`], [`StoreError::TooLarge`] and
+    /// [`StoreError::ChunkOutOfPlace`], with nothing changed; [`StoreError::Poisoned`].
+    pub fn ingest(&mut self, chunk: &[u8]) -> Result<Lookup<IngestProgress>, StoreError> {
+        self.check_usable()?;
+        let chunk = Chunk::read(chunk)?;
+        if self.ingest.expected.as_ref().map(CellKey::as_ref) != Some(chunk.from) {
+            return Err(StoreError::ChunkOutOfPlace {
+                found: Box::new(chunk.from.to_owned()),
+                expected: self.ingest.expected.clone().map(Box::new),
+            });
+        }
+        let done = self.tree.write(&chunk.writes, Garbage::Keep)?;
+        Ok(done.map(|()| {
+            self.ingest.expected = chunk.next.map(|next| next.to_owned());
+            if chunk.next.is_some() { IngestProgress::More } else { IngestProgress::Complete }
+        }))
+    }
+}
+
+/// A chunk in the making.
+struct Gathering<'a> {
+    view: TreeView<'a>,
+    body: Vec<u8>,
+    cells: u32,
+    bytes_max: usize,
+}
+
+impl<'a> Gathering<'a> {
+    /// Gathers cells from `from` on; where the rest begins.
+    fn gather(&mut self, from: &KeyRef<'_>) -> Result<Option<CellKey>, Vec<PageWant>> {
+        let mut target = *from;
+        loop {
+            let found =
+                self.view.descend(&Seek::At(target), Touch::Scan).map_err(|miss| self.ahead(&miss))?;
+            let (first, _) = leaf::lower_bound(found.page, &target);
+            for index in first..slotted::count(found.page) {
+                let cell = leaf::cell(found.page, index);
+                if self.cells > 0 && self.body.len() + self.cell_bytes(&cell) > self.bytes_max {
+                    return Ok(Some(cell.key.to_owned()));
+                }
+                self.add(&cell)?;
+            }
+            let Some(upper) = found.upper else { return Ok(None) };
+            target = upper;
+        }
+    }
+
+    fn cell_bytes(&self, cell: &Cell<'_>) -> usize {
+        let value = match cell.payload {
+            Payload::Tombstone => 0,
+            Payload::Inline(value) => value.len(),
+            Payload::Large(list) => list.value_bytes,
+        };
+        CELL_FIXED_BYTES + cell.key.key.len() + value
+    }
+
+    #[allow(clippy::cast_possible_truncation, reason = "keys and values are within their limits, which fit")]
+    fn add(&mut self, cell: &Cell<'a>) -> Result<(), Vec<PageWant>> {
+        if let Payload::Large(list) = &cell.payload {
+            let missing: Vec<PageWant> = missing_extents(list, self.view.frames).collect();
+            if !missing.is_empty() {
+                return Err(missing);
+            }
+        }
+        let flags = cell::attribute_flags(&cell.attributes, cell.key.revision);
+        let tombstone = if cell.is_tombstone() { flag::TOMBSTONE } else { 0 };
+        self.body.put_u16(flags | tombstone);
+        write_key(&mut self.body, &cell.key);
+        cell::write_attributes(&mut self.body, &cell.attributes, flags);
+        match cell.payload {
+            Payload::Tombstone => {}
+            Payload::Inline(value) => {
+                self.body.put_u32(value.len() as u32);
+                self.body.put_bytes(value);
+            }
+            Payload::Large(list) => {
+                self.body.put_u32(list.value_bytes as u32);
+                list.iter().for_each(|part| self.add_extent(&part));
+            }
+        }
+        self.cells += 1;
+        Ok(())
+    }
+
+    fn add_extent(&mut self, part: &ExtentPointer) {
+        if let Some(bytes) = self.view.frames.get_once(part.pointer.page) {
+            self.body.put_bytes(extent::value(bytes, part.value_bytes as usize));
+        }
+    }
+
+    /// The missing page, and the leaves after it that the chunk has room for.
+    fn ahead(&self, miss: &MissAt<'_>) -> Vec<PageWant> {
+        let mut wants = vec![miss.want];
+        if let (Some((parent, index)), Expected::Node { level: 0 }) = (miss.parent, miss.want.expected) {
+            let count = self.bytes_max.saturating_sub(self.body.len()) / parent.len();
+            let pointers =
+                (index + 1..slotted::count(parent)).take(count).map(|at| interior::pointer(parent, at));
+            let missing = pointers.filter(|pointer| !self.view.frames.contains(pointer.page));
+            wants.extend(missing.map(|pointer| PageWant {
+                pointer: self.view.sealed.resolve(pointer),
+                expected: Expected::Node { level: 0 },
+            }));
+        }
+        wants
+    }
+
+    fn encode(&self, from: &KeyRef<'_>, next: Option<&CellKey>) -> Bytes {
+        let mut out = Vec::with_capacity(self.body.len() + from.key.len() + 128);
+        out.put_u32(MAGIC);
+        out.put_u16(CHUNK_FORMAT);
+        out.put_u16(CHUNK_MIN_READER);
+        out.put_u16(if next.is_some() { 0 } else { FLAG_LAST });
+        out.put_u16(0);
+        out.put_u32(self.cells);
+        write_key(&mut out, from);
+        if let Some(next) = next {
+            write_key(&mut out, &next.as_ref());
+        }
+        out.put_bytes(&self.body);
+        out.put_u64(checksum::xxh3(&out));
+        out.into()
+    }
+}
+
+/// A chunk that was checked.
+struct Chunk<'a> {
+    from: KeyRef<'a>,
+    next: Option<KeyRef<'a>>,
+    writes: Vec<CellWrite<'a>>,
+}
+
+impl<'a> Chunk<'a> {
+    fn read(bytes: &'a [u8]) -> Result<Self, StoreError> {
+        let malformed = |what| StoreError::MalformedChunk { what };
+        let body_bytes =
+            bytes.len().checked_sub(CHECKSUM_BYTES).ok_or(malformed("shorter than its checksum"))?;
+        let (body, stored) = bytes.split_at(body_bytes);
+        let mut reader = Reader::new(body);
+        if reader.u32() != Some(MAGIC) {
+            return Err(malformed("not a chunk"));
+        }
+        let (Some(version), Some(min_reader)) = (reader.u16(), reader.u16()) else {
+            return Err(malformed("shorter than its header"));
+        };
+        if min_reader > CHUNK_FORMAT {
+            let supported = CHUNK_FORMAT;
+            return Err(StoreError::NewerEncoding { what: "snapshot chunk", version, min_reader, supported });
+        }
+        if Reader::new(stored).u64() != Some(checksum::xxh3(body)) {
+            return Err(malformed("wrong checksum"));
+        }
+        let chunk =
+            Self::read_body(&mut reader).ok_or(malformed("fields beyond its end, or unknown flags"))?;
+        if !reader.is_empty() {
+            return Err(malformed("bytes after the last cell"));
+        }
+        if !chunk.is_ordered() {
+            return Err(malformed("cells out of order or outside the range it covers"));
+        }
+        Ok(chunk)
+    }
+
+    fn read_body(reader: &mut Reader<'a>) -> Option<Self> {
+        let flags = reader.u16()?;
+        reader.u16()?;
+        let cells = reader.u32()?;
+        let from = read_key(reader)?;
+        let next = if flags & FLAG_LAST == 0 { Some(read_key(reader)?) } else { None };
+        // Grown as cells are found: the count is not believed.
+        let mut writes = Vec::new();
+        for _ in 0..cells {
+            writes.push(read_cell(reader)?);
+        }
+        (flags & !FLAG_LAST == 0).then_some(Self { from, next, writes })
+    }
+
+    fn is_ordered(&self) -> bool {
+        let keys = || self.writes.iter().map(CellWrite::cell_key);
+        keys().is_sorted_by(|a, b| a < b)
+            && keys().all(|key| self.from <= key && self.next.is_none_or(|next| key < next))
+            && self.next.is_none_or(|next| self.from < next)
+    }
+}
+
+fn read_cell<'a>(reader: &mut Reader<'a>) -> Option<CellWrite<'a>> {
+    let flags = reader.u16()?;
+    let KeyRef { namespace, key, revision } = read_key(reader)?;
+    if flags & flag::LARGE != 0 {
+        return None;
+    }
+    let attributes = cell::read_attributes(reader, flags, revision)?;
+    let change = if flags & flag::TOMBSTONE == 0 {
+        let length = usize::try_from(reader.u32()?).ok()?;
+        Change::Put { attributes, value: reader.bytes(length)? }
+    } else {
+        Change::Delete
+    };
+    Some(CellWrite { namespace, key, revision, change })
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "keys are within their limit, which fits")]
+fn write_key(out: &mut Vec<u8>, key: &KeyRef<'_>) {
+    out.put_u32(key.namespace.get());
+    out.put_u64(key.revision.get());
+    out.put_u16(key.key.len() as u16);
+    out.put_bytes(key.key);
+}
+
+fn read_key<'a>(reader: &mut Reader<'a>) -> Option<KeyRef<'a>> {
+    let namespace = Namespace(reader.u32()?);
+    let revision = Revision(reader.u64()?);
+    let key_bytes = usize::from(reader.u16()?);
+    Some(KeyRef { namespace, key: reader.bytes(key_bytes)?, revision })
+}
+
+/// Checks a chunk as [`Store::ingest`] does before it believes it.
+#[cfg(test)]
+pub(crate) fn check_chunk(bytes: &[u8]) -> Result<(), StoreError> {
+    Chunk::read(bytes).map(|_| ())
+}

@@ -1,0 +1,276 @@
+//! The superblock: where a checkpoint's tree begins, and whose store this is. Four copies, written in turn.
+//!
+//! Invariants:
+//! - Checkpoint n is in copy n mod 4, so writing one never touches the copy of the checkpoint before it.
+//! - Copies lie at fixed offsets, whatever the page size. Magic, versions, checksum algorithm and the place of the
+//!   checksum stay where they are in every later format, so an older release can say that a file is newer.
+
+use bytes::Bytes;
+use mesh_base::bytesio::{Reader, Writer};
+use mesh_base::checksum::{self, ChecksumAlgorithm};
+use mesh_base::io::FileId;
+use mesh_base::limits::SECTOR_BYTES;
+use mesh_base::{CheckpointNo, ClusterId, LogIndex, ReplicaId, ReplicaIdentity, Revision, ShardId, Term};
+
+use crate::allocator::{AllocatorRoot, INDEX_PAGES_MAX};
+use crate::error::StoreError;
+use crate::options::PAGE_BYTES_MAX;
+use crate::pointer::PagePointer;
+
+/// The format this release writes, and the newest it reads.
+pub(crate) const STORE_FORMAT: u16 = 1;
+/// The least reader that what this release writes asks for.
+const STORE_MIN_READER: u16 = 1;
+/// Copies of the superblock.
+pub(crate) const COPIES: usize = 4;
+/// Bytes of a copy.
+pub(crate) const COPY_BYTES: usize = SECTOR_BYTES;
+/// Bytes at the start of the file that belong to the superblock.
+pub(crate) const REGION_BYTES: usize = COPIES * PAGE_BYTES_MAX;
+
+const MAGIC: [u8; 8] = *b"MESHPAGE";
+const CHECKSUM_OFFSET: usize = COPY_BYTES - 8;
+const INDEX_OFFSET: usize = 192;
+
+const _: () = assert!(INDEX_OFFSET + INDEX_PAGES_MAX * PagePointer::BYTES <= CHECKSUM_OFFSET);
+
+/// The root of a tree, and the level of its page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Root {
+    pub(crate) pointer: PagePointer,
+    pub(crate) level: u8,
+}
+
+/// What a superblock says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Superblock {
+    pub(crate) identity: ReplicaIdentity,
+    pub(crate) page_bytes: u32,
+    pub(crate) key_bytes_max: u32,
+    pub(crate) checkpoint: CheckpointNo,
+    pub(crate) applied: LogIndex,
+    pub(crate) applied_term: Term,
+    pub(crate) revision: Revision,
+    pub(crate) horizon: Revision,
+    pub(crate) root: Root,
+    pub(crate) cells: u64,
+    pub(crate) keys: u64,
+    pub(crate) file_pages: u64,
+    pub(crate) allocator: AllocatorRoot,
+}
+
+/// The byte offset of a checkpoint's copy.
+pub(crate) const fn copy_offset(checkpoint: CheckpointNo) -> u64 {
+    (checkpoint.0 % COPIES as u64) * PAGE_BYTES_MAX as u64
+}
+
+impl Superblock {
+    /// The bytes of a copy.
+    pub(crate) fn encode(&self) -> Bytes {
+        let mut out = Vec::with_capacity(COPY_BYTES);
+        out.put_bytes(&MAGIC);
+        out.put_u16(STORE_FORMAT);
+        out.put_u16(STORE_MIN_READER);
+        out.put_u8(ChecksumAlgorithm::Xxh3 as u8);
+        out.pad_to(16);
+        out.put_bytes(&self.identity.cluster.0);
+        out.put_u16(self.identity.shard.get());
+        out.put_u16(0);
+        out.put_u32(self.page_bytes);
+        out.put_u64(self.identity.replica.get());
+        out.put_u64(self.checkpoint.get());
+        out.put_u64(self.applied.get());
+        out.put_u64(self.applied_term.get());
+        out.put_u64(self.revision.get());
+        out.put_u64(self.horizon.get());
+        assert!(self.root.pointer.is_some() && self.root.pointer.checksum.is_sealed(), "root is not sealed");
+        self.root.pointer.encode(&mut out);
+        out.put_u8(self.root.level);
+        out.pad_to(116);
+        out.put_u32(self.key_bytes_max);
+        out.put_u64(self.cells);
+        out.put_u64(self.keys);
+        out.put_u64(self.file_pages);
+        out.put_u32(0);
+        assert!(self.allocator.index.len() <= INDEX_PAGES_MAX, "file larger than a superblock can describe");
+        out.put_u32(u32::try_from(self.allocator.index.len()).unwrap_or(u32::MAX));
+        out.pad_to(INDEX_OFFSET);
+        self.allocator.index.iter().for_each(|pointer| pointer.encode(&mut out));
+        out.pad_to(CHECKSUM_OFFSET);
+        out.put_u64(checksum::xxh3(&out));
+        assert_eq!(out.len(), COPY_BYTES);
+        out.into()
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut reader = Reader::new(bytes);
+        reader.bytes(16)?;
+        let cluster = ClusterId(reader.array()?);
+        let shard = ShardId(reader.u16()?);
+        reader.u16()?;
+        let page_bytes = reader.u32()?;
+        let identity = ReplicaIdentity { cluster, shard, replica: ReplicaId(reader.u64()?) };
+        let checkpoint = CheckpointNo(reader.u64()?);
+        let (applied, applied_term) = (LogIndex(reader.u64()?), Term(reader.u64()?));
+        let (revision, horizon) = (Revision(reader.u64()?), Revision(reader.u64()?));
+        let root = Root { pointer: PagePointer::decode(&mut reader)?, level: reader.u8()? };
+        reader.bytes(3)?;
+        let key_bytes_max = reader.u32()?;
+        let (cells, keys, file_pages) = (reader.u64()?, reader.u64()?, reader.u64()?);
+        let key_id = reader.u32()?;
+        let index_pages = usize::try_from(reader.u32()?).ok()?;
+        let mut reader = Reader::new(bytes.get(INDEX_OFFSET..)?);
+        if key_id != 0 || index_pages > INDEX_PAGES_MAX || !root.pointer.is_some() {
+            return None;
+        }
+        let index = (0..index_pages).map(|_| PagePointer::decode(&mut reader)).collect::<Option<Vec<_>>>()?;
+        let allocator = AllocatorRoot { index };
+        Some(Self {
+            identity,
+            page_bytes,
+            key_bytes_max,
+            checkpoint,
+            applied,
+            applied_term,
+            revision,
+            horizon,
+            root,
+            cells,
+            keys,
+            file_pages,
+            allocator,
+        })
+    }
+}
+
+/// What was found where a copy belongs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Copy {
+    /// Nothing was ever written there.
+    Empty,
+    /// Bytes that are no superblock of this place.
+    Damaged(&'static str),
+    /// A superblock that this release cannot read.
+    Newer { version: u16, min_reader: u16 },
+    /// A superblock.
+    Valid(Box<Superblock>),
+}
+
+impl Copy {
+    /// Reads the copy at an index.
+    pub(crate) fn read(bytes: &[u8], index: usize) -> Self {
+        if bytes.iter().all(|byte| *byte == 0) {
+            return Self::Empty;
+        }
+        let Some((body, stored)) =
+            bytes.split_at_checked(CHECKSUM_OFFSET).filter(|_| bytes.len() == COPY_BYTES)
+        else {
+            return Self::Damaged("superblock copy is cut short");
+        };
+        if Reader::new(stored).u64() != Some(checksum::xxh3(body)) {
+            return Self::Damaged("superblock copy has a wrong checksum");
+        }
+        let mut reader = Reader::new(body);
+        if reader.array() != Some(MAGIC) {
+            return Self::Damaged("superblock copy has another magic");
+        }
+        let (version, min_reader) = (reader.u16().unwrap_or(0), reader.u16().unwrap_or(0));
+        if min_reader > STORE_FORMAT {
+            return Self::Newer { version, min_reader };
+        }
+        match Superblock::decode(body) {
+            Some(superblock) if superblock.checkpoint.get() % COPIES as u64 == index as u64 => {
+                Self::Valid(Box::new(superblock))
+            }
+            Some(_) => Self::Damaged("superblock copy of another place"),
+            None => Self::Damaged("superblock copy with impossible fields"),
+        }
+    }
+}
+
+/// Takes the newest of the copies.
+///
+/// # Errors
+/// [`StoreError::NewerFormat`], [`StoreError::WrongIdentity`], [`StoreError::Stale`], and [`StoreError::Corrupt`] when
+/// no copy is valid.
+pub(crate) fn choose(
+    file: FileId,
+    copies: &[Copy],
+    identity: &ReplicaIdentity,
+    least: CheckpointNo,
+) -> Result<Box<Superblock>, StoreError> {
+    if let Some((version, min_reader)) = copies.iter().find_map(|copy| match copy {
+        Copy::Newer { version, min_reader } => Some((*version, *min_reader)),
+        _ => None,
+    }) {
+        return Err(StoreError::NewerFormat { file, version, min_reader, supported: STORE_FORMAT });
+    }
+    let valid = copies.iter().filter_map(|copy| match copy {
+        Copy::Valid(superblock) => Some(superblock),
+        _ => None,
+    });
+    let Some(newest) = valid.max_by_key(|superblock| superblock.checkpoint) else {
+        return Err(StoreError::Corrupt { file, offset: 0, what: "no valid superblock copy" });
+    };
+    if newest.identity != *identity {
+        let (found, expected) = (newest.identity, *identity);
+        return Err(StoreError::WrongIdentity { file, found, expected });
+    }
+    if newest.checkpoint < least {
+        return Err(StoreError::Stale { file, found: newest.checkpoint, least });
+    }
+    Ok(newest.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh_base::PageNo;
+
+    use super::*;
+    use crate::pointer::Checksum;
+
+    fn superblock(checkpoint: u64) -> Superblock {
+        let pointer = PagePointer {
+            page: PageNo(99),
+            checksum: Checksum::of(b"x"),
+            checkpoint: CheckpointNo(checkpoint),
+        };
+        Superblock {
+            identity: ReplicaIdentity {
+                cluster: ClusterId([7; 16]),
+                shard: ShardId(3),
+                replica: ReplicaId(11),
+            },
+            page_bytes: 8192,
+            key_bytes_max: 2048,
+            checkpoint: CheckpointNo(checkpoint),
+            applied: LogIndex(5),
+            applied_term: Term(2),
+            revision: Revision(77),
+            horizon: Revision(55),
+            root: Root { pointer, level: 2 },
+            cells: 10,
+            keys: 9,
+            file_pages: 1000,
+            allocator: AllocatorRoot { index: vec![pointer; 3] },
+        }
+    }
+
+    #[test]
+    fn a_copy_is_what_was_encoded_and_every_flipped_bit_is_noticed() {
+        let written = superblock(6);
+        let bytes = written.encode();
+        assert_eq!(Copy::read(&bytes, 2), Copy::Valid(Box::new(written)));
+        for byte in 0..bytes.len() {
+            let mut damaged = bytes.to_vec();
+            damaged[byte] ^= 0x10;
+            assert!(matches!(Copy::read(&damaged, 2), Copy::Damaged(_)), "byte {byte}");
+        }
+    }
+
+    #[test]
+    fn a_copy_in_another_copys_place_is_not_taken() {
+        let bytes = superblock(6).encode();
+        assert!(matches!(Copy::read(&bytes, 3), Copy::Damaged(_)));
+    }
+}

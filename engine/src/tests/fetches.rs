@@ -1,0 +1,167 @@
+//! Misses, fetches, and the life of pages in memory.
+
+use mesh_base::{CheckpointNo, Revision};
+
+use super::disk::Crash;
+use super::driver::{Rig, USER, put, small};
+use crate::*;
+
+fn key(number: u64) -> Vec<u8> {
+    format!("key-{number:05}").into_bytes()
+}
+
+/// A store of three levels, with nothing in memory.
+fn cold(seed: u64, options: StoreOptions) -> Rig {
+    let mut rig = Rig::with_store(seed, options);
+    for number in 0..3000 {
+        rig.put(&key(number), 1, &[1; 400]).unwrap();
+        if number % 300 == 0 {
+            rig.checkpoint(1).unwrap();
+        }
+    }
+    let no = rig.checkpoint(1).unwrap();
+    rig.crash(Crash::LoseAll);
+    rig.open(no).unwrap().unwrap();
+    assert_eq!(rig.store().statistics().height, 2);
+    rig
+}
+
+fn misses_of(rig: &mut Rig, number: u64) -> Option<Misses> {
+    match rig.store().get(USER, &key(number), Revision::MAX, Want::Value).unwrap() {
+        Lookup::Miss(misses) => Some(misses),
+        Lookup::Ready(_) => None,
+    }
+}
+
+fn fetch(rig: &mut Rig, misses: &Misses) -> FetchId {
+    let mut io = std::mem::take(&mut rig.io);
+    let id = rig.store().fetch(misses, &mut io);
+    rig.disk.submit(&mut io);
+    rig.io = io;
+    id
+}
+
+#[test]
+fn any_operation_gets_to_its_end_with_memory_for_a_single_page() {
+    let mut rig = cold(1, StoreOptions { frame_bytes_max: 4096, ..small() });
+    for number in (0..3000).step_by(301) {
+        assert_eq!(rig.get(&key(number), 1), Some(vec![1; 400]));
+    }
+    let keys: Vec<Vec<u8>> = (0..3000).step_by(97).map(key).collect();
+    let writes: Vec<CellWrite<'_>> = keys.iter().map(|key| put(key, 2, b"new")).collect();
+    rig.write(&writes).unwrap();
+    rig.checkpoint(2).unwrap();
+    assert!(keys.iter().all(|key| rig.get(key, 2).as_deref() == Some(b"new")));
+    rig.assert_sound();
+}
+
+#[test]
+fn fetched_pages_stay_until_they_are_released() {
+    let mut rig = cold(2, StoreOptions { frame_bytes_max: 4096, ..small() });
+    let mut fetches = Vec::new();
+    while let Some(misses) = misses_of(&mut rig, 5) {
+        fetches.push(fetch(&mut rig, &misses));
+        rig.settle();
+    }
+    for number in (100..3000).step_by(211) {
+        assert!(rig.get(&key(number), 1).is_some());
+    }
+    assert!(misses_of(&mut rig, 5).is_none());
+    assert_eq!(rig.store().fetches(), fetches.len());
+    fetches.into_iter().for_each(|id| rig.store().release(id));
+    assert!(rig.store().resident_bytes() <= 4096);
+    assert!(misses_of(&mut rig, 5).is_some());
+}
+
+#[test]
+fn two_fetches_of_a_page_share_one_read_and_an_early_release_harms_neither() {
+    let mut rig = cold(3, small());
+    let misses = misses_of(&mut rig, 5).unwrap();
+    let reads = rig.disk.reads;
+    let ids: Vec<FetchId> = (0..3).map(|_| fetch(&mut rig, &misses)).collect();
+    rig.store().release(ids[0]);
+    rig.settle();
+    assert_eq!(rig.disk.reads, reads + 1);
+    assert_ne!(misses_of(&mut rig, 5).unwrap().wants, misses.wants, "it gets further");
+    // A fetch of what is there already is done at once.
+    let again = fetch(&mut rig, &misses);
+    assert_eq!(rig.store().next_event(), Some(StoreEvent::Fetched(again)));
+}
+
+#[test]
+fn a_read_in_flight_whose_page_is_put_to_another_use_is_thrown_away() {
+    let mut rig = Rig::with_store(4, small());
+    rig.put(b"large", 1, &[1; 30_000]).unwrap();
+    rig.put(b"small", 1, b"x").unwrap();
+    rig.checkpoint(1).unwrap();
+    rig.crash(Crash::LoseAll);
+    rig.open(CheckpointNo(2)).unwrap().unwrap();
+    rig.get(b"small", 1);
+    let Lookup::Miss(misses) = rig.store().get(USER, b"large", Revision(1), Want::Value).unwrap() else {
+        panic!("the extents are not in memory")
+    };
+    rig.disk.hold_reads = true;
+    let id = fetch(&mut rig, &misses);
+    // The value is replaced, its space is freed and written again, all while the read is on its way.
+    rig.store().write(&[put(b"large", 1, b"now small")]).unwrap().ready().unwrap();
+    rig.checkpoint(2).unwrap();
+    for number in 0..6 {
+        rig.store().write(&[put(&[number], 3, &[2; 30_000])]).unwrap().ready().unwrap();
+        rig.checkpoint(3).unwrap();
+    }
+    rig.disk.hold_reads = false;
+    rig.settle();
+    // Misses from before are not read for their old meaning either.
+    let late = fetch(&mut rig, &misses);
+    rig.settle();
+    rig.store().release(id);
+    rig.store().release(late);
+    assert_eq!(rig.get(b"large", 1), Some(b"now small".to_vec()));
+    for number in 0..6 {
+        assert_eq!(rig.get(&[number], 3), Some(vec![2; 30_000]));
+    }
+    rig.assert_sound();
+}
+
+#[test]
+fn a_write_that_misses_has_changed_nothing() {
+    let mut rig = cold(5, small());
+    let (near, far) = (key(0), key(2999));
+    rig.get(&near, 1);
+    let before = rig.store().statistics();
+    let result = rig.store().write(&[put(&near, 2, b"new"), put(&far, 2, b"new")]).unwrap();
+    let Lookup::Miss(misses) = result else { panic!("the far leaf is not in memory") };
+    assert_eq!(misses.len(), 1);
+    assert_eq!(rig.store().missing_for(&[put(&far, 2, b"new")]).unwrap().wants, misses.wants);
+    assert_eq!(rig.store().statistics(), before);
+    assert_eq!(rig.get(&near, 2), Some(vec![1; 400]));
+}
+
+#[test]
+fn pages_changed_while_a_checkpoint_is_written_are_copied_and_both_are_right() {
+    let mut rig = Rig::with_store(6, StoreOptions { frame_bytes_max: 1 << 20, ..small() });
+    for number in 0..200 {
+        rig.put(&key(number), 1, &[1; 400]).unwrap();
+    }
+    let first = rig.begin_checkpoint(1);
+    for number in 0..200 {
+        // A turn between writes, so that some pages are sealed and some are not.
+        rig.turn().unwrap().unwrap();
+        rig.put(&key(number), 2, &[2; 400]).unwrap();
+    }
+    rig.finish_checkpoint().unwrap();
+    rig.crash(Crash::LoseAll);
+    rig.open(first).unwrap().unwrap();
+    assert!((0..200).all(|number| rig.get(&key(number), 9) == Some(vec![1; 400])));
+    rig.assert_sound();
+}
+
+#[test]
+fn a_scan_reads_ahead() {
+    let mut rig = cold(7, StoreOptions { frame_bytes_max: 1 << 20, ..small() });
+    rig.get(&key(0), 1);
+    let request = super::driver::all(ScanDirection::Forward, 9);
+    let outcome = rig.store().scan(&request, |_, _| {}).unwrap();
+    let ScanEnd::Miss { misses, .. } = outcome.end else { panic!("the next leaves are not in memory") };
+    assert_eq!(misses.len(), 17);
+}

@@ -1,0 +1,13 @@
+//! Scenarios: a store on a disk that does all that the I/O seam allows.
+#![allow(clippy::cast_possible_truncation, reason = "test sizes are small")]
+
+mod basics;
+mod crash;
+mod damage;
+mod disk;
+mod driver;
+mod effects;
+mod fetches;
+mod model;
+mod snapshots;
+mod versions;

@@ -1,0 +1,213 @@
+//! Snapshots: from a pinned checkpoint into a staged store.
+
+use mesh_base::io::FileId;
+use mesh_base::{CheckpointNo, Revision};
+use quickcheck::{QuickCheck, TestResult};
+
+use super::driver::{Rig, all, small};
+use crate::*;
+
+fn key(number: u64) -> Vec<u8> {
+    format!("key-{number:05}").into_bytes()
+}
+
+fn filled(seed: u64) -> Rig {
+    let mut rig = Rig::with_store(seed, small());
+    for number in 0..400 {
+        let size = if number % 50 == 0 { 40_000 } else { 150 };
+        rig.put(&key(number), 1 + number, &vec![number as u8; size]).unwrap();
+        rig.put(&key(number), 1000 + number, b"newer").unwrap();
+        if number % 3 == 0 {
+            rig.delete(&key(number), 2000 + number).unwrap();
+        }
+        if number % 100 == 99 {
+            rig.checkpoint(number).unwrap();
+        }
+    }
+    rig
+}
+
+fn staged(seed: u64) -> Rig {
+    let mut rig = Rig::new(seed, small());
+    rig.file = FileId::StagedStore;
+    rig.create().unwrap();
+    rig
+}
+
+fn chunks(rig: &mut Rig, bytes_max: usize) -> Vec<SnapshotChunk> {
+    let pin = rig.store().pin();
+    let mut chunks: Vec<SnapshotChunk> = Vec::new();
+    loop {
+        let from = chunks.last().and_then(|chunk| chunk.next.clone());
+        chunks
+            .push(rig.until_ready(|store| store.scan_cells(pin, from.as_ref(), bytes_max)).unwrap().unwrap());
+        if chunks.last().unwrap().next.is_none() {
+            break;
+        }
+    }
+    rig.store().unpin(pin);
+    chunks
+}
+
+#[test]
+fn a_staged_store_equals_the_pinned_checkpoint_while_writes_go_on() {
+    let mut rig = filled(1);
+    let expected = |at| -> Vec<_> {
+        let mut original = filled(1);
+        original.scan(&all(ScanDirection::Forward, at)).unwrap()
+    };
+    let pin = rig.store().pin();
+    let info = rig.store().pinned(pin);
+    assert_eq!(info.applied.get(), 399);
+    let mut copy = staged(2);
+    let mut from = None;
+    for round in 0.. {
+        let chunk = rig.until_ready(|store| store.scan_cells(pin, from.as_ref(), 20_000)).unwrap().unwrap();
+        assert!(chunk.bytes.len() < 61_000);
+        let progress = copy.until_ready(|store| store.ingest(&chunk.bytes)).unwrap().unwrap();
+        // Both sides go on with their checkpoints.
+        for number in 0..20 {
+            rig.put(&key(round * 20 + number), 5000 + round, b"after the snapshot").unwrap();
+        }
+        rig.checkpoint(400 + round).unwrap();
+        copy.checkpoint(0).unwrap();
+        from = chunk.next;
+        assert_eq!(progress == IngestProgress::Complete, from.is_none());
+        if from.is_none() {
+            break;
+        }
+    }
+    rig.store().unpin(pin);
+    rig.checkpoint(900).unwrap();
+    rig.checkpoint(901).unwrap();
+    rig.assert_sound();
+    copy.checkpoint(399).unwrap();
+    copy.assert_sound();
+    for at in [150, 1100, 9000] {
+        assert_eq!(copy.scan(&all(ScanDirection::Forward, at)).unwrap(), expected(at), "at {at}");
+    }
+    assert_eq!(copy.store().newest_revision(), info.revision);
+    assert_eq!(copy.store().checkpoint().cells, info.cells);
+    assert_eq!(copy.store().checkpoint().keys, info.keys);
+}
+
+#[test]
+fn a_promoted_store_goes_on_under_its_new_name() {
+    let mut rig = filled(3);
+    let mut copy = staged(4);
+    for chunk in chunks(&mut rig, 50_000) {
+        copy.until_ready(|store| store.ingest(&chunk.bytes)).unwrap().unwrap();
+    }
+    let no = copy.checkpoint(399).unwrap();
+    copy.settle();
+    for op in [
+        mesh_base::io::IoOp::Rename { from: FileId::StagedStore, to: FileId::Store },
+        mesh_base::io::IoOp::SyncDirectory,
+    ] {
+        mesh_base::io::IoPort::new(mesh_base::io::Lane::Replica).submit(&mut copy.io, op);
+        copy.disk.submit(&mut copy.io);
+        copy.disk.complete_one().unwrap().result.unwrap();
+    }
+    copy.store().promote();
+    copy.file = FileId::Store;
+    copy.put(b"after", 9000, b"promotion").unwrap();
+    copy.checkpoint(400).unwrap();
+    copy.crash(super::disk::Crash::LoseAll);
+    copy.open(no).unwrap().unwrap();
+    assert_eq!(copy.get(b"after", 9000), Some(b"promotion".to_vec()));
+    copy.assert_sound();
+}
+
+#[test]
+fn a_chunk_that_is_missing_or_comes_twice_is_refused() {
+    let mut rig = filled(5);
+    let chunks = chunks(&mut rig, 20_000);
+    assert!(chunks.len() > 4);
+    let mut copy = staged(6);
+    let refused = |copy: &mut Rig, index: usize| {
+        let result = copy.until_ready(|store| store.ingest(&chunks[index].bytes)).unwrap();
+        assert!(matches!(result, Err(StoreError::ChunkOutOfPlace { .. })), "{result:?}");
+    };
+    refused(&mut copy, 1);
+    copy.until_ready(|store| store.ingest(&chunks[0].bytes)).unwrap().unwrap();
+    refused(&mut copy, 0);
+    refused(&mut copy, 2);
+    for chunk in &chunks[1..] {
+        copy.until_ready(|store| store.ingest(&chunk.bytes)).unwrap().unwrap();
+    }
+    refused(&mut copy, chunks.len() - 1);
+}
+
+#[test]
+fn every_damaged_byte_of_a_chunk_is_refused_and_nothing_changes() {
+    let mut rig = filled(7);
+    let chunk = chunks(&mut rig, 3000).swap_remove(0);
+    let mut copy = staged(8);
+    for index in 0..chunk.bytes.len() {
+        let mut bytes = chunk.bytes.to_vec();
+        bytes[index] ^= 4;
+        assert!(copy.store().ingest(&bytes).is_err(), "byte {index}");
+        assert!(copy.store().ingest(&chunk.bytes[..index]).is_err(), "cut at {index}");
+    }
+    assert_eq!(copy.store().statistics().cells, 0);
+}
+
+#[test]
+fn hostile_chunks_with_right_checksums_are_refused_without_a_panic() {
+    let mut rig = filled(9);
+    let chunk = chunks(&mut rig, 3000).swap_remove(0).bytes;
+    let body = chunk.len() - 8;
+    let attack = move |index: usize, byte: u8| {
+        let mut bytes = chunk.to_vec();
+        bytes[index % body] = byte;
+        let checksum = mesh_base::checksum::xxh3(&bytes[..body]).to_le_bytes();
+        bytes[body..].copy_from_slice(&checksum);
+        let _ = crate::store::check_chunk(&bytes);
+        TestResult::passed()
+    };
+    QuickCheck::new().tests(20_000).quickcheck(Attack(attack));
+}
+
+/// Lets a closure be a property.
+struct Attack<F>(F);
+
+impl<F: Fn(usize, u8) -> TestResult + 'static> quickcheck::Testable for Attack<F> {
+    fn result(&self, g: &mut quickcheck::Gen) -> TestResult {
+        use quickcheck::Arbitrary;
+        (self.0)(usize::arbitrary(g), u8::arbitrary(g))
+    }
+}
+
+#[test]
+fn a_part_of_the_key_order_can_be_asked_for() {
+    let mut rig = filled(10);
+    let pin = rig.store().pin();
+    let from = KeyRef::newest(super::driver::USER, &key(200)).to_owned();
+    let chunk = rig.until_ready(|store| store.scan_cells(pin, Some(&from), 1)).unwrap().unwrap();
+    assert_eq!(chunk.next.unwrap().key, key(200), "one cell at least, and no more than fit");
+    rig.store().unpin(pin);
+    assert_eq!(rig.store().checkpoint().checkpoint, CheckpointNo(5));
+    assert_eq!(rig.store().horizon(), Revision::ZERO);
+}
+
+#[test]
+fn pages_of_a_pinned_checkpoint_come_back_when_the_pin_goes() {
+    let mut rig = filled(11);
+    let pin = rig.store().pin();
+    for round in 0..10 {
+        for number in 0..400 {
+            rig.put(&key(number), 3000 + round, b"newest").unwrap();
+        }
+        rig.store().set_horizon(Revision(3000 + round));
+        rig.checkpoint(round).unwrap();
+    }
+    let held = rig.store().statistics();
+    let waiting =
+        |figures: &StoreStatistics| figures.file_pages - figures.used_pages - figures.available_pages;
+    assert!(waiting(&held) > 50);
+    rig.store().unpin(pin);
+    rig.checkpoint(20).unwrap();
+    let free = rig.store().statistics();
+    assert_eq!(waiting(&free), 0, "{free:?}");
+    rig.assert_sound();
+}

@@ -1,0 +1,128 @@
+//! Finding the way: from a root to a leaf, and to the version of a key.
+
+use mesh_base::{Namespace, PageNo, Revision};
+
+use crate::cell::Cell;
+use crate::frames::Frames;
+use crate::key::KeyRef;
+use crate::page::{Expected, interior, leaf, slotted};
+use crate::read::{Lookup, Misses, PageWant, Read, Want};
+use crate::sealed::Sealed;
+use crate::superblock::Root;
+
+/// Where to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Seek<'k> {
+    /// The leaf that a key belongs into.
+    At(KeyRef<'k>),
+    /// The leaf that the last key before this one belongs into.
+    Before(KeyRef<'k>),
+    /// The last leaf.
+    Last,
+}
+
+/// How a visit counts for the replacement policy.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Touch {
+    /// As a use of its own.
+    Point,
+    /// As a part of a scan.
+    Scan,
+}
+
+/// A tree to read: the present one, or a checkpoint's.
+#[derive(Clone, Copy)]
+pub(crate) struct TreeView<'a> {
+    pub(crate) frames: &'a Frames,
+    pub(crate) sealed: &'a Sealed,
+    pub(crate) stamp: u64,
+    pub(crate) root: Root,
+}
+
+/// A leaf, and the bounds that the pages above set for its keys.
+#[derive(Clone, Copy)]
+pub(crate) struct LeafAt<'a> {
+    pub(crate) page: &'a [u8],
+    pub(crate) lower: KeyRef<'a>,
+    pub(crate) upper: Option<KeyRef<'a>>,
+}
+
+/// A page on the way that is not resident.
+#[derive(Clone, Copy)]
+pub(crate) struct MissAt<'a> {
+    pub(crate) want: PageWant,
+    /// The page above it, and which child of that it is.
+    pub(crate) parent: Option<(&'a [u8], usize)>,
+}
+
+impl<'a> TreeView<'a> {
+    /// Goes from the root to a leaf.
+    pub(crate) fn descend(&self, seek: &Seek<'_>, touch: Touch) -> Result<LeafAt<'a>, MissAt<'a>> {
+        let (mut pointer, mut level) = (self.root.pointer, self.root.level);
+        let (mut lower, mut upper) = (KeyRef::FIRST, None);
+        let mut parent = None;
+        loop {
+            let Some(page) = self.visit(pointer.page, level, touch) else {
+                let want =
+                    PageWant { pointer: self.sealed.resolve(pointer), expected: Expected::Node { level } };
+                return Err(MissAt { want, parent });
+            };
+            if level == 0 {
+                return Ok(LeafAt { page, lower, upper });
+            }
+            let index = match seek {
+                Seek::At(key) => interior::child_of(page, key),
+                Seek::Before(key) => interior::child_before(page, key),
+                Seek::Last => slotted::count(page) - 1,
+            };
+            if index > 0 {
+                lower = interior::separator(page, index);
+            }
+            if index + 1 < slotted::count(page) {
+                upper = Some(interior::separator(page, index + 1));
+            }
+            parent = Some((page, index));
+            pointer = interior::pointer(page, index);
+            level -= 1;
+        }
+    }
+
+    fn visit(&self, page: PageNo, level: u8, touch: Touch) -> Option<&'a [u8]> {
+        // Pages above the leaves are worth keeping however they were reached.
+        if level > 0 || touch == Touch::Point { self.frames.get(page) } else { self.frames.get_once(page) }
+    }
+
+    /// The newest version of a key at or below a revision.
+    pub(crate) fn find(
+        &self,
+        namespace: Namespace,
+        key: &[u8],
+        at: Revision,
+        touch: Touch,
+    ) -> Result<Option<Cell<'a>>, MissAt<'a>> {
+        let target = KeyRef { namespace, key, revision: at };
+        let mut leaf = self.descend(&Seek::At(target), touch)?;
+        let (mut index, _) = leaf::lower_bound(leaf.page, &target);
+        // The version may be the first of the next leaf, if versions of this key go on there.
+        while index == slotted::count(leaf.page) {
+            let Some(upper) = leaf.upper.filter(|upper| upper.same_key(&target)) else { return Ok(None) };
+            leaf = self.descend(&Seek::At(upper), touch)?;
+            index = leaf::lower_bound(leaf.page, &target).0;
+        }
+        let found = leaf::cell(leaf.page, index);
+        Ok(found.key.same_key(&target).then_some(found))
+    }
+
+    /// What a key is at a revision.
+    pub(crate) fn get(&self, namespace: Namespace, key: &[u8], at: Revision, want: Want) -> Lookup<Read<'a>> {
+        let cell = match self.find(namespace, key, at, Touch::Point) {
+            Ok(Some(cell)) => cell,
+            Ok(None) => return Lookup::Ready(Read::Absent),
+            Err(miss) => return Lookup::Miss(Misses { stamp: self.stamp, wants: vec![miss.want] }),
+        };
+        match Read::of_cell(&cell, want, self.frames) {
+            Ok(read) => Lookup::Ready(read),
+            Err(wants) => Lookup::Miss(Misses { stamp: self.stamp, wants }),
+        }
+    }
+}

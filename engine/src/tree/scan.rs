@@ -1,0 +1,310 @@
+//! Scans over the keys of a range at a revision, both ways.
+//!
+//! Invariant: wherever a scan stops, what is left of its range is known, and it is smaller by everything that was
+//! visited *or passed over*. So a scan over garbage gets on even when nothing it reads stays in memory.
+
+use mesh_base::{Namespace, Revision};
+
+use super::read::{LeafAt, MissAt, Seek, Touch, TreeView};
+use crate::cell::Cell;
+use crate::key::KeyRef;
+use crate::page::{Expected, interior, leaf, slotted};
+use crate::read::{
+    Misses, PageWant, Read, ScanDirection, ScanEnd, ScanOutcome, ScanRequest, ScanRest, Version, Want,
+};
+
+/// Leaves read ahead of a scan, at most.
+const READ_AHEAD_MAX: usize = 16;
+/// Cells that one call looks at, at most.
+const CELLS_MAX: usize = 64 * 1024;
+
+/// One call of a scan.
+struct Scan<'a, 'v> {
+    view: TreeView<'a>,
+    request: ScanRequest<'a>,
+    visit: &'v mut dyn FnMut(&[u8], &Version<'_>),
+    items: usize,
+    bytes: usize,
+    cells: usize,
+}
+
+/// Why the loop over the leaves ends.
+enum Stop<'a> {
+    Complete,
+    /// With this key still to do, or done.
+    Limit(Mark<'a>),
+    Miss(Mark<'a>, Vec<PageWant>),
+}
+
+/// A place in the key order between what is done and what is not.
+#[derive(Clone, Copy)]
+enum Mark<'a> {
+    /// Nothing was passed yet.
+    Begin,
+    /// Before a key, which is on the right.
+    Before(&'a [u8]),
+    /// After a key, which is on the left.
+    After(&'a [u8]),
+}
+
+impl Mark<'_> {
+    fn bound(&self) -> Option<Vec<u8>> {
+        match self {
+            Self::Begin => None,
+            Self::Before(key) => Some(key.to_vec()),
+            // The least key above another is that key and a zero byte.
+            Self::After(key) => Some(key.iter().copied().chain([0]).collect()),
+        }
+    }
+}
+
+impl<'a> TreeView<'a> {
+    /// Visits the live keys of the range.
+    pub(crate) fn scan(
+        &self,
+        request: &ScanRequest<'a>,
+        visit: &mut dyn FnMut(&[u8], &Version<'_>),
+    ) -> ScanOutcome {
+        let mut scan = Scan { view: *self, request: *request, visit, items: 0, bytes: 0, cells: 0 };
+        let stop = match request.direction {
+            _ if request.end.is_some_and(|end| end <= request.start) => Stop::Complete,
+            ScanDirection::Forward => scan.forward(),
+            ScanDirection::Reverse => scan.reverse(),
+        };
+        scan.finish(stop)
+    }
+}
+
+impl<'a> Scan<'a, '_> {
+    fn finish(self, stop: Stop<'a>) -> ScanOutcome {
+        let rest = |mark: Mark<'a>| {
+            let (start, end) = (self.request.start.to_vec(), self.request.end.map(<[u8]>::to_vec));
+            match self.request.direction {
+                ScanDirection::Forward => ScanRest { start: mark.bound().unwrap_or(start), end },
+                ScanDirection::Reverse => ScanRest { start, end: mark.bound().or(end) },
+            }
+        };
+        let end = match stop {
+            Stop::Complete => ScanEnd::Complete,
+            Stop::Limit(mark) => ScanEnd::Limit { rest: rest(mark) },
+            Stop::Miss(mark, wants) => {
+                let mut misses = Misses::none(self.view.stamp);
+                wants.into_iter().for_each(|want| misses.add(want));
+                ScanEnd::Miss { rest: rest(mark), misses }
+            }
+        };
+        ScanOutcome { items: self.items, bytes: self.bytes, end }
+    }
+
+    fn forward(&mut self) -> Stop<'a> {
+        let ScanRequest { namespace, start, at, .. } = self.request;
+        let mut target = KeyRef { namespace, key: start, revision: at };
+        let mut done = Mark::Begin;
+        loop {
+            let found = match self.view.descend(&Seek::At(target), Touch::Scan) {
+                Ok(found) => found,
+                Err(miss) => return Stop::Miss(forward_mark(&target, done), self.ahead(&miss)),
+            };
+            if let Some(stop) = self.forward_leaf(&found, &target, &mut done) {
+                return stop;
+            }
+            let Some(upper) = found.upper.filter(|upper| self.is_before_end(upper)) else {
+                return Stop::Complete;
+            };
+            target = match done {
+                // The versions of a key that is done may fill many leaves: pass over them in one step.
+                Mark::After(key) if upper.namespace == namespace && upper.key == key => {
+                    KeyRef { namespace, key, revision: Revision::ZERO }
+                }
+                _ => KeyRef { revision: upper.revision.min(at), ..upper },
+            };
+        }
+    }
+
+    /// Visits what a leaf has of the range, from `target` on.
+    fn forward_leaf(
+        &mut self,
+        found: &LeafAt<'a>,
+        target: &KeyRef<'a>,
+        done: &mut Mark<'a>,
+    ) -> Option<Stop<'a>> {
+        let page = found.page;
+        let (mut index, _) = leaf::lower_bound(page, target);
+        while index < slotted::count(page) {
+            let key = leaf::key(page, index);
+            if !self.is_before_end(&key) {
+                return Some(Stop::Complete);
+            }
+            if self.is_tired() {
+                return Some(Stop::Limit(forward_mark(&key, *done)));
+            }
+            let is_done = matches!(*done, Mark::After(last) if last == key.key);
+            self.cells += 1;
+            if !is_done && key.revision > self.request.at {
+                index = leaf::lower_bound(page, &KeyRef { revision: self.request.at, ..key }).0;
+                continue;
+            }
+            if !is_done {
+                if let Err(wants) = self.offer(&leaf::cell(page, index)) {
+                    return Some(Stop::Miss(forward_mark(&key, *done), wants));
+                }
+                *done = Mark::After(key.key);
+                if self.is_full() {
+                    return Some(Stop::Limit(*done));
+                }
+            }
+            index = after_key(page, index);
+        }
+        None
+    }
+
+    fn reverse(&mut self) -> Stop<'a> {
+        let ScanRequest { namespace, start, end, .. } = self.request;
+        let mut target = match end {
+            Some(end) => Some(KeyRef::newest(namespace, end)),
+            None => namespace.get().checked_add(1).map(|next| KeyRef::newest(Namespace(next), &[])),
+        };
+        let first = KeyRef::newest(namespace, start);
+        loop {
+            let seek = target.map_or(Seek::Last, Seek::Before);
+            let mark = target.map_or(Mark::Begin, |target| self.reverse_mark(&target));
+            let found = match self.view.descend(&seek, Touch::Scan) {
+                Ok(found) => found,
+                Err(miss) => return Stop::Miss(mark, self.ahead(&miss)),
+            };
+            if self.is_tired() {
+                return Stop::Limit(mark);
+            }
+            let cells =
+                target.map_or(slotted::count(found.page), |target| leaf::lower_bound(found.page, &target).0);
+            if let Some(stop) = self.reverse_leaf(&found, cells, &first) {
+                return stop;
+            }
+            if found.lower <= first {
+                return Stop::Complete;
+            }
+            // All of the leaf's keys are done. One that begins further left was found there, with all its versions.
+            let first_key = (cells > 0).then(|| leaf::key(found.page, 0));
+            let newest = first_key.map_or(found.lower, |key| KeyRef::newest(key.namespace, key.key));
+            target = Some(newest.min(found.lower));
+        }
+    }
+
+    /// Visits what the first `cells` cells of a leaf have of the range, from the last key down.
+    fn reverse_leaf(&mut self, found: &LeafAt<'a>, cells: usize, first: &KeyRef<'a>) -> Option<Stop<'a>> {
+        let page = found.page;
+        let mut rest = cells;
+        while rest > 0 {
+            let key = leaf::key(page, rest - 1);
+            if key < *first {
+                return Some(Stop::Complete);
+            }
+            if self.is_tired() {
+                return Some(Stop::Limit(Mark::After(key.key)));
+            }
+            let begin = leaf::lower_bound(page, &KeyRef::newest(key.namespace, key.key)).0;
+            let at = KeyRef { revision: self.request.at, ..key };
+            let index = leaf::lower_bound(page, &at).0;
+            let cell = if index == begin && begin == 0 && found.lower.same_key(&key) {
+                // Newer versions of the leaf's first key may be in the leaf before it.
+                match self.view.find(key.namespace, key.key, self.request.at, Touch::Scan) {
+                    Ok(cell) => cell,
+                    Err(miss) => return Some(Stop::Miss(Mark::After(key.key), vec![miss.want])),
+                }
+            } else {
+                (index < rest).then(|| leaf::cell(page, index))
+            };
+            if let Some(Err(wants)) = cell.map(|cell| self.offer(&cell)) {
+                return Some(Stop::Miss(Mark::After(key.key), wants));
+            }
+            self.cells += 1;
+            if self.is_full() {
+                return Some(Stop::Limit(Mark::Before(key.key)));
+            }
+            rest = begin;
+        }
+        None
+    }
+
+    /// Shows a version to the visitor, unless it is a deletion.
+    fn offer(&mut self, cell: &Cell<'a>) -> Result<(), Vec<PageWant>> {
+        if let Read::Live(version) = Read::of_cell(cell, self.request.want, self.view.frames)? {
+            (self.visit)(cell.key.key, &version);
+            self.items += 1;
+            self.bytes += cell.key.key.len();
+            if self.request.want == Want::Value {
+                self.bytes += version.value.len();
+            }
+        }
+        Ok(())
+    }
+
+    fn is_before_end(&self, key: &KeyRef<'_>) -> bool {
+        key.namespace < self.request.namespace
+            || key.namespace == self.request.namespace && self.request.end.is_none_or(|end| key.key < end)
+    }
+
+    const fn is_full(&self) -> bool {
+        self.items >= self.request.items_max || self.items > 0 && self.bytes >= self.request.bytes_max
+    }
+
+    const fn is_tired(&self) -> bool {
+        self.cells >= CELLS_MAX
+    }
+
+    /// Where a reverse scan is when everything from `target` on is done.
+    fn reverse_mark(&self, target: &KeyRef<'a>) -> Mark<'a> {
+        if target.namespace > self.request.namespace {
+            Mark::Begin
+        } else if target.revision == Revision::MAX {
+            Mark::Before(target.key)
+        } else {
+            Mark::After(target.key)
+        }
+    }
+
+    /// The missing page, and the leaves after it that the scan will want next.
+    fn ahead(&self, miss: &MissAt<'a>) -> Vec<PageWant> {
+        let mut wants = vec![miss.want];
+        let (Some((parent, index)), Expected::Node { level: 0 }) = (miss.parent, miss.want.expected) else {
+            return wants;
+        };
+        let room = self.request.bytes_max.saturating_sub(self.bytes) / parent.len();
+        let count = room.min(self.request.items_max.saturating_sub(self.items) / 4).min(READ_AHEAD_MAX);
+        let first = KeyRef::newest(self.request.namespace, self.request.start);
+        let siblings: Vec<usize> = match self.request.direction {
+            ScanDirection::Forward => (index + 1..slotted::count(parent))
+                .take_while(|index| self.is_before_end(&interior::separator(parent, *index)))
+                .take(count)
+                .collect(),
+            ScanDirection::Reverse => (0..index)
+                .rev()
+                .take_while(|index| interior::separator(parent, index + 1) > first)
+                .take(count)
+                .collect(),
+        };
+        let pointers = siblings.into_iter().map(|index| interior::pointer(parent, index));
+        wants.extend(pointers.filter(|pointer| !self.view.frames.contains(pointer.page)).map(|pointer| {
+            PageWant { pointer: self.view.sealed.resolve(pointer), expected: Expected::Node { level: 0 } }
+        }));
+        wants
+    }
+}
+
+/// Where a forward scan is when it comes to `target`.
+fn forward_mark<'a>(target: &KeyRef<'a>, done: Mark<'a>) -> Mark<'a> {
+    match done {
+        Mark::After(last) if last >= target.key => done,
+        _ => Mark::Before(target.key),
+    }
+}
+
+/// The index of the first cell after all versions of the key at `index`.
+fn after_key(page: &[u8], index: usize) -> usize {
+    let key = leaf::key(page, index);
+    if index + 1 < slotted::count(page) && !leaf::key(page, index + 1).same_key(&key) {
+        return index + 1;
+    }
+    let (last, is_exact) = leaf::lower_bound(page, &KeyRef { revision: Revision::ZERO, ..key });
+    if is_exact { last + 1 } else { last }
+}

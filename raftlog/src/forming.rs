@@ -1,0 +1,124 @@
+//! Batches that are not written yet: what arrives while writes are in flight gathers here and shares the next write.
+
+use std::collections::VecDeque;
+
+use mesh_base::{BatchSeq, LogIndex};
+
+use crate::base::Base;
+use crate::format::batch::{BATCH_HEADER_BYTES, batch_bytes};
+
+/// A batch that gathers records.
+#[derive(Debug)]
+pub(crate) struct FormingBatch {
+    pub(crate) seq: BatchSeq,
+    /// Room for the header, then the records.
+    pub(crate) buffer: Vec<u8>,
+    pub(crate) records: u32,
+    /// The entries it leaves in the log, first and last.
+    pub(crate) entries: Option<(LogIndex, LogIndex)>,
+    /// Whether the log starts anew in it, at a snapshot.
+    pub(crate) restarts: bool,
+    /// The log as of this batch.
+    pub(crate) after: Base,
+}
+
+impl FormingBatch {
+    /// Bytes it takes on disk.
+    pub(crate) const fn batch_bytes(&self) -> u64 {
+        batch_bytes(self.buffer.len() - BATCH_HEADER_BYTES) as u64
+    }
+
+    /// Whether it only says what was durable when it was written.
+    pub(crate) const fn is_marker(&self) -> bool {
+        self.records == 0
+    }
+
+    /// Notes that an entry's record was added.
+    pub(crate) fn note_entry(&mut self, index: LogIndex) {
+        let first = self.entries.map_or(index, |(first, _)| first.min(index));
+        self.entries = Some((first, index));
+    }
+
+    /// Notes that a record was added after which the log starts anew.
+    pub(crate) const fn note_restart(&mut self) {
+        self.restarts = true;
+        self.entries = None;
+    }
+}
+
+/// The batches that are not written yet, in order.
+#[derive(Debug)]
+pub(crate) struct Forming {
+    queue: VecDeque<FormingBatch>,
+    newest: BatchSeq,
+    payload_bytes_max: usize,
+}
+
+impl Forming {
+    /// No batches; the next follows `newest`. A batch takes another record while its payload stays within the bytes.
+    pub(crate) const fn new(newest: BatchSeq, payload_bytes_max: usize) -> Self {
+        Self { queue: VecDeque::new(), newest, payload_bytes_max }
+    }
+
+    /// The newest batch there is, written or not.
+    pub(crate) const fn newest(&self) -> BatchSeq {
+        self.newest
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Adds a record of so many bytes, after which the log is as `after` says, and answers the batch it is in.
+    pub(crate) fn add(
+        &mut self,
+        record_bytes: usize,
+        after: Base,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> &mut FormingBatch {
+        let most = BATCH_HEADER_BYTES + self.payload_bytes_max;
+        if self.queue.back().is_none_or(|last| last.buffer.len() + record_bytes > most) {
+            self.begin(after);
+        }
+        let batch = self.last();
+        let before = batch.buffer.len();
+        write(&mut batch.buffer);
+        assert!(batch.buffer.len() - before <= record_bytes, "a record is as long as was said");
+        batch.records += 1;
+        batch.after = after;
+        batch
+    }
+
+    /// Begins a batch; without records it is a marker.
+    pub(crate) fn begin(&mut self, after: Base) {
+        self.newest = self.newest.next();
+        self.queue.push_back(FormingBatch {
+            seq: self.newest,
+            buffer: vec![0; BATCH_HEADER_BYTES],
+            records: 0,
+            entries: None,
+            restarts: false,
+            after,
+        });
+    }
+
+    #[allow(clippy::expect_used, reason = "called when a batch was found or begun")]
+    fn last(&mut self) -> &mut FormingBatch {
+        self.queue.back_mut().expect("a batch is forming")
+    }
+
+    /// The oldest batch.
+    pub(crate) fn front(&self) -> Option<&FormingBatch> {
+        self.queue.front()
+    }
+
+    /// Takes the oldest batch.
+    pub(crate) fn pop(&mut self) -> Option<FormingBatch> {
+        self.queue.pop_front()
+    }
+
+    /// Bytes of memory.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.queue.iter().map(|batch| batch.buffer.capacity()).sum()
+    }
+}

@@ -1,0 +1,207 @@
+//! Walks the batches of one segment and decides where its log ends.
+//!
+//! Of a segment with a successor the log ends at the successor's cut, and everything up to there must be intact. Of the
+//! newest segment it ends at the first batch that is not intact: that is where a crash tore it, unless something behind
+//! testifies that this batch was durable. Then it is damage.
+
+use bytes::Bytes;
+use mesh_base::SegmentNo;
+use mesh_base::io::{FileId, IoPort, IoQueue, IoToken};
+use mesh_base::limits::SECTOR_BYTES;
+
+use super::replay::Replay;
+use super::{TornTail, foreign};
+use crate::contents::Place;
+use crate::error::LogError;
+use crate::format::batch::{BATCH_HEADER_BYTES, BatchHeader, resembles_batch};
+use crate::format::segment::{Cut, SegmentHeader};
+use crate::recovery::reader::FileReader;
+
+/// What a segment turned out to hold.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SegmentEnd {
+    /// Its last batch that is part of the log.
+    pub(crate) head: Cut,
+    /// Where the log ends in it, in bytes.
+    pub(crate) offset: u64,
+    pub(crate) batches: u64,
+    pub(crate) torn: Option<TornTail>,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// Taking batches.
+    Batches,
+    /// Looking behind the end for testimony that it is damage.
+    Traces { end: u64, batches: u64, begun: Begun },
+    /// Waiting for reads that are not needed any more.
+    Done(SegmentEnd),
+}
+
+/// Whether a batch was begun where the log ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Begun {
+    Yes,
+    No,
+}
+
+/// What is at the position.
+enum Found {
+    /// More bytes are needed to tell.
+    Need(usize),
+    /// The next batch.
+    Batch(BatchHeader, Bytes),
+    /// No intact batch that continues the log.
+    Nothing,
+}
+
+/// The walk through one segment.
+#[derive(Debug)]
+pub(crate) struct SegmentWalk {
+    segment: SegmentNo,
+    salt: u64,
+    /// Where its successor says it was cut; none for the newest segment.
+    until: Option<Cut>,
+    head: Cut,
+    batches: u64,
+    reader: FileReader,
+    file_bytes: u64,
+    phase: Phase,
+}
+
+impl SegmentWalk {
+    /// Begins behind the segment's header.
+    pub(crate) fn new(
+        header: &SegmentHeader,
+        until: Option<Cut>,
+        file_bytes: u64,
+        chunk_bytes: usize,
+    ) -> Self {
+        let file = FileId::Segment(header.segment);
+        Self {
+            segment: header.segment,
+            salt: header.salt,
+            until,
+            head: header.cut,
+            batches: 0,
+            reader: FileReader::new(file, SECTOR_BYTES as u64, file_bytes, chunk_bytes),
+            file_bytes,
+            phase: Phase::Batches,
+        }
+    }
+
+    /// Takes what a read brought.
+    pub(crate) fn complete(&mut self, token: IoToken, bytes: Bytes) {
+        assert!(self.reader.complete(token, bytes), "a completion of what was never submitted");
+    }
+
+    /// Goes on as far as the bytes that were read allow.
+    pub(crate) fn advance(
+        &mut self,
+        replay: &mut Replay,
+        port: &mut IoPort,
+        io: &mut IoQueue,
+    ) -> Result<Option<SegmentEnd>, LogError> {
+        loop {
+            let need = match &self.phase {
+                Phase::Batches => self.take_batches(replay)?,
+                Phase::Traces { .. } => self.look_for_traces()?,
+                Phase::Done(end) => return Ok((!self.reader.is_reading()).then_some(*end)),
+            };
+            if let Some(need) = need {
+                self.reader.read_ahead(need, port, io);
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Takes the batches in the window. Answers the bytes it needs to go on, or none when the phase is over.
+    fn take_batches(&mut self, replay: &mut Replay) -> Result<Option<usize>, LogError> {
+        loop {
+            if let Some(cut) = self.until.filter(|cut| cut.seq <= self.head.seq) {
+                return if cut == self.head {
+                    self.finish(self.reader.position(), None);
+                    Ok(None)
+                } else {
+                    Err(self.corrupt(self.reader.position(), "the next segment follows another batch"))
+                };
+            }
+            match self.look()? {
+                Found::Need(bytes) => return Ok(Some(bytes)),
+                Found::Batch(header, payload) => {
+                    let (offset, bytes) = (self.reader.position(), header.batch_bytes());
+                    replay.batch(payload, Place { segment: self.segment, offset, bytes: bytes as u64 })?;
+                    self.head = Cut { seq: header.seq, crc: header.crc };
+                    self.batches += 1;
+                    self.reader.skip(bytes);
+                }
+                Found::Nothing if self.until.is_some() => {
+                    let what = "a batch is damaged that the next segment relies on";
+                    return Err(self.corrupt(self.reader.position(), what));
+                }
+                Found::Nothing => {
+                    let begun = resembles_batch(self.reader.window(), self.salt);
+                    let begun = if begun { Begun::Yes } else { Begun::No };
+                    self.phase = Phase::Traces { end: self.reader.position(), batches: 0, begun };
+                    return Ok(None);
+                }
+            }
+        }
+    }
+
+    fn look(&self) -> Result<Found, LogError> {
+        let window = self.reader.window();
+        if window.len() < BATCH_HEADER_BYTES && !self.reader.is_at_end() {
+            return Ok(Found::Need(SECTOR_BYTES));
+        }
+        let continues = |header: &BatchHeader| {
+            header.salt == self.salt
+                && header.seq == self.head.seq.next()
+                && header.prev_crc == self.head.crc
+                && header.durable_through < header.seq
+                && self.reader.position() + header.batch_bytes() as u64 <= self.file_bytes
+        };
+        let Some(header) = BatchHeader::decode(window).filter(continues) else { return Ok(Found::Nothing) };
+        if window.len() < header.batch_bytes() && !self.reader.is_at_end() {
+            return Ok(Found::Need(header.batch_bytes()));
+        }
+        let Some(payload) = header.payload(window) else { return Ok(Found::Nothing) };
+        foreign(header.encoding, FileId::Segment(self.segment), self.reader.position())?;
+        // A copy of its own: entries stay in memory without what was around them on disk.
+        Ok(Found::Batch(header, Bytes::copy_from_slice(payload)))
+    }
+
+    /// Looks at every sector behind the end for the header of a batch of this segment.
+    fn look_for_traces(&mut self) -> Result<Option<usize>, LogError> {
+        let Phase::Traces { end, mut batches, begun } = self.phase else { return Ok(None) };
+        loop {
+            let window = self.reader.window();
+            if window.len() < SECTOR_BYTES && !self.reader.is_at_end() {
+                self.phase = Phase::Traces { end, batches, begun };
+                return Ok(Some(SECTOR_BYTES));
+            }
+            if window.is_empty() {
+                break;
+            }
+            if let Some(header) = BatchHeader::decode(window).filter(|header| header.salt == self.salt) {
+                if header.durable_through > self.head.seq {
+                    return Err(self.corrupt(end, "a batch is damaged that was durable"));
+                }
+                batches += u64::from(header.seq > self.head.seq);
+            }
+            self.reader.skip(SECTOR_BYTES);
+        }
+        let torn = batches > 0 || begun == Begun::Yes;
+        let file = FileId::Segment(self.segment);
+        self.finish(end, torn.then_some(TornTail { file, offset: end, batches_dropped: batches }));
+        Ok(None)
+    }
+
+    fn finish(&mut self, offset: u64, torn: Option<TornTail>) {
+        self.phase = Phase::Done(SegmentEnd { head: self.head, offset, batches: self.batches, torn });
+    }
+
+    const fn corrupt(&self, offset: u64, what: &'static str) -> LogError {
+        LogError::Corrupt { file: FileId::Segment(self.segment), offset, what }
+    }
+}

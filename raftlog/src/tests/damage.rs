@@ -1,0 +1,183 @@
+//! Every byte and every sector of a small log damaged, one at a time.
+
+use mesh_base::LogIndex;
+use mesh_base::io::FileId;
+use raft::{GetEntriesContext, Storage};
+
+use super::disk::{Crash, Disk};
+use super::harness::*;
+use crate::{LogError, LogOptions, Recovered};
+
+/// What damage did.
+#[derive(Debug, PartialEq, Eq)]
+enum Outcome {
+    Corrupt {
+        file: FileId,
+        offset: u64,
+    },
+    /// The tail was cut; this is the last entry left.
+    Torn {
+        last: u64,
+    },
+    /// Everything is there.
+    Whole,
+}
+
+fn outcome(disk: Disk, last: u64) -> Outcome {
+    match recover(disk, small()).0 {
+        Err(LogError::Corrupt { file, offset, .. }) => Outcome::Corrupt { file, offset },
+        Err(error) => panic!("{error}"),
+        Ok(Recovered::Empty) => panic!("the log is gone"),
+        Ok(Recovered::Log(recovered)) => {
+            let log = &recovered.log;
+            let kept = log.last_index().get();
+            let entries = log.entries(1, kept + 1, None, GetEntriesContext::empty(false)).unwrap();
+            assert_eq!(entries, super::harness::entries(1..=kept, 1, 1500));
+            if kept == last { Outcome::Whole } else { Outcome::Torn { last: kept } }
+        }
+    }
+}
+
+/// A log of two segments and the first batches of a third; a batch per entry, each of a sector.
+fn written() -> Disk {
+    let mut node = Node::create(LogOptions { writes_in_flight_max: 1, ..small() }, 1);
+    for index in 1..31 {
+        node.append(entries(index..=index, 1, 1500), None);
+    }
+    assert_eq!(node.log.segments().1.get(), 3);
+    node.disk.crash(Crash::Process);
+    node.disk
+}
+
+/// Where a segment's batches end: the first sector of zeros.
+fn end_of(disk: &mut Disk, file: FileId) -> usize {
+    let bytes = disk.bytes(file);
+    bytes.chunks(4096).position(|sector| sector.iter().all(|byte| *byte == 0)).unwrap() * 4096
+}
+
+#[test]
+fn a_flipped_byte_is_found_where_it_is_or_matters_to_nobody() {
+    let disk = written();
+    let mut found = 0;
+    for file in disk.segments() {
+        let end = end_of(&mut disk.clone(), file);
+        for at in (0..end).step_by(37) {
+            let mut damaged = disk.clone();
+            damaged.bytes(file)[at] ^= 1 << (at % 8);
+            let sector = (at / 4096 * 4096) as u64;
+            match outcome(damaged, 30) {
+                Outcome::Corrupt { file: named, offset } => {
+                    assert_eq!((named, offset), (file, sector), "byte {at} of {file}");
+                    found += 1;
+                }
+                // The newest batch: nothing testifies that it was durable.
+                Outcome::Torn { last } => {
+                    assert_eq!(
+                        (last, file, sector as usize + 4096),
+                        (29, segment(3), end),
+                        "byte {at} of {file}"
+                    );
+                }
+                // The padding of a batch.
+                Outcome::Whole => assert!(at % 4096 > 1500 && sector > 0, "byte {at} of {file}"),
+            }
+        }
+    }
+    assert!(found > 1000);
+}
+
+#[test]
+fn a_lost_sector_is_found_where_it_is() {
+    let disk = written();
+    for file in disk.segments() {
+        let end = end_of(&mut disk.clone(), file);
+        for at in (0..end).step_by(4096) {
+            for garbage in [0, 0xa5] {
+                let mut damaged = disk.clone();
+                damaged.bytes(file)[at..at + 4096].fill(garbage);
+                let newest = file == segment(3) && at + 4096 == end;
+                let expected = if newest {
+                    Outcome::Torn { last: 29 }
+                } else {
+                    Outcome::Corrupt { file, offset: at as u64 }
+                };
+                assert_eq!(outcome(damaged, 30), expected, "sector {at} of {file}");
+            }
+        }
+    }
+}
+
+#[test]
+fn after_a_marker_damage_of_the_newest_batches_is_corruption_too() {
+    let mut node = Node::create(small(), 1);
+    for index in 1..4 {
+        node.append(entries(index..=index, 1, 1500), None);
+    }
+    node.idle();
+    node.disk.crash(Crash::Power);
+    let marker = end_of(&mut node.disk, segment(1)) - 4096;
+    for at in (4096..marker).step_by(4096) {
+        let mut damaged = node.disk.clone();
+        damaged.bytes(segment(1))[at + 100] ^= 1;
+        assert_eq!(outcome(damaged, 3), Outcome::Corrupt { file: segment(1), offset: at as u64 });
+    }
+    let mut damaged = node.disk.clone();
+    damaged.bytes(segment(1))[marker + 20] ^= 1;
+    assert_eq!(outcome(damaged, 3), Outcome::Whole, "a marker itself holds nothing");
+}
+
+#[test]
+fn many_lost_sectors_in_a_row_are_found_by_what_is_behind_them() {
+    let mut disk = written();
+    let end = end_of(&mut disk, segment(2));
+    disk.bytes(segment(2))[8192..end].fill(0);
+    assert_eq!(outcome(disk, 30), Outcome::Corrupt { file: segment(2), offset: 8192 });
+    let mut node = Node::create(small(), 1);
+    for index in 1..11 {
+        node.append(entries(index..=index, 1, 1500), None);
+    }
+    node.disk.crash(Crash::Process);
+    node.disk.bytes(segment(1))[8192..10 * 4096].fill(0);
+    assert_eq!(outcome(node.disk, 10), Outcome::Corrupt { file: segment(1), offset: 8192 });
+}
+
+#[test]
+fn what_was_cut_stays_dead_though_it_comes_to_light_later() {
+    let mut node = Node::create(small(), 1);
+    node.append(entries(1..4, 1, 1500), None);
+    let offset = end_of(&mut node.disk, segment(1));
+    // A write that was in flight at the crash reaches the disk only after the recovery.
+    node.log.append(entries(4..5, 1, 1500), None).unwrap();
+    node.pump();
+    let mut late = node.disk.clone();
+    late.complete_newest("write").unwrap();
+    let bytes = late.bytes(segment(1))[offset..offset + 4096].to_vec();
+    node.disk = {
+        let mut disk = node.disk;
+        disk.crash(Crash::Power);
+        disk.bytes(segment(1))[offset..offset + 4096].fill(0);
+        disk
+    };
+    let (mut node, _) = Node::recover(node.disk, small());
+    node.disk.bytes(segment(1))[offset..offset + 4096].copy_from_slice(&bytes);
+    node.append(entries(4..5, 2, 10), Some(hard_state(2, 1, 0)));
+    let (mut node, _) = node.restart(Crash::Power, small());
+    assert_eq!(node.read(4, 5), entries(4..5, 2, 10));
+    assert_eq!(node.log.last_index(), LogIndex(4));
+}
+
+#[test]
+fn a_recycled_segment_never_shows_its_old_batches() {
+    let mut node = Node::create(small(), 1);
+    for index in 1..200 {
+        node.append(entries(index..=index, 1, 3000), Some(hard_state(1, 1, index)));
+        if index % 10 == 0 {
+            node.checkpoint(index, index);
+        }
+        if index % 7 == 0 {
+            let facts;
+            (node, facts) = node.restart(Crash::Power, small());
+            assert_eq!((facts.torn, node.log.last_index()), (None, LogIndex(index)));
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Entries that left the memory, terms, size limits, snapshots.
+
+use mesh_base::{CheckpointNo, LogIndex, ReplicaId, Term};
+use raft::eraftpb::Snapshot;
+use raft::{Error, GetEntriesContext, Storage, StorageError};
+
+use super::disk::Crash;
+use super::harness::*;
+use crate::{LogError, LogOptions, SnapshotBase};
+
+fn keeping_all() -> LogOptions {
+    LogOptions { retained_bytes: u64::MAX, ..small() }
+}
+
+/// 80 entries in many segments, of which a checkpoint contains 60.
+fn with_checkpoint() -> Node {
+    let mut node = Node::create(keeping_all(), 1);
+    for index in 1..81 {
+        node.append(entries(index..=index, 1 + index / 10, 2000), Some(hard_state(1 + index / 10, 1, index)));
+    }
+    node.checkpoint(1, 60);
+    node
+}
+
+fn expected(index: u64) -> raft::eraftpb::Entry {
+    entry(index, 1 + index / 10, 2000)
+}
+
+#[test]
+fn entries_behind_the_checkpoint_are_there_at_once_and_older_ones_are_fetched() {
+    let mut node = with_checkpoint();
+    let now = GetEntriesContext::empty(false);
+    assert_eq!(node.log.entries(61, 81, None, now).unwrap().len(), 20);
+    let refused = node.log.entries(60, 81, None, GetEntriesContext::empty(false));
+    assert_eq!(refused, Err(Error::Store(StorageError::Unavailable)));
+    assert_eq!(node.read(1, 81), (1..81).map(expected).collect::<Vec<_>>());
+    let (mut node, _) = node.restart(Crash::Power, keeping_all());
+    assert_eq!(node.read(1, 81), (1..81).map(expected).collect::<Vec<_>>());
+}
+
+#[test]
+fn who_asked_is_told_when_the_entries_are_there() {
+    let mut node = with_checkpoint();
+    for _ in 0..3 {
+        let asked = node.log.entries(5, 20, 4000, GetEntriesContext::empty(true));
+        assert_eq!(asked, Err(Error::Store(StorageError::LogTemporarilyUnavailable)));
+    }
+    let mut told = 0;
+    while let Some(events) = node.step().unwrap() {
+        told += events.fetched.len();
+    }
+    assert_eq!(told, 3);
+    let entries = node.log.entries(5, 20, 4100, GetEntriesContext::empty(true)).unwrap();
+    assert_eq!(entries, (5..7).map(expected).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_was_fetched_and_never_used_stays_within_its_bound() {
+    let mut node = with_checkpoint();
+    for low in 1..60 {
+        let _ = node.log.entries(low, 61, None, GetEntriesContext::empty(true));
+    }
+    let before = node.log.memory_bytes();
+    node.settle();
+    assert!(node.log.memory_bytes() <= before + keeping_all().fetched_bytes_max);
+}
+
+#[test]
+fn the_size_limit_is_rafts_and_the_first_entry_always_comes() {
+    let mut node = with_checkpoint();
+    for (limit, count) in [(Some(0), 1), (Some(1), 1), (Some(4030), 2), (Some(u64::MAX), 20), (None, 20)] {
+        let mut all = (61..81).map(expected).collect::<Vec<_>>();
+        raft::util::limit_size(&mut all, limit);
+        let entries = node.log.entries(61, 81, limit, GetEntriesContext::empty(false)).unwrap();
+        assert_eq!((entries.len(), &entries), (count, &all), "{limit:?}");
+    }
+    assert!(node.log.entries(81, 81, None, GetEntriesContext::empty(false)).unwrap().is_empty());
+    assert_eq!(node.read(60, 62).len(), 2);
+}
+
+#[test]
+fn a_term_is_never_missing_from_the_one_before_the_first_to_the_last() {
+    let mut node = Node::create(small(), 1);
+    for index in 1..81 {
+        node.append(entries(index..=index, 1 + index / 10, 2000), Some(hard_state(1 + index / 10, 1, index)));
+    }
+    node.checkpoint(1, 60);
+    let check = |node: &Node| {
+        let first = node.log.first_index().get();
+        assert!(first > 20, "old segments went");
+        for index in first - 1..81 {
+            assert_eq!(Storage::term(&node.log, index), Ok(1 + index / 10), "{index}");
+        }
+        assert_eq!(Storage::term(&node.log, first - 2), Err(Error::Store(StorageError::Compacted)));
+        let before = node.log.entries(first - 1, 70, None, GetEntriesContext::empty(true));
+        assert_eq!(before, Err(Error::Store(StorageError::Compacted)));
+    };
+    check(&node);
+    let (node, _) = node.restart(Crash::Power, small());
+    check(&node);
+}
+
+#[test]
+fn a_hold_keeps_what_is_behind_it() {
+    let mut node = Node::create(small(), 1);
+    for index in 1..81 {
+        node.append(entries(index..=index, 1, 2000), Some(hard_state(1, 1, index)));
+    }
+    let hold = node.log.hold(LogIndex(30));
+    node.checkpoint(1, 60);
+    assert!((10..=31).contains(&node.log.first_index().get()));
+    assert_eq!(node.read(31, 81), entries(31..81, 1, 2000));
+    node.log.release(hold);
+    node.settle();
+    assert!((45..=61).contains(&node.log.first_index().get()));
+}
+
+#[test]
+fn damage_that_a_fetch_meets_is_never_served() {
+    let mut node = with_checkpoint();
+    let file = node.disk.segments()[0];
+    node.disk.bytes(file)[3 * 4096 + 200] ^= 1;
+    let mut result = Ok(());
+    let _ = node.log.entries(1, 10, None, GetEntriesContext::empty(true));
+    while result.is_ok() {
+        result = node.step().map(|events| assert!(events.is_some()));
+    }
+    assert!(matches!(result, Err(LogError::Corrupt { file: found, .. }) if found == file), "{result:?}");
+    assert!(matches!(node.log.append(Vec::new(), None), Err(LogError::Poisoned { .. })));
+}
+
+#[test]
+fn a_log_starts_anew_at_a_snapshot() {
+    let mut node = with_checkpoint();
+    let base = SnapshotBase { index: LogIndex(500), term: Term(20), checkpoint: CheckpointNo(3) };
+    let _ = node.log.entries(5, 20, None, GetEntriesContext::empty(true));
+    node.log.install(base).unwrap();
+    node.log.append(entries(501..504, 21, 100), Some(hard_state(21, 1, 500))).unwrap();
+    node.settle();
+    for _ in 0..2 {
+        assert_eq!((node.log.first_index(), node.log.last_index()), (LogIndex(501), LogIndex(503)));
+        assert_eq!(Storage::term(&node.log, 500), Ok(20));
+        assert_eq!(node.log.segments().0, node.log.segments().1, "the old segments went");
+        assert_eq!(node.read(501, 504), entries(501..504, 21, 100));
+        let facts;
+        (node, facts) = node.restart(Crash::Power, keeping_all());
+        node.settle();
+        assert_eq!(facts.install, Some(base));
+        assert_eq!(facts.least_checkpoint, mark(3, 500));
+        assert_eq!(facts.hard_state, hard_state(21, 1, 500));
+        // The segment before the fresh one goes with the next checkpoint only.
+        node.checkpoint(4, 502);
+        node.append(entries(504..505, 21, 100), None);
+        node.log.append(entries(504..505, 22, 100), Some(hard_state(22, 1, 502))).unwrap();
+        node.settle();
+        break;
+    }
+    let (_, facts) = node.restart(Crash::Power, keeping_all());
+    assert_eq!((facts.install, facts.least_checkpoint), (None, mark(4, 502)));
+}
+
+#[test]
+fn a_snapshot_is_given_if_it_is_new_enough_and_asked_for_otherwise() {
+    let mut node = with_checkpoint();
+    let unavailable = Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable));
+    assert_eq!(node.log.snapshot(0, 5), unavailable);
+    assert_eq!(node.log.take_snapshot_request(), Some((LogIndex(0), ReplicaId(5))));
+    assert_eq!(node.log.take_snapshot_request(), None);
+    let mut snapshot = Snapshot::default();
+    snapshot.mut_metadata().index = 60;
+    node.log.offer_snapshot(snapshot.clone());
+    assert_eq!(node.log.snapshot(60, 5), Ok(snapshot));
+    assert_eq!(node.log.snapshot(61, 6), unavailable);
+    assert_eq!(node.log.take_snapshot_request(), Some((LogIndex(61), ReplicaId(6))));
+}

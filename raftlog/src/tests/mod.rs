@@ -1,0 +1,11 @@
+//! Scenarios: the log on a disk that loses, tears and reorders whatever it may.
+
+mod crash;
+mod damage;
+mod disk;
+mod fetch;
+mod harness;
+mod identity;
+mod model;
+mod space;
+mod writing;

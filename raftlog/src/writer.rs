@@ -1,0 +1,292 @@
+//! Writes batches to the active segment: several in flight at adjacent offsets, durable strictly in order.
+//!
+//! Invariants:
+//! - A batch that completed before one ahead of it is *written*, not durable. Only [`Durable`] is ever acknowledged.
+//! - A batch is not written into space that a write of zeros in flight may still overwrite.
+//!
+//! Deliberately absent: any retry. A write that fails ends the log.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use mesh_base::io::{FileId, IoOp, IoPort, IoQueue, IoToken};
+use mesh_base::limits::{LOG_ZERO_WRITE_BYTES, SECTOR_BYTES};
+use mesh_base::{BatchSeq, LogIndex, SegmentNo};
+
+use crate::base::Base;
+use crate::contents::Place;
+use crate::format::batch::{Seal, seal};
+use crate::format::segment::Cut;
+use crate::forming::FormingBatch;
+use crate::options::LogOptions;
+
+/// Every batch up to this one is durable.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Durable(pub(crate) BatchSeq);
+
+impl Durable {
+    /// The newest durable batch.
+    #[must_use]
+    pub const fn seq(self) -> BatchSeq {
+        self.0
+    }
+
+    /// Whether the batch is durable.
+    #[must_use]
+    pub fn covers(self, seq: BatchSeq) -> bool {
+        seq <= self.0
+    }
+}
+
+/// The segment that batches are appended to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Active {
+    pub(crate) segment: SegmentNo,
+    pub(crate) salt: u64,
+    /// Where the next batch goes, in bytes.
+    pub(crate) offset: u64,
+    /// Bytes of the file.
+    pub(crate) capacity: u64,
+    /// Up to here the file was written before, with zeros or with what is dead: appends change no metadata.
+    pub(crate) zeroed_to: u64,
+}
+
+/// A batch on its way to the disk.
+#[derive(Debug)]
+struct InFlight {
+    token: IoToken,
+    seq: BatchSeq,
+    progress: Progress,
+    durable_through: BatchSeq,
+    bytes: usize,
+    /// The log as of this batch.
+    after: Base,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Progress {
+    Writing,
+    /// On disk, but one ahead of it may not be.
+    Written,
+}
+
+/// Where the next batch can go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Room {
+    /// Into the active segment, now.
+    Here,
+    /// Into the active segment, once the write of zeros in flight is complete.
+    AfterZeros,
+    /// Into its reserve, which is for batches without entries while there is no other segment.
+    Reserve,
+    /// Into the next segment.
+    NextSegment,
+}
+
+/// What was submitted.
+#[derive(Debug)]
+pub(crate) struct Submitted {
+    pub(crate) place: Place,
+    pub(crate) entries: Option<(LogIndex, LogIndex)>,
+    pub(crate) restarts: bool,
+}
+
+/// The writing end of a log.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    active: Active,
+    /// The newest batch submitted.
+    head: Cut,
+    /// The log as of that batch.
+    submitted: Base,
+    in_flight: VecDeque<InFlight>,
+    durable: BatchSeq,
+    /// The log as of the newest durable batch.
+    durable_base: Base,
+    /// The newest batch with records.
+    newest_real: BatchSeq,
+    /// Every batch up to here is said to be durable by something durable.
+    attested: BatchSeq,
+    zeroing: Option<(IoToken, u64)>,
+    zeros: Bytes,
+    in_flight_max: usize,
+    reserve_bytes: u64,
+    zero_ahead_bytes: u64,
+    segment_bytes: u64,
+}
+
+impl Writer {
+    /// A writer whose segment has just begun: nothing is in flight, all up to the cut is durable.
+    pub(crate) fn new(active: Active, cut: Cut, base: Base, options: &LogOptions) -> Self {
+        Self {
+            active,
+            head: cut,
+            submitted: base,
+            in_flight: VecDeque::new(),
+            durable: cut.seq,
+            durable_base: base,
+            newest_real: cut.seq,
+            attested: cut.seq,
+            zeroing: None,
+            zeros: Bytes::new(),
+            in_flight_max: options.writes_in_flight_max,
+            reserve_bytes: options.reserve_bytes(),
+            zero_ahead_bytes: options.zero_ahead_bytes,
+            segment_bytes: options.segment_bytes,
+        }
+    }
+
+    pub(crate) const fn active(&self) -> &Active {
+        &self.active
+    }
+
+    /// The newest batch submitted: where a segment that follows now is cut.
+    pub(crate) const fn head(&self) -> Cut {
+        self.head
+    }
+
+    /// The log as of the newest batch submitted.
+    pub(crate) const fn submitted(&self) -> &Base {
+        &self.submitted
+    }
+
+    pub(crate) const fn durable(&self) -> Durable {
+        Durable(self.durable)
+    }
+
+    /// The log as of the newest durable batch.
+    pub(crate) const fn durable_base(&self) -> &Base {
+        &self.durable_base
+    }
+
+    /// Whether another write may be in flight.
+    pub(crate) fn has_capacity(&self) -> bool {
+        self.in_flight.len() < self.in_flight_max
+    }
+
+    /// Whether nothing, zeros included, is in flight.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.in_flight.is_empty() && self.zeroing.is_none()
+    }
+
+    /// Whether the newest real batches would be taken for a torn tail if they were damaged now.
+    pub(crate) fn needs_marker(&self) -> bool {
+        self.in_flight.is_empty() && self.attested < self.newest_real
+    }
+
+    /// Where a batch of so many bytes can go.
+    pub(crate) fn room_for(&self, batch: &FormingBatch) -> Room {
+        let end = self.active.offset + batch.batch_bytes();
+        let reserved = end + self.reserve_bytes > self.active.capacity;
+        if end > self.active.capacity || (reserved && batch.entries.is_some()) {
+            Room::NextSegment
+        } else if self.overlaps_zeros(end) {
+            Room::AfterZeros
+        } else if reserved {
+            Room::Reserve
+        } else {
+            Room::Here
+        }
+    }
+
+    /// Whether a batch that ends here would meet the zeros in flight.
+    fn overlaps_zeros(&self, end: u64) -> bool {
+        self.zeroing.is_some() && end > self.active.zeroed_to
+    }
+
+    /// Writes a batch that has room.
+    pub(crate) fn submit(&mut self, batch: FormingBatch, port: &mut IoPort, io: &mut IoQueue) -> Submitted {
+        assert_eq!(batch.seq, self.head.seq.next(), "batches are written in order");
+        assert!(self.has_capacity());
+        let end = self.active.offset + batch.batch_bytes();
+        assert!(end <= self.active.capacity && !self.overlaps_zeros(end));
+        let fields = Seal {
+            salt: self.active.salt,
+            seq: batch.seq,
+            durable_through: self.durable,
+            prev_crc: self.head.crc,
+            records: batch.records,
+        };
+        if !batch.is_marker() {
+            self.newest_real = batch.seq;
+        }
+        let (data, crc) = seal(batch.buffer, fields);
+        let (file, offset, bytes) = (FileId::Segment(self.active.segment), self.active.offset, data.len());
+        assert_eq!(offset + bytes as u64, end);
+        let token = port.submit(io, IoOp::Write { file, offset, data });
+        let place = Place { segment: self.active.segment, offset, bytes: bytes as u64 };
+        self.in_flight.push_back(InFlight {
+            token,
+            seq: batch.seq,
+            progress: Progress::Writing,
+            durable_through: self.durable,
+            bytes,
+            after: batch.after,
+        });
+        self.head = Cut { seq: batch.seq, crc };
+        self.submitted = batch.after;
+        self.active.offset = end;
+        self.active.zeroed_to = self.active.zeroed_to.max(end);
+        Submitted { place, entries: batch.entries, restarts: batch.restarts }
+    }
+
+    /// Takes the completion of a write, if it is one of this writer's; answers whether it was.
+    pub(crate) fn complete(&mut self, token: IoToken) -> bool {
+        if let Some((_, end)) = self.zeroing.take_if(|(zeroing, _)| *zeroing == token) {
+            self.active.zeroed_to = end;
+            return true;
+        }
+        let Some(batch) = self.in_flight.iter_mut().find(|batch| batch.token == token) else {
+            return false;
+        };
+        batch.progress = Progress::Written;
+        while let Some(batch) = self.in_flight.pop_front_if(|batch| batch.progress == Progress::Written) {
+            assert_eq!(batch.seq, self.durable.next(), "batches become durable in order");
+            self.durable = batch.seq;
+            self.durable_base = batch.after;
+            self.attested = self.attested.max(batch.durable_through);
+        }
+        true
+    }
+
+    /// Writes zeros ahead of the append position, one write at a time.
+    pub(crate) fn zero_ahead(&mut self, port: &mut IoPort, io: &mut IoQueue) {
+        let goal = self.active.capacity.min(self.active.offset + self.zero_ahead_bytes);
+        if self.zeroing.is_some() {
+            return;
+        }
+        if self.active.zeroed_to >= goal {
+            self.zeros = Bytes::new();
+            return;
+        }
+        let offset = self.active.zeroed_to;
+        let data = zeros(&mut self.zeros, self.active.capacity - offset);
+        let end = offset + data.len() as u64;
+        let token = port.submit(io, IoOp::Write { file: FileId::Segment(self.active.segment), offset, data });
+        self.zeroing = Some((token, end));
+    }
+
+    /// Goes on in a segment whose header is durable, after everything in the one before.
+    pub(crate) fn begin(&mut self, active: Active) {
+        assert!(self.is_quiet() && self.durable == self.head.seq, "the old segment is complete");
+        assert_eq!(active.offset, SECTOR_BYTES as u64);
+        assert!(active.capacity <= self.segment_bytes);
+        // The new header says what the old segment must hold.
+        self.attested = self.durable;
+        self.active = active;
+    }
+
+    /// Bytes of memory.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.in_flight.iter().map(|batch| batch.bytes).sum::<usize>() + self.zeros.len()
+    }
+}
+
+/// Zeros to write, at most so many bytes; the buffer is made once and shared by the writes.
+pub(crate) fn zeros(buffer: &mut Bytes, bytes_max: u64) -> Bytes {
+    if buffer.is_empty() {
+        *buffer = vec![0; LOG_ZERO_WRITE_BYTES].into();
+    }
+    let bytes = usize::try_from(bytes_max).unwrap_or(usize::MAX).min(buffer.len());
+    buffer.slice(..bytes)
+}

@@ -1,0 +1,127 @@
+//! A node's process: the real cores of the server, driven as the host drives them.
+//!
+//! What happens to a core waits in its inbox until the core's next turn, a moment later: so events are batched as they are
+//! on a busy host.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh_base::prng::Prng;
+use mesh_base::{CoreId, Now};
+use mesh_server::core::{Core, CoreEffect, CoreEvent, CoreOptions, PanicPolicy};
+use mesh_server::node::NodeConfig;
+use mesh_server::shard::ShardOptions;
+
+/// One run of a node's program.
+pub(super) struct Process {
+    /// Tells this run's events from those of the runs before.
+    pub(super) incarnation: u64,
+    cores: Vec<Core>,
+    inboxes: BTreeMap<usize, Inbox>,
+}
+
+#[derive(Default)]
+struct Inbox {
+    events: Vec<CoreEvent>,
+    turn: Turn,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+enum Turn {
+    #[default]
+    Idle,
+    Scheduled,
+}
+
+/// Whether a core's turn has to be scheduled.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Wake {
+    /// It is asleep: give it a turn.
+    Needed,
+    /// It has one coming.
+    Not,
+}
+
+impl Process {
+    pub(super) fn new(
+        config: &Arc<NodeConfig>,
+        shard: &Arc<ShardOptions>,
+        incarnation: u64,
+        prng: &mut Prng,
+    ) -> Self {
+        let options = CoreOptions {
+            config: Arc::clone(config),
+            shard: Some(Arc::clone(shard)),
+            panics: PanicPolicy::Propagate,
+        };
+        let cores =
+            (0..).zip(&config.cpus).map(|(id, _)| Core::new(options.clone(), CoreId(id), prng.fork()));
+        Self { incarnation, cores: cores.collect(), inboxes: BTreeMap::new() }
+    }
+
+    pub(super) const fn core_count(&self) -> usize {
+        self.cores.len()
+    }
+
+    /// Begins; the effects of each core.
+    pub(super) fn start(&mut self, now: Now) -> Vec<(usize, Vec<CoreEffect>)> {
+        let begin = |(number, core): (usize, &mut Core)| {
+            let mut effects = Vec::new();
+            core.start(now, &mut effects);
+            (number, effects)
+        };
+        self.cores.iter_mut().enumerate().map(begin).collect()
+    }
+
+    /// Something happened to a core.
+    pub(super) fn push(&mut self, core: usize, event: CoreEvent) -> Wake {
+        let inbox = self.inboxes.entry(core % self.cores.len()).or_default();
+        inbox.events.push(event);
+        match std::mem::replace(&mut inbox.turn, Turn::Scheduled) {
+            Turn::Idle => Wake::Needed,
+            Turn::Scheduled => Wake::Not,
+        }
+    }
+
+    /// A core's turn.
+    pub(super) fn turn(&mut self, number: usize, now: Now) -> Vec<CoreEffect> {
+        let mut effects = Vec::new();
+        if let (Some(core), Some(inbox)) = (self.cores.get_mut(number), self.inboxes.get_mut(&number)) {
+            inbox.turn = Turn::Idle;
+            core.step(now, &mut inbox.events, &mut effects);
+        }
+        effects
+    }
+
+    /// The reports of all replicas.
+    pub(super) fn statuses(&self) -> impl Iterator<Item = mesh_server::shard::ShardStatus> + '_ {
+        self.cores.iter().flat_map(Core::statuses)
+    }
+}
+
+/// Replicas small enough that every path of theirs is walked in seconds.
+pub(super) fn small_shards(value_bytes_max: usize, prng: &mut Prng) -> ShardOptions {
+    let mut options = ShardOptions::for_memory(8 * 1024 * 1024);
+    let value = value_bytes_max as u64;
+    options.log.segment_bytes = (256 * 1024_u64).max((4 * value).next_multiple_of(4096));
+    options.log.zero_ahead_bytes = 32 * 1024;
+    options.log.batch_bytes_soft_max = 64 * 1024;
+    options.log.retained_bytes = 0;
+    options.log.spare_segments_max = 2;
+    options.store.page_bytes = 4096;
+    options.store.key_bytes_max = 256;
+    options.store.value_bytes_max = value_bytes_max.max(1024 * 64);
+    options.store.frame_bytes_max = 64 * 1024 + 16 * value_bytes_max + prng.index(1024 * 1024);
+    options.store.grow_bytes = 256 * 1024;
+    options.checkpoint_at_bytes = 32 * 1024 + prng.index(256 * 1024);
+    options.unsaved_bytes_max = 16 * 1024 * 1024;
+    options.checkpoint_at_log_bytes = 64 * 1024 + prng.range(0..512 * 1024);
+    options.checkpoint_period = Duration::from_millis(200 + prng.range(0..3000));
+    options.sessions_max = 16 + prng.index(64);
+    options.history = Duration::from_millis(500 + prng.range(0..5000));
+    options.horizon_period = Duration::from_millis(100 + prng.range(0..1000));
+    options.snapshot_patience = Duration::from_millis(300);
+    options.preferred_leader_after = Duration::from_millis(500 + prng.range(0..3000));
+    options
+}

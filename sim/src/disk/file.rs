@@ -1,0 +1,303 @@
+//! One file: what is durable of it, and what is only written.
+//!
+//! Invariants:
+//! - A block is its durable bytes under its cached versions, oldest first; a read sees the newest.
+//! - A version that becomes durable takes every older version of its block with it, so no crash brings one back over it.
+//! - A file never gets shorter, save by a crash.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use bytes::Bytes;
+use mesh_base::io::WriteDurability;
+use mesh_base::limits::SECTOR_BYTES;
+use mesh_base::prng::Prng;
+
+use super::crash::Fate;
+use super::names::InodeNo;
+use super::{Damage, TEAR_BYTES};
+
+const BLOCK: u64 = SECTOR_BYTES as u64;
+const TEARS_PER_BLOCK: usize = SECTOR_BYTES / TEAR_BYTES;
+
+/// Numbers the changes of one file, or of the names of one directory, in the order of their completion.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
+pub(super) struct ChangeNo(pub(super) u64);
+
+/// A write whose effect is still to come.
+#[derive(Clone, Debug)]
+pub(super) struct InFlightWrite {
+    pub(super) inode: InodeNo,
+    pub(super) offset: u64,
+    pub(super) data: Bytes,
+    pub(super) durability: WriteDurability,
+}
+
+#[derive(Clone, Default, Debug)]
+pub(super) struct File {
+    blocks: BTreeMap<u64, Block>,
+    length: u64,
+    durable_length: u64,
+    /// Changes that are visible and not durable.
+    changes: BTreeMap<ChangeNo, Change>,
+    next: ChangeNo,
+}
+
+#[derive(Clone, Default, Debug)]
+struct Block {
+    /// `None` is zeros.
+    durable: Option<Box<[u8]>>,
+    cached: Vec<Version>,
+}
+
+#[derive(Clone, Debug)]
+struct Version {
+    change: ChangeNo,
+    data: Bytes,
+}
+
+#[derive(Clone, Debug)]
+struct Change {
+    /// None for an allocation.
+    blocks: Range<u64>,
+    /// The file is at least so long with this change.
+    end: u64,
+    hope: Hope,
+}
+
+/// Whether a sync can still make a change durable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Hope {
+    /// The next one will.
+    Sync,
+    /// None will: the sync, or the write itself, failed. A crash may keep it all the same.
+    Luck,
+}
+
+impl InFlightWrite {
+    pub(super) fn range(&self) -> Range<u64> {
+        self.offset..self.offset + self.data.len() as u64
+    }
+
+    pub(super) fn overlaps(&self, other: &Self) -> bool {
+        self.offset < other.range().end && other.offset < self.range().end
+    }
+
+    /// How many units a crash may tear it into.
+    pub(super) fn tears(&self) -> usize {
+        self.data.len() / TEAR_BYTES
+    }
+
+    /// Lets a drawn part of the write be seen in `bytes`, which were read from `range`.
+    #[allow(clippy::indexing_slicing, reason = "tears lie inside both the write and the range")]
+    #[allow(clippy::cast_possible_truncation, reason = "offsets within a buffer")]
+    pub(super) fn show_through(&self, bytes: &mut [u8], range: Range<u64>, prng: &mut Prng) {
+        let both = self.offset.max(range.start)..self.range().end.min(range.end);
+        let mut at = both.start;
+        while at < both.end {
+            if prng.chance_per_mille(500) {
+                let from = (at - self.offset) as usize;
+                let to = (at - range.start) as usize;
+                bytes[to..to + TEAR_BYTES].copy_from_slice(&self.data[from..from + TEAR_BYTES]);
+            }
+            at += TEAR_BYTES as u64;
+        }
+    }
+
+    fn blocks(&self) -> Range<u64> {
+        self.offset / BLOCK..self.range().end / BLOCK
+    }
+
+    /// The write's blocks with their bytes.
+    fn parts(&self) -> impl Iterator<Item = (u64, Bytes)> + '_ {
+        let starts = (0..self.data.len()).step_by(SECTOR_BYTES);
+        self.blocks().zip(starts.map(|start| self.data.slice(start..start + SECTOR_BYTES)))
+    }
+}
+
+impl File {
+    /// The visible length in bytes.
+    pub(super) const fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// The number of the next change: a sync submitted now covers those before it.
+    pub(super) const fn next_change(&self) -> ChangeNo {
+        self.next
+    }
+
+    /// The visible bytes of a range of whole blocks.
+    pub(super) fn read(&self, range: Range<u64>) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for block in range.start / BLOCK..range.end / BLOCK {
+            match self.blocks.get(&block).and_then(Block::visible) {
+                Some(data) => bytes.extend_from_slice(data),
+                None => bytes.resize(bytes.len() + SECTOR_BYTES, 0),
+            }
+        }
+        bytes
+    }
+
+    /// A write to a file that is durable on completion.
+    pub(super) fn write_durable(&mut self, write: &InFlightWrite) {
+        for (number, data) in write.parts() {
+            let block = self.blocks.entry(number).or_default();
+            block.cached.clear();
+            block.set_durable(&data);
+        }
+        self.durable_length = self.durable_length.max(write.range().end);
+        self.length = self.length.max(self.durable_length);
+    }
+
+    /// A write to a file that is durable on a sync.
+    pub(super) fn write_cached(&mut self, write: &InFlightWrite) {
+        let change = self.record(write.blocks(), Hope::Sync, write.range().end);
+        for (block, data) in write.parts() {
+            self.blocks.entry(block).or_default().cached.push(Version { change, data });
+        }
+    }
+
+    /// A write that failed, or that its process did not live to see completed: a part of it is visible.
+    pub(super) fn land_abandoned(&mut self, write: &InFlightWrite, fate: &Fate) {
+        self.land(write, fate, Hope::Luck);
+    }
+
+    /// A write in flight when its process was killed.
+    pub(super) fn land_orphaned(&mut self, write: &InFlightWrite, fate: &Fate) {
+        self.land(write, fate, Hope::Sync);
+    }
+
+    pub(super) fn allocate(&mut self, end: u64) {
+        self.record(0..0, Hope::Sync, end);
+    }
+
+    /// Makes the changes before `before` durable.
+    pub(super) fn sync(&mut self, before: ChangeNo) {
+        let covered: Vec<ChangeNo> = self
+            .changes
+            .range(..before)
+            .filter(|(_, change)| change.hope == Hope::Sync)
+            .map(|(number, _)| *number)
+            .collect();
+        for number in covered {
+            let Some(change) = self.changes.remove(&number) else { continue };
+            for block in change.blocks {
+                if let Some(block) = self.blocks.get_mut(&block) {
+                    block.make_durable(number);
+                }
+            }
+            self.durable_length = self.durable_length.max(change.end);
+        }
+    }
+
+    /// A sync failed: what it covered is past saving.
+    pub(super) fn fail_sync(&mut self, before: ChangeNo) {
+        self.changes.range_mut(..before).for_each(|(_, change)| change.hope = Hope::Luck);
+    }
+
+    /// Power is lost: each change that is not durable meets the fate that `draw` gives it for its number of tears.
+    /// An allocation has one.
+    pub(super) fn lose_power(&mut self, mut draw: impl FnMut(usize) -> Fate) {
+        let mut fates = BTreeMap::new();
+        for (number, change) in std::mem::take(&mut self.changes) {
+            let blocks = usize::try_from(change.blocks.end - change.blocks.start).unwrap_or(0);
+            let fate = draw((blocks * TEARS_PER_BLOCK).max(1));
+            if fate.keeps_any() {
+                self.durable_length = self.durable_length.max(change.end);
+            }
+            fates.insert(number, (change.blocks.start, fate));
+        }
+        for (&number, block) in &mut self.blocks {
+            for version in std::mem::take(&mut block.cached) {
+                let Some((first, fate)) = fates.get(&version.change) else { continue };
+                let tear = usize::try_from(number - first).unwrap_or(usize::MAX) * TEARS_PER_BLOCK;
+                let survives = |index: usize| fate.keeps(tear + index);
+                let merged = overlay(block.durable.as_deref(), &version.data, survives);
+                block.set_durable(&merged);
+            }
+        }
+        self.length = self.durable_length;
+        self.blocks.retain(|_, block| block.durable.is_some());
+        assert!(
+            self.blocks.last_key_value().is_none_or(|(&last, _)| (last + 1) * BLOCK <= self.length),
+            "bytes kept beyond the end of a file"
+        );
+    }
+
+    /// Damages the byte at `offset`, or its sector, wherever a read would find it.
+    #[allow(clippy::indexing_slicing, reason = "a sector lies inside its block")]
+    #[allow(clippy::cast_possible_truncation, reason = "an offset within a block")]
+    pub(super) fn damage(&mut self, offset: u64, damage: Damage, prng: &mut Prng) {
+        let block = self.blocks.entry(offset / BLOCK).or_default();
+        let within = (offset % BLOCK) as usize;
+        let sector = within / TEAR_BYTES * TEAR_BYTES;
+        let mut bytes = block.visible().map_or_else(|| vec![0; SECTOR_BYTES], <[u8]>::to_vec);
+        match damage {
+            Damage::FlipBit => bytes[within] ^= 1 << prng.range(0..8),
+            Damage::ZeroSector => bytes[sector..sector + TEAR_BYTES].fill(0),
+            Damage::ScrambleSector => prng.fill(&mut bytes[sector..sector + TEAR_BYTES]),
+        }
+        match block.cached.last_mut() {
+            Some(version) => version.data = Bytes::from(bytes),
+            None => block.set_durable(&bytes),
+        }
+    }
+
+    fn land(&mut self, write: &InFlightWrite, fate: &Fate, hope: Hope) {
+        if !fate.keeps_any() {
+            return;
+        }
+        let change = self.record(write.blocks(), hope, write.range().end);
+        for (index, (number, data)) in write.parts().enumerate() {
+            let block = self.blocks.entry(number).or_default();
+            let survives = |tear: usize| fate.keeps(index * TEARS_PER_BLOCK + tear);
+            let merged = overlay(block.visible(), &data, survives);
+            block.cached.push(Version { change, data: Bytes::from(merged) });
+        }
+    }
+
+    fn record(&mut self, blocks: Range<u64>, hope: Hope, end: u64) -> ChangeNo {
+        let change = self.next;
+        self.next = ChangeNo(change.0 + 1);
+        self.length = self.length.max(end);
+        self.changes.insert(change, Change { blocks, end, hope });
+        change
+    }
+}
+
+impl Block {
+    fn visible(&self) -> Option<&[u8]> {
+        self.cached.last().map(|version| &*version.data).or(self.durable.as_deref())
+    }
+
+    fn set_durable(&mut self, data: &[u8]) {
+        debug_assert_eq!(data.len(), SECTOR_BYTES);
+        if data.iter().all(|&byte| byte == 0) {
+            self.durable = None;
+        } else if let Some(durable) = &mut self.durable {
+            durable.copy_from_slice(data);
+        } else {
+            self.durable = Some(data.into());
+        }
+    }
+
+    fn make_durable(&mut self, change: ChangeNo) {
+        if let Some(position) = self.cached.iter().position(|version| version.change == change) {
+            let newest = self.cached.drain(..=position).next_back();
+            if let Some(version) = newest {
+                self.set_durable(&version.data);
+            }
+        }
+    }
+}
+
+/// A block of which some sectors are new.
+fn overlay(old: Option<&[u8]>, new: &[u8], survives: impl Fn(usize) -> bool) -> Vec<u8> {
+    let mut bytes = old.map_or_else(|| vec![0; SECTOR_BYTES], <[u8]>::to_vec);
+    for (index, (to, from)) in bytes.chunks_mut(TEAR_BYTES).zip(new.chunks(TEAR_BYTES)).enumerate() {
+        if survives(index) {
+            to.copy_from_slice(from);
+        }
+    }
+    bytes
+}

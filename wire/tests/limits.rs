@@ -1,0 +1,273 @@
+//! Each limit, from both sides: what keeps to it is written and read, what does not is neither.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
+
+use bytes::BytesMut;
+use mesh_base::limits::{
+    BATCH_BYTES_MAX, BATCH_OPS_MAX, FRAME_PAYLOAD_BYTES_MAX, HELLO_PAYLOAD_BYTES_MAX, KEY_BYTES_MAX,
+    NODE_NAME_BYTES_MAX, NODES_MAX, RANGE_ITEMS_MAX, VALUE_BYTES_MAX,
+};
+use mesh_base::{ReplicaId, Revision, SessionId, SessionSeq, ShardId};
+use mesh_wire::{
+    ConfState, Delete, Envelope, Error, FrameDecoder, FrameError, FrameWriter, Get, GetBatch, GetBatchAnswer,
+    Hello, Item, KeyValue, Kind, PeerMessage, Put, PutBatch, Raft, RaftEntry, RaftMessage, Range,
+    RangeAnswer, RangeItem, Request, Response, Role, SnapshotChunk, SnapshotMeta, TransferId, WireError,
+    WriteContext, negotiate,
+};
+
+/// Writes a message and reads it again.
+fn send_request(request: &Request<'_>) -> Result<(), WireError> {
+    let mut writer = FrameWriter::new();
+    let mut out = b"before".to_vec();
+    let bytes = match writer.append(&Envelope::default(), request, &mut out) {
+        Ok(()) => out.split_off(6),
+        Err(error) => {
+            assert_eq!(out, b"before", "nothing was appended");
+            assert_eq!(writer.frame(&Envelope::default(), request), Err(error));
+            return Err(error);
+        }
+    };
+    let frame = FrameDecoder::new().decode(&mut BytesMut::from(&bytes[..])).unwrap().unwrap();
+    assert_eq!(frame.request().as_ref(), Ok(request));
+    Ok(())
+}
+
+fn send_response(response: &Response<'_>) -> Result<(), WireError> {
+    let bytes = FrameWriter::new().frame(&Envelope::default(), response)?;
+    let frame = FrameDecoder::new().peek(&bytes).unwrap().unwrap();
+    assert_eq!(frame.response().as_ref(), Ok(response));
+    Ok(())
+}
+
+fn send_peer(peer: &PeerMessage<'_>) -> Result<(), WireError> {
+    let bytes = FrameWriter::new().frame(&Envelope::default(), peer)?;
+    let frame = FrameDecoder::new().peek(&bytes).unwrap().unwrap();
+    assert_eq!(frame.peer().as_ref(), Ok(peer));
+    Ok(())
+}
+
+fn too_large(result: Result<(), WireError>) -> &'static str {
+    match result {
+        Err(WireError::TooLarge { what, limit, actual }) => {
+            assert!(actual > limit);
+            what
+        }
+        other => panic!("expected TooLarge, got {other:?}"),
+    }
+}
+
+fn malformed(result: Result<(), WireError>) -> &'static str {
+    match result {
+        Err(WireError::Malformed { what }) => what,
+        other => panic!("expected Malformed, got {other:?}"),
+    }
+}
+
+#[test]
+fn a_key_has_a_byte_and_at_most_its_limit() {
+    let key = [b'k'; KEY_BYTES_MAX + 1];
+    let get = |key| Request::Get(Get { key, ..Get::default() });
+    assert_eq!(send_request(&get(&key[..KEY_BYTES_MAX])), Ok(()));
+    assert_eq!(too_large(send_request(&get(&key))), "key bytes");
+    assert_eq!(send_request(&get(b"")), Err(WireError::EmptyKey));
+    let keys: [&[u8]; 2] = [b"a", b""];
+    let batch = Request::GetBatch(GetBatch { keys: (&keys).into(), ..GetBatch::default() });
+    assert_eq!(send_request(&batch), Err(WireError::EmptyKey));
+    assert_eq!(Error::from(WireError::EmptyKey), Error::EmptyKey);
+}
+
+#[test]
+fn the_largest_key_and_value_fit_a_frame() {
+    let (key, value) = (vec![1; KEY_BYTES_MAX], vec![2; VALUE_BYTES_MAX + 1]);
+    let principal = [3; mesh_base::limits::PRINCIPAL_BYTES_MAX];
+    let ctx = WriteContext { principal: Some(&principal), ..WriteContext::default() };
+    let put = |value| Request::Put(Put { ctx, key: &key, value, ..Put::default() });
+    assert_eq!(send_request(&put(&value[..VALUE_BYTES_MAX])), Ok(()));
+    assert_eq!(too_large(send_request(&put(&value))), "value bytes");
+    let item = Item { value: &value[..VALUE_BYTES_MAX], revision: Revision(1), ..Item::default() };
+    let items = [RangeItem { key: &key, item }];
+    let answer = RangeAnswer { items: (&items).into(), more: true, revision: Revision(1) };
+    assert_eq!(send_response(&Response::Range(answer)), Ok(()));
+}
+
+#[test]
+fn a_batch_has_an_operation_and_at_most_its_limits() {
+    let keys = vec![&b"k"[..]; BATCH_OPS_MAX + 1];
+    let delete =
+        |keys: &'static [&'static [u8]]| Request::Delete(Delete { keys: keys.into(), ..Delete::default() });
+    let keys: &'static [&'static [u8]] = keys.leak();
+    assert_eq!(send_request(&delete(&keys[..BATCH_OPS_MAX])), Ok(()));
+    assert_eq!(too_large(send_request(&delete(keys))), "keys of a batch");
+    assert_eq!(malformed(send_request(&delete(&[]))), "an empty batch");
+
+    let value = vec![0; BATCH_BYTES_MAX];
+    let items = [KeyValue { key: b"k", value: &value[1..] }, KeyValue { key: b"l", value: b"" }];
+    let put = |items: &[KeyValue<'_>]| {
+        send_request(&Request::PutBatch(PutBatch { items: items.into(), ..PutBatch::default() }))
+    };
+    assert_eq!(put(&items[..1]), Ok(()));
+    assert_eq!(too_large(put(&items)), "bytes of a batch");
+    assert_eq!(malformed(put(&[])), "an empty batch");
+}
+
+#[test]
+fn the_longest_batch_of_the_longest_keys_fits_a_frame() {
+    let key = vec![1; KEY_BYTES_MAX];
+    let keys = vec![&key[..]; BATCH_OPS_MAX];
+    assert_eq!(
+        send_request(&Request::GetBatch(GetBatch { keys: (&keys).into(), ..GetBatch::default() })),
+        Ok(())
+    );
+}
+
+#[test]
+fn an_answer_that_no_frame_holds_is_refused_before_memory_is_taken_for_it() {
+    let value = vec![0; VALUE_BYTES_MAX];
+    let item = Some(Item { value: &value, revision: Revision(1), ..Item::default() });
+    for count in [2, BATCH_OPS_MAX] {
+        let items = vec![item; count];
+        let answer = GetBatchAnswer { items: (&items).into(), revision: Revision(1) };
+        let used = allocation_counter::measure(|| {
+            let mut writer = FrameWriter::new();
+            let frame = writer.frame(&Envelope::default(), &Response::GetBatch(answer));
+            assert_eq!(too_large(frame.map(|_| ())), "payload bytes");
+        });
+        assert!(used.bytes_max < 8 * FRAME_PAYLOAD_BYTES_MAX as u64, "{used:?}");
+    }
+}
+
+#[test]
+fn the_longest_range_is_written_and_read() {
+    let item = RangeItem { key: b"k", item: Item { revision: Revision(1), ..Item::default() } };
+    let mut items = vec![item; RANGE_ITEMS_MAX];
+    let answer = RangeAnswer { items: (&items).into(), ..RangeAnswer::default() };
+    assert_eq!(send_response(&Response::Range(answer)), Ok(()));
+    items.push(item);
+    let answer = RangeAnswer { items: (&items).into(), ..RangeAnswer::default() };
+    assert_eq!(too_large(send_response(&Response::Range(answer))), "items of a range");
+}
+
+#[test]
+fn a_bound_may_be_the_least_above_the_longest_key() {
+    let bound = [1; KEY_BYTES_MAX + 2];
+    let range = |to| Request::Range(Range { to, ..Range::default() });
+    assert_eq!(send_request(&range(&bound[..=KEY_BYTES_MAX])), Ok(()));
+    assert_eq!(too_large(send_request(&range(&bound))), "bytes of a bound");
+}
+
+#[test]
+fn a_write_has_a_number_if_and_only_if_it_has_a_session() {
+    let send = |session, seq, acknowledged_below| {
+        let ctx = WriteContext {
+            session: SessionId(Revision(session)),
+            seq: SessionSeq(seq),
+            acknowledged_below: SessionSeq(acknowledged_below),
+            ..WriteContext::default()
+        };
+        send_request(&Request::Put(Put { ctx, key: b"k", ..Put::default() }))
+    };
+    assert_eq!(send(7, 5, 5), Ok(()));
+    assert_eq!(send(0, 0, 0), Ok(()));
+    assert_eq!(malformed(send(7, 0, 0)), "sequence number");
+    assert_eq!(malformed(send(0, 1, 0)), "sequence number");
+    assert_eq!(malformed(send(7, 5, 6)), "acknowledged_below");
+}
+
+#[test]
+fn before_the_hello_only_short_frames_are_taken() {
+    let value = vec![0; HELLO_PAYLOAD_BYTES_MAX];
+    let put = Request::Put(Put { key: b"k", value: &value, ..Put::default() });
+    let bytes = FrameWriter::new().frame(&Envelope::default(), &put).unwrap();
+    let error = FrameDecoder::before_hello().peek(&bytes).unwrap_err();
+    assert!(matches!(error, FrameError::TooLong { limit: HELLO_PAYLOAD_BYTES_MAX, .. }));
+    assert!(FrameDecoder::new().peek(&bytes).unwrap().is_some());
+}
+
+fn hello(name: &str, versions: (u16, u16)) -> Hello<'_> {
+    Hello {
+        role: Role::Client,
+        version_min: versions.0,
+        version_max: versions.1,
+        cluster: None,
+        auth: None,
+        wanted_shard: None,
+        name,
+    }
+}
+
+#[test]
+fn a_hello_names_its_sender_and_a_range_of_versions() {
+    let long = "n".repeat(NODE_NAME_BYTES_MAX + 1);
+    let send = |name, versions| send_request(&Request::Hello(hello(name, versions)));
+    assert_eq!(send(&long[1..], (1, 1)), Ok(()));
+    assert_eq!(too_large(send(&long, (1, 1))), "name bytes");
+    assert_eq!(malformed(send("", (1, 1))), "an empty name");
+    assert_eq!(malformed(send("a", (2, 1))), "versions");
+    assert_eq!(malformed(send("a", (0, 1))), "versions");
+}
+
+#[test]
+fn the_newest_version_that_both_speak_is_chosen() {
+    assert_eq!(negotiate(&hello("a", (1, 1))), Ok(1));
+    assert_eq!(negotiate(&hello("a", (1, 9))), Ok(1));
+    let unsupported = Error::Unsupported { version_min: 1, version_max: 1 };
+    assert_eq!(negotiate(&hello("a", (2, 9))), Err(unsupported));
+}
+
+#[test]
+fn peers_name_real_shards_and_replicas() {
+    let sound = RaftMessage { from: ReplicaId(1), to: ReplicaId(2), ..RaftMessage::default() };
+    let send = |message: RaftMessage<'_>| {
+        let messages = [message];
+        send_peer(&PeerMessage::Raft(Raft { messages: (&messages).into(), ..Raft::default() }))
+    };
+    assert_eq!(send(sound), Ok(()));
+    assert_eq!(malformed(send(RaftMessage { shard: ShardId(1024), ..sound })), "shard");
+    assert_eq!(malformed(send(RaftMessage { from: ReplicaId(0), ..sound })), "sending replica");
+    assert_eq!(malformed(send(RaftMessage { to: ReplicaId(0), ..sound })), "receiving replica");
+
+    let voters = vec![ReplicaId(1); NODES_MAX + 1];
+    let chunk = |voters: &[ReplicaId]| {
+        let conf = ConfState { voters: voters.into(), ..ConfState::default() };
+        send_peer(&PeerMessage::SnapshotChunk(SnapshotChunk {
+            shard: ShardId(0),
+            from: ReplicaId(1),
+            to: ReplicaId(2),
+            transfer: TransferId(1),
+            number: 0,
+            last: false,
+            meta: SnapshotMeta { conf, ..SnapshotMeta::default() },
+            bytes: b"",
+        }))
+    };
+    assert_eq!(chunk(&voters[1..]), Ok(()));
+    assert_eq!(too_large(chunk(&voters)), "members of a group");
+    assert_eq!(malformed(chunk(&[ReplicaId(0)])), "a member's replica");
+}
+
+#[test]
+fn as_many_entries_as_tables_fit_are_written_and_read() {
+    let send = |count: usize| {
+        let entries = vec![RaftEntry { data: b"d", ..RaftEntry::default() }; count];
+        let message = RaftMessage {
+            from: ReplicaId(1),
+            to: ReplicaId(2),
+            entries: (&entries).into(),
+            ..RaftMessage::default()
+        };
+        let messages = [message];
+        send_peer(&PeerMessage::Raft(Raft { messages: (&messages).into(), ..Raft::default() }))
+    };
+    let most = mesh_base::limits::FRAME_TABLES_MAX - 5;
+    assert_eq!(send(most), Ok(()));
+    assert_eq!(too_large(send(most + 1)), "tables of a raft frame");
+}
+
+#[test]
+fn a_frame_of_another_class_is_out_of_place() {
+    let bytes = FrameWriter::new().frame(&Envelope::default(), &Request::Status).unwrap();
+    let frame = FrameDecoder::new().peek(&bytes).unwrap().unwrap();
+    let error = WireError::UnexpectedKind { kind: Kind::StatusRequest };
+    assert_eq!(frame.response(), Err(error));
+    assert_eq!(frame.peer(), Err(error));
+}
