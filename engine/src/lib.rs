@@ -36,7 +36,7 @@ pub use error::StoreError;
 pub use key::{CellKey, KeyRef};
 pub use options::{PAGE_BYTES_MAX, PAGE_BYTES_MIN, StoreOptions};
 pub use read::{
-    Lookup, Misses, Read, ScanDirection, ScanEnd, ScanOutcome, ScanRequest, ScanRest, Value, Version, Want,
+    KeyAt, Lookup, Misses, ScanDirection, ScanEnd, ScanOutcome, ScanRequest, ScanRest, Value, Version, Want,
 };
 pub use store::{
     CheckpointInfo, CheckpointMeta, FetchId, IngestProgress, OpenWarning, Opened, Opening, PinId,

@@ -90,7 +90,7 @@ pub enum Want {
 
 /// What a key is at a revision.
 #[derive(Clone, Copy, Debug)]
-pub enum Read<'a> {
+pub enum KeyAt<'a> {
     /// It has a value.
     Live(Version<'a>),
     /// It was deleted, and the tombstone is still there.
@@ -102,7 +102,7 @@ pub enum Read<'a> {
     Absent,
 }
 
-impl<'a> Read<'a> {
+impl<'a> KeyAt<'a> {
     /// The live version, if there is one.
     #[must_use]
     pub const fn live(self) -> Option<Version<'a>> {
@@ -211,7 +211,7 @@ impl<'a> Value<'a> {
     }
 }
 
-impl<'a> Read<'a> {
+impl<'a> KeyAt<'a> {
     /// What a cell says of its key. Extents must be resident if the value is wanted; those that are not are missed.
     pub(crate) fn of_cell(cell: &Cell<'a>, want: Want, frames: &'a Frames) -> Result<Self, Vec<PageWant>> {
         let parts = match cell.payload {

@@ -8,17 +8,15 @@ use mesh_base::io::{IoError, IoPort, IoQueue, IoToken};
 use crate::error::LogError;
 use crate::format::segment::SegmentHeader;
 use crate::options::LogOptions;
-use crate::spare::{Preparation, Prepared, Spare, Spares};
+use crate::spare::{Preparation, Prepared, Spares};
 use crate::switch::Switch;
 use crate::writer::Active;
 
-/// The files of the directory that are not part of the log.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+/// What of the directory a new segment can be made of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Leftovers {
-    /// Files of a segment's size.
-    pub(crate) spares: Vec<Spare>,
-    /// A file that is too short, which space can be added to.
-    pub(crate) short: Option<u64>,
+    /// A spare file, of a segment's size or shorter. What is in it is of no interest.
+    pub(crate) spare: Option<u64>,
     /// The first number that no spare file has.
     pub(crate) next_no: u64,
 }
@@ -51,25 +49,20 @@ impl Beginning {
     /// Begins to make the segment of this header, out of the leftovers if they serve.
     pub(crate) fn start(
         header: SegmentHeader,
-        mut leftovers: Leftovers,
+        leftovers: Leftovers,
         when_full: WhenFull,
         options: &LogOptions,
         port: &mut IoPort,
         io: &mut IoQueue,
     ) -> Box<Self> {
-        let spare = leftovers.spares.pop();
-        let mut spares = Spares::new(leftovers.spares, leftovers.next_no, options);
-        let step = match (spare, leftovers.short) {
-            (Some(spare), _) => Step::Switching(Switch::start(spare, &header, port, io)),
-            (None, short) => {
-                let mut preparation = match short {
-                    Some(no) => Preparation::of_existing(no, options.segment_bytes, 0),
-                    None => Preparation::new(spares.number(), options.segment_bytes, 0),
-                };
-                preparation.submit(port, io);
-                Step::Preparing(preparation)
-            }
+        let mut spares = Spares::new(leftovers.next_no, options);
+        // Space is taken again even where it seems to be taken: after a crash a length alone does not say so.
+        let mut preparation = match leftovers.spare {
+            Some(no) => Preparation::of_existing(no, options.segment_bytes, 0),
+            None => Preparation::new(spares.number(), options.segment_bytes, 0),
         };
+        preparation.submit(port, io);
+        let step = Step::Preparing(preparation);
         Box::new(Self { header, spares, small_bytes: options.small_segment_bytes(), when_full, step })
     }
 

@@ -61,7 +61,7 @@ impl Preparation {
         Self { spare, zero_to, step: Step::Create, token: None, zeros: Bytes::new() }
     }
 
-    /// A preparation like that of [`Preparation::new`], of a file that exists and is too short.
+    /// A preparation like that of [`Preparation::new`], of a file that exists.
     pub(crate) const fn of_existing(no: u64, capacity: u64, zero_to: u64) -> Self {
         let mut preparation = Self::new(no, capacity, zero_to);
         preparation.step = Step::Allocate;
@@ -123,6 +123,7 @@ impl Preparation {
         }
         self.step = match self.step {
             Step::Create => Step::Allocate,
+            Step::Allocate if self.zero_to == 0 => Step::Zero,
             Step::Allocate => Step::SyncDirectory,
             Step::SyncDirectory => Step::Zero,
             Step::Zero => {
@@ -159,11 +160,11 @@ pub(crate) struct Spares {
 }
 
 impl Spares {
-    /// The spares there are; `next_no` is the first number no file has.
-    pub(crate) fn new(ready: Vec<Spare>, next_no: u64, options: &LogOptions) -> Self {
+    /// No spares; `next_no` is the first number no file has.
+    pub(crate) fn new(next_no: u64, options: &LogOptions) -> Self {
         let segment_bytes = options.segment_bytes;
         let zero_to = segment_bytes.min(options.zero_ahead_bytes.max(SECTOR_BYTES as u64));
-        Self { ready, preparation: None, next_no, segment_bytes, zero_to }
+        Self { ready: Vec::new(), preparation: None, next_no, segment_bytes, zero_to }
     }
 
     /// Notes that the disk was full just now.

@@ -5,7 +5,7 @@
 mod sample;
 
 use bytes::{BufMut, BytesMut};
-use flatbuffers::FlatBufferBuilder;
+use flatbuffers::{FlatBufferBuilder, WIPOffset};
 use mesh_base::checksum::crc32;
 use mesh_base::prng::Prng;
 use mesh_wire::{
@@ -148,7 +148,7 @@ quickcheck! {
     }
 }
 
-/// The payload of a batched put (fields `ctx` and `items`) whose items are one and the same.
+/// The payload of a batched put (fields `ctx`, which has a session, and `items`) whose items are one and the same.
 fn batch_of_one_item_many_times(count: usize, value: &[u8]) -> Vec<u8> {
     let mut builder = FlatBufferBuilder::new();
     let key = builder.create_vector(b"k");
@@ -159,6 +159,9 @@ fn batch_of_one_item_many_times(count: usize, value: &[u8]) -> Vec<u8> {
     let item = builder.end_table(start);
     let items = builder.create_vector(&vec![item; count]);
     let start = builder.start_table();
+    for field in [4, 6, 8] {
+        builder.push_slot_always(field, 1_u64);
+    }
     let ctx = builder.end_table(start);
     let start = builder.start_table();
     builder.push_slot_always(4, ctx);
@@ -178,6 +181,31 @@ fn a_payload_that_looks_much_larger_than_it_is_is_refused() {
         let hostile = batch_of_one_item_many_times(count, &vec![7; value_bytes]);
         let kind = Kind::PutBatch;
         assert_eq!(Request::decode(kind, &hostile), Err(WireError::Invalid { kind, what }));
+    }
+}
+
+/// The payload of a probe (fields `address`, `members` and `state`) of an empty node that knows of no others.
+fn probe_in_state(state: u8) -> Vec<u8> {
+    let mut builder = FlatBufferBuilder::new();
+    let address = builder.create_string("a:7700");
+    let members = builder.create_vector::<WIPOffset<&str>>(&[]);
+    let start = builder.start_table();
+    builder.push_slot_always(4, address);
+    builder.push_slot_always(6, members);
+    builder.push_slot_always(10, state);
+    let root = builder.end_table(start);
+    builder.finish_minimal(root);
+    builder.finished_data().to_vec()
+}
+
+#[test]
+fn a_probe_in_a_state_that_is_none_is_refused() {
+    for kind in [Kind::NodeProbe, Kind::NodeProbeAnswer] {
+        assert!(PeerMessage::decode(kind, &probe_in_state(1)).is_ok());
+        for state in [0, 5, 255] {
+            let error = WireError::Malformed { what: "probe state" };
+            assert_eq!(PeerMessage::decode(kind, &probe_in_state(state)), Err(error));
+        }
     }
 }
 

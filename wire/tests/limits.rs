@@ -2,18 +2,22 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
 
+mod sample;
+
 use bytes::BytesMut;
 use mesh_base::limits::{
-    BATCH_BYTES_MAX, BATCH_OPS_MAX, FRAME_PAYLOAD_BYTES_MAX, HELLO_PAYLOAD_BYTES_MAX, KEY_BYTES_MAX,
-    NODE_NAME_BYTES_MAX, NODES_MAX, RANGE_ITEMS_MAX, VALUE_BYTES_MAX,
+    BATCH_BYTES_MAX, BATCH_OPS_MAX, DIRECTORY_BYTES_MAX, FRAME_PAYLOAD_BYTES_MAX, HELLO_PAYLOAD_BYTES_MAX,
+    KEY_BYTES_MAX, NODE_NAME_BYTES_MAX, NODES_MAX, RANGE_ITEMS_MAX, VALUE_BYTES_MAX,
 };
-use mesh_base::{ReplicaId, Revision, SessionId, SessionSeq, ShardId};
+use mesh_base::{ClusterId, NodeId, ReplicaId, Revision, SessionId, SessionSeq, ShardId};
 use mesh_wire::{
-    ConfState, Delete, Envelope, Error, FrameDecoder, FrameError, FrameWriter, Get, GetBatch, GetBatchAnswer,
-    Hello, Item, KeyValue, Kind, PeerMessage, Put, PutBatch, Raft, RaftEntry, RaftMessage, Range,
+    BirthAccept, BirthDecided, BirthMember, BirthPropose, ConfState, Delete, Directory, Envelope, Error,
+    FrameDecoder, FrameError, FrameWriter, Get, GetBatch, GetBatchAnswer, Hello, Item, JoinAnswer, KeyValue,
+    Kind, NodeProbe, PeerMessage, ProbeState, Put, PutBatch, Raft, RaftEntry, RaftMessage, Range,
     RangeAnswer, RangeItem, Request, Response, Role, SnapshotChunk, SnapshotMeta, TransferId, WireError,
     WriteContext, negotiate,
 };
+use sample::in_session;
 
 /// Writes a message and reads it again.
 fn send_request(request: &Request<'_>) -> Result<(), WireError> {
@@ -80,7 +84,7 @@ fn a_key_has_a_byte_and_at_most_its_limit() {
 fn the_largest_key_and_value_fit_a_frame() {
     let (key, value) = (vec![1; KEY_BYTES_MAX], vec![2; VALUE_BYTES_MAX + 1]);
     let principal = [3; mesh_base::limits::PRINCIPAL_BYTES_MAX];
-    let ctx = WriteContext { principal: Some(&principal), ..WriteContext::default() };
+    let ctx = WriteContext { principal: Some(&principal), ..in_session() };
     let put = |value| Request::Put(Put { ctx, key: &key, value, ..Put::default() });
     assert_eq!(send_request(&put(&value[..VALUE_BYTES_MAX])), Ok(()));
     assert_eq!(too_large(send_request(&put(&value))), "value bytes");
@@ -94,7 +98,7 @@ fn the_largest_key_and_value_fit_a_frame() {
 fn a_batch_has_an_operation_and_at_most_its_limits() {
     let keys = vec![&b"k"[..]; BATCH_OPS_MAX + 1];
     let delete =
-        |keys: &'static [&'static [u8]]| Request::Delete(Delete { keys: keys.into(), ..Delete::default() });
+        |keys: &'static [&'static [u8]]| Request::Delete(Delete { ctx: in_session(), keys: keys.into() });
     let keys: &'static [&'static [u8]] = keys.leak();
     assert_eq!(send_request(&delete(&keys[..BATCH_OPS_MAX])), Ok(()));
     assert_eq!(too_large(send_request(&delete(keys))), "keys of a batch");
@@ -103,7 +107,7 @@ fn a_batch_has_an_operation_and_at_most_its_limits() {
     let value = vec![0; BATCH_BYTES_MAX];
     let items = [KeyValue { key: b"k", value: &value[1..] }, KeyValue { key: b"l", value: b"" }];
     let put = |items: &[KeyValue<'_>]| {
-        send_request(&Request::PutBatch(PutBatch { items: items.into(), ..PutBatch::default() }))
+        send_request(&Request::PutBatch(PutBatch { ctx: in_session(), items: items.into() }))
     };
     assert_eq!(put(&items[..1]), Ok(()));
     assert_eq!(too_large(put(&items)), "bytes of a batch");
@@ -156,7 +160,7 @@ fn a_bound_may_be_the_least_above_the_longest_key() {
 }
 
 #[test]
-fn a_write_has_a_number_if_and_only_if_it_has_a_session() {
+fn every_write_has_a_session_and_a_number_in_it() {
     let send = |session, seq, acknowledged_below| {
         let ctx = WriteContext {
             session: SessionId(Revision(session)),
@@ -167,16 +171,25 @@ fn a_write_has_a_number_if_and_only_if_it_has_a_session() {
         send_request(&Request::Put(Put { ctx, key: b"k", ..Put::default() }))
     };
     assert_eq!(send(7, 5, 5), Ok(()));
-    assert_eq!(send(0, 0, 0), Ok(()));
+    assert_eq!(send(7, 5, 1), Ok(()));
+    assert_eq!(malformed(send(0, 0, 0)), "session");
+    assert_eq!(malformed(send(0, 5, 5)), "session");
     assert_eq!(malformed(send(7, 0, 0)), "sequence number");
-    assert_eq!(malformed(send(0, 1, 0)), "sequence number");
+    assert_eq!(malformed(send(7, 5, 0)), "acknowledged_below");
     assert_eq!(malformed(send(7, 5, 6)), "acknowledged_below");
+
+    let ctx = WriteContext::default();
+    let items = [KeyValue { key: b"k", value: b"v" }];
+    let batch = Request::PutBatch(PutBatch { ctx, items: (&items).into() });
+    assert_eq!(malformed(send_request(&batch)), "session");
+    let keys: [&[u8]; 1] = [b"k"];
+    assert_eq!(malformed(send_request(&Request::Delete(Delete { ctx, keys: (&keys).into() }))), "session");
 }
 
 #[test]
 fn before_the_hello_only_short_frames_are_taken() {
     let value = vec![0; HELLO_PAYLOAD_BYTES_MAX];
-    let put = Request::Put(Put { key: b"k", value: &value, ..Put::default() });
+    let put = Request::Put(Put { ctx: in_session(), key: b"k", value: &value, ..Put::default() });
     let bytes = FrameWriter::new().frame(&Envelope::default(), &put).unwrap();
     let error = FrameDecoder::before_hello().peek(&bytes).unwrap_err();
     assert!(matches!(error, FrameError::TooLong { limit: HELLO_PAYLOAD_BYTES_MAX, .. }));
@@ -243,6 +256,88 @@ fn peers_name_real_shards_and_replicas() {
     assert_eq!(chunk(&voters[1..]), Ok(()));
     assert_eq!(too_large(chunk(&voters)), "members of a group");
     assert_eq!(malformed(chunk(&[ReplicaId(0)])), "a member's replica");
+}
+
+const CLUSTER: ClusterId = ClusterId([7; 16]);
+
+#[test]
+fn a_probe_names_a_cluster_and_an_id_if_and_only_if_its_state_has_them() {
+    let send = |state, cluster, node, version| {
+        let members: &[&str] = &["a", "b"];
+        let probe = NodeProbe {
+            address: "a:7700",
+            members: members.into(),
+            shard_count: 0,
+            state,
+            cluster,
+            node: NodeId(node),
+            version,
+        };
+        let sent = send_peer(&PeerMessage::Probe(probe));
+        assert_eq!(send_peer(&PeerMessage::ProbeAnswer(probe)), sent, "the answer keeps the same rules");
+        sent
+    };
+    for state in [ProbeState::Empty, ProbeState::Joining] {
+        assert_eq!(send(state, None, 0, 0), Ok(()));
+        assert_eq!(malformed(send(state, Some(CLUSTER), 0, 0)), "cluster");
+        assert_eq!(malformed(send(state, None, 1, 0)), "node");
+        assert_eq!(malformed(send(state, None, 0, 1)), "version");
+    }
+    assert_eq!(send(ProbeState::Forming, Some(CLUSTER), 0, 0), Ok(()));
+    assert_eq!(malformed(send(ProbeState::Forming, None, 0, 0)), "cluster");
+    assert_eq!(malformed(send(ProbeState::Forming, Some(CLUSTER), 1, 0)), "node");
+    assert_eq!(send(ProbeState::Born, Some(CLUSTER), 1, 1), Ok(()));
+    assert_eq!(malformed(send(ProbeState::Born, None, 1, 1)), "cluster");
+    assert_eq!(malformed(send(ProbeState::Born, Some(ClusterId::NONE), 1, 1)), "cluster");
+    assert_eq!(malformed(send(ProbeState::Born, Some(CLUSTER), 0, 1)), "node");
+}
+
+#[test]
+fn a_birth_has_a_cluster_a_shard_and_nodes_in_order() {
+    let send = |cluster, names: &[&str], shard_count| {
+        let members: Vec<_> = names.iter().map(|name| BirthMember { name, address: "n:7700" }).collect();
+        send_peer(&PeerMessage::BirthPropose(BirthPropose {
+            cluster,
+            members: (&members).into(),
+            shard_count,
+        }))
+    };
+    assert_eq!(send(CLUSTER, &["a"], 1), Ok(()));
+    assert_eq!(send(CLUSTER, &["a", "b", "c"], 1024), Ok(()));
+    assert_eq!(malformed(send(ClusterId::NONE, &["a"], 1)), "cluster");
+    assert_eq!(malformed(send(CLUSTER, &[], 1)), "members");
+    assert_eq!(malformed(send(CLUSTER, &["b", "a"], 1)), "order of members");
+    assert_eq!(malformed(send(CLUSTER, &["a", "a"], 1)), "order of members");
+    assert_eq!(malformed(send(CLUSTER, &["a"], 0)), "shards");
+    assert_eq!(too_large(send(CLUSTER, &["a"], 1025)), "shards");
+    let accept = |cluster| send_peer(&PeerMessage::BirthAccept(BirthAccept { cluster }));
+    assert_eq!(accept(CLUSTER), Ok(()));
+    assert_eq!(malformed(accept(ClusterId::NONE)), "cluster");
+}
+
+#[test]
+fn a_directory_is_something_and_at_most_its_limit_wherever_it_is_sent() {
+    fn senders(directory: &[u8]) -> [PeerMessage<'_>; 3] {
+        [
+            PeerMessage::BirthDecided(BirthDecided { directory }),
+            PeerMessage::JoinAnswer(JoinAnswer { attempt: 0, node: NodeId(1), directory }),
+            PeerMessage::Directory(Directory { bytes: directory }),
+        ]
+    }
+    let record = vec![1; DIRECTORY_BYTES_MAX + 1];
+    assert!(senders(&record[1..]).iter().all(|message| send_peer(message) == Ok(())));
+    for message in senders(&record) {
+        assert_eq!(too_large(send_peer(&message)), "bytes of the directory");
+    }
+    for message in senders(b"") {
+        assert_eq!(malformed(send_peer(&message)), "an empty directory");
+    }
+}
+
+#[test]
+fn whoever_joins_is_told_an_id() {
+    let answer = JoinAnswer { attempt: 0, node: NodeId(0), directory: b"record" };
+    assert_eq!(malformed(send_peer(&PeerMessage::JoinAnswer(answer))), "node");
 }
 
 #[test]

@@ -110,7 +110,7 @@ fn a_text_beyond_its_limit_is_cut_between_characters() {
 #[test]
 fn a_large_value_is_in_one_piece_of_memory_and_the_key_shares_it() {
     let value = vec![7; mesh_base::limits::VALUE_BYTES_MAX];
-    let put = Request::Put(Put { key: b"large", value: &value, ..Put::default() });
+    let put = Request::Put(Put { ctx: sample::in_session(), key: b"large", value: &value, ..Put::default() });
     let envelope = Envelope { request: RequestId(9), ..Envelope::default() };
     let mut writer = FrameWriter::new();
     let bytes = writer.frame(&envelope, &put).unwrap();
@@ -180,7 +180,7 @@ fn a_frame_longer_than_the_limit_is_refused_by_its_header_alone() {
 #[test]
 fn memory_is_reserved_in_proportion_to_what_came() {
     let value = vec![7; 8 << 20];
-    let put = Request::Put(Put { key: b"k", value: &value, ..Put::default() });
+    let put = Request::Put(Put { ctx: sample::in_session(), key: b"k", value: &value, ..Put::default() });
     let bytes = FrameWriter::new().frame(&Envelope::default(), &put).unwrap();
     let decoder = FrameDecoder::new();
     let mut buffer = BytesMut::new();

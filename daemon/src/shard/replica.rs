@@ -171,8 +171,9 @@ impl Replica {
 
     /// Begins an election at once if no one else could win it, or if this replica is the one that should lead.
     pub(super) fn campaign_early(&mut self) -> Result<(), ShardError> {
-        let alone = self.state.conf.voters == [self.identity.replica.0];
-        if alone || self.is_preferred_leader() {
+        let voters = &self.state.conf.voters;
+        let votes = voters.contains(&self.identity.replica.0);
+        if votes && (voters.len() == 1 || self.is_preferred_leader()) {
             self.raw.campaign()?;
             self.settle_election_timeout();
         }
@@ -302,7 +303,7 @@ impl Replica {
         }
         let log = self.raw.mut_store();
         let batch = if worth_writing {
-            log.append(entries, Some(self.logged_vote.clone()))?
+            log.append(entries, Some(&self.logged_vote))?
         } else {
             log.newest_batch()
         };
@@ -316,13 +317,8 @@ impl Replica {
     /// Makes the log's commit index durable, for a checkpoint that needs it.
     pub(super) fn log_commit_index(&mut self) -> Result<(), ShardError> {
         let hard = self.logged_vote.clone();
-        self.log().append(Vec::new(), Some(hard))?;
+        self.log().append(Vec::new(), Some(&hard))?;
         Ok(())
-    }
-
-    /// The commit index that the next hard state in the log will have.
-    pub(super) fn commit_index(&self) -> LogIndex {
-        LogIndex(self.logged_vote.commit)
     }
 
     fn is_persisted(&self) -> bool {

@@ -136,18 +136,37 @@ impl Bitmap {
 
     /// Sets the bits that are set in `bytes`, from `from` on. False if one is beyond the end.
     pub(crate) fn read_bytes(&mut self, from: u64, bytes: &[u8]) -> bool {
-        for (index, byte) in bytes.iter().enumerate() {
-            let mut rest = *byte;
-            while rest != 0 {
-                let bit = from + index as u64 * 8 + u64::from(rest.trailing_zeros());
-                if bit >= self.length {
-                    return false;
-                }
-                self.set(bit);
-                rest &= rest - 1;
+        debug_assert!(from.is_multiple_of(WORD_BITS) && bytes.len().is_multiple_of(8));
+        for (index, chunk) in bytes.as_chunks().0.iter().enumerate() {
+            let bits = u64::from_le_bytes(*chunk);
+            if bits == 0 {
+                continue;
             }
+            let at = word_of(from) + index;
+            if at as u64 * WORD_BITS + u64::from(bits.ilog2()) >= self.length {
+                return false;
+            }
+            let new = bits & !self.words[at];
+            self.words[at] |= bits;
+            self.group_ones[at / GROUP_WORDS] += new.count_ones();
+            self.ones += u64::from(new.count_ones());
         }
         true
+    }
+
+    /// A bitmap of the same length with the other bits set.
+    pub(crate) fn inverted(&self) -> Self {
+        let mut inverted = Self::default();
+        inverted.grow(self.length);
+        for (at, word) in self.words.iter().enumerate() {
+            let last = self.length - at as u64 * WORD_BITS;
+            let mask = if last < WORD_BITS { (1 << last) - 1 } else { u64::MAX };
+            let bits = !word & mask;
+            inverted.words[at] = bits;
+            inverted.group_ones[at / GROUP_WORDS] += bits.count_ones();
+            inverted.ones += u64::from(bits.count_ones());
+        }
+        inverted
     }
 }
 
@@ -180,11 +199,17 @@ mod tests {
             let mut bitmap = Bitmap::default();
             bitmap.grow(5000);
             set.iter().for_each(|bit| bitmap.set(u64::from(*bit) % 5000));
+            (300..900).for_each(|bit| bitmap.set(bit));
             let mut bytes = vec![0; 632];
             bitmap.write_bytes(0, &mut bytes);
             let mut copy = Bitmap::default();
             copy.grow(5000);
-            copy.read_bytes(0, &bytes) && (0..5000).all(|bit| copy.get(bit) == bitmap.get(bit))
+            let inverted = bitmap.inverted();
+            copy.read_bytes(0, &bytes) && copy.ones() == bitmap.ones()
+                && inverted.ones() == 5000 - bitmap.ones()
+                && (0..5000).all(|bit| inverted.get(bit) != bitmap.get(bit))
+                && inverted.next_one(0) == (0..5000).find(|bit| !bitmap.get(*bit))
+                && (0..5000).all(|bit| copy.get(bit) == bitmap.get(bit))
         }
     }
 }

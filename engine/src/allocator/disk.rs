@@ -51,6 +51,11 @@ pub(crate) const fn bitmap_pages(file_pages: u64, page_bytes: usize) -> usize {
     file_pages.div_ceil(pages_per_bitmap(page_bytes)) as usize
 }
 
+/// Index pages that a file of this many pages has.
+pub(crate) const fn index_pages(file_pages: u64, page_bytes: usize) -> usize {
+    bitmap_pages(file_pages, page_bytes).div_ceil(pointers_per_index(page_bytes))
+}
+
 const fn pointers_per_index(page_bytes: usize) -> usize {
     payload_bytes(page_bytes) / PagePointer::BYTES
 }
@@ -99,9 +104,7 @@ impl Allocator {
     /// All bitmaps are in: what is not in use is available. False if the superblock's own pages, or the
     /// allocator's, are not in use.
     pub(crate) fn loaded(&mut self, reserved: u64) -> bool {
-        for page in (0..self.used.len()).filter(|page| !self.used.get(*page)) {
-            self.available.set(page);
-        }
+        self.available = self.used.inverted();
         let own = self.slots.iter().map(|slot| slot.pointer).chain(self.root.index.iter().copied());
         let mut own = own.filter(PagePointer::is_some).map(|pointer| pointer.page.get());
         reserved <= self.used.len()

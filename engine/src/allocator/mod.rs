@@ -20,7 +20,9 @@ use mesh_base::{CheckpointNo, PageNo};
 
 pub(crate) use self::bitmap::Bitmap;
 use self::disk::BitmapSlot;
-pub(crate) use self::disk::{AllocatorRoot, INDEX_PAGES_MAX, bitmap_pages, pages_per_bitmap, parse_index};
+pub(crate) use self::disk::{
+    AllocatorRoot, INDEX_PAGES_MAX, bitmap_pages, index_pages, pages_per_bitmap, parse_index,
+};
 
 /// A run of pages that nothing refers to now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -241,7 +243,67 @@ impl Allocator {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+    use crate::page::{Expected, PageKind, check};
+
+    /// Pages so small that bitmaps and their indexes are many.
+    const TINY: usize = 128;
+
+    /// Reads back what a checkpoint wrote.
+    fn reload(
+        disk: &BTreeMap<PageNo, bytes::Bytes>,
+        pages: u64,
+        root: &AllocatorRoot,
+        reserved: u64,
+    ) -> Allocator {
+        let mut copy = Allocator::loading(TINY, TINY * 64, pages, root.clone());
+        assert_eq!(root.index.len(), index_pages(pages, TINY));
+        for (index, pointer) in root.index.iter().enumerate().filter(|(_, pointer)| pointer.is_some()) {
+            let bytes = &disk[&pointer.page];
+            check::check(bytes, TINY, pointer, Expected::Allocator(PageKind::BitmapIndex)).unwrap();
+            for (slot, pointer) in copy.load_index(index, bytes).unwrap() {
+                if pointer.is_some() {
+                    let bytes = &disk[&pointer.page];
+                    check::check(bytes, TINY, &pointer, Expected::Allocator(PageKind::Bitmap)).unwrap();
+                    assert!(copy.load_bitmap(slot, bytes));
+                }
+            }
+        }
+        assert!(copy.loaded(reserved));
+        copy.check().unwrap();
+        copy
+    }
+
+    #[test]
+    fn the_books_come_back_from_their_pages_and_describe_those_pages_too() {
+        let mut allocator = Allocator::new(TINY, TINY * 64, 16);
+        let mut disk = BTreeMap::new();
+        let mut mine: Vec<(PageNo, CheckpointNo)> = Vec::new();
+        for epoch in (1..30).map(CheckpointNo) {
+            // Space that is taken far ahead has bitmaps, and indexes of them, with nothing in use.
+            if epoch.get() % 7 == 0 {
+                allocator.grow(3000);
+            }
+            for round in 0..epoch.get() * 13 % 200 {
+                mine.push((allocator.allocate(), epoch));
+                if round % 3 == 0 {
+                    let (page, born) = mine.swap_remove(mine.len() / 2);
+                    allocator.free(page, 1, born, epoch);
+                }
+            }
+            let (root, writes) = allocator.freeze(epoch);
+            disk.extend(writes.into_iter().map(|write| (write.page, write.bytes)));
+            let copy = reload(&disk, allocator.file_pages(), &root, 16);
+            assert_eq!(copy.used_pages(), allocator.used_pages());
+            assert!(mine.iter().all(|(page, _)| copy.used.get(page.get())));
+            allocator.checkpoint_durable(epoch, &[]);
+            allocator.check().unwrap();
+            assert_eq!(copy.available_pages(), allocator.available_pages());
+        }
+        assert!(allocator.root.index.len() > 4);
+    }
 
     fn allocator() -> Allocator {
         Allocator::new(4096, 64 * 4096, 16)

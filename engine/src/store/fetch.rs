@@ -93,6 +93,7 @@ impl Store {
 
     fn submit_read(&mut self, want: &PageWant, io: &mut IoQueue) -> u64 {
         let page = want.pointer.page;
+        assert!(want.pointer.checksum.is_sealed(), "{page} is missed but was never written");
         let op = read_op(self.file, &want.pointer, want.expected, self.tree.options.page_bytes);
         let number = self.port.submit(io, op).number;
         self.in_flight.insert(number, Purpose::Fetch);

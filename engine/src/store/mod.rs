@@ -28,7 +28,7 @@ use self::snapshot::Ingest;
 use self::verify::Verify;
 use crate::error::StoreError;
 use crate::key::CellKey;
-use crate::read::{Lookup, Misses, Read, ScanOutcome, ScanRequest, Version, Want};
+use crate::read::{KeyAt, Lookup, Misses, ScanOutcome, ScanRequest, Version, Want};
 use crate::superblock::Superblock;
 use crate::tree::{Garbage, SweepProgress, Tree};
 use crate::write::CellWrite;
@@ -122,7 +122,7 @@ impl Store {
         key: &[u8],
         at: Revision,
         want: Want,
-    ) -> Result<Lookup<Read<'_>>, StoreError> {
+    ) -> Result<Lookup<KeyAt<'_>>, StoreError> {
         self.check_readable(namespace, at)?;
         Ok(self.tree.view().get(namespace, key, at, want))
     }

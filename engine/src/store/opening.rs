@@ -18,7 +18,7 @@ use super::fetch::{Fetches, read_op};
 use super::pins::Pins;
 use super::snapshot::Ingest;
 use super::{CheckpointMeta, Store, StoreEvent, lane_of};
-use crate::allocator::{Allocator, AllocatorRoot};
+use crate::allocator::{Allocator, AllocatorRoot, index_pages};
 use crate::error::StoreError;
 use crate::options::{PAGE_BYTES_MAX, StoreOptions};
 use crate::page::{Expected, PageKind, check};
@@ -230,7 +230,7 @@ impl Opening {
         for warning in &warnings {
             tracing::warn!(?warning, "page store opened with damage that does not matter");
         }
-        self.port.submit(io, IoOp::List);
+        self.port.submit(io, IoOp::Sync { file });
         self.stage = Stage::Syncing { superblock, warnings };
         Ok(None)
     }
@@ -256,8 +256,13 @@ impl Opening {
     ) -> Result<Option<Opened>, StoreError> {
         let StoreOptions { page_bytes, grow_bytes, .. } = self.options;
         let root = superblock.allocator.clone();
-        let queue =
-            root.index.iter().enumerate().map(|(index, pointer)| Load::Index(index, *pointer)).collect();
+        if root.index.len() != index_pages(superblock.file_pages, page_bytes) {
+            let offset = superblock::copy_offset(superblock.checkpoint);
+            let what = "superblock has not as many bitmaps as its file needs";
+            return Err(StoreError::Corrupt { file: self.file, offset, what });
+        }
+        let written = root.index.iter().enumerate().filter(|(_, pointer)| pointer.is_some());
+        let queue = written.map(|(index, pointer)| Load::Index(index, *pointer)).collect();
         let allocator = Allocator::loading(page_bytes, grow_bytes, superblock.file_pages, root);
         let mut loading =
             Box::new(Loading { superblock, warnings, allocator, queue, reads: BTreeMap::new() });

@@ -148,9 +148,14 @@ impl Store {
     }
 
     pub(super) fn complete_verify(&mut self, number: u64, result: Result<IoValue, IoError>) {
-        if let Some(verify) = &mut self.verify {
-            verify.complete(number, result);
+        let Some(verify) = &mut self.verify else { return };
+        // The checkpoint four later is written over this one's copy; if it has begun there is nothing left to check.
+        let epochs = self.tree.epoch.get() - verify.superblock.checkpoint.get();
+        if epochs > COPIES as u64 && matches!(verify.reads.get(&number), Some(Work::Superblock)) {
+            verify.reads.remove(&number);
+            return;
         }
+        verify.complete(number, result);
     }
 }
 
@@ -158,6 +163,7 @@ impl Verify {
     fn new(pin: PinId, superblock: Superblock, page_bytes: usize) -> Self {
         let mut work = vec![Work::Superblock];
         let index = superblock.allocator.index.iter().enumerate();
+        let index = index.filter(|(_, pointer)| pointer.is_some());
         work.extend(index.map(|(index, pointer)| Work::Index(index, *pointer)));
         let root = superblock.root;
         let (lower, upper) = (KeyRef::FIRST.to_owned(), None);

@@ -79,7 +79,7 @@ fn a_superblock_that_only_the_volatile_cache_holds_is_not_built_upon() {
     rig.store().set_horizon(mesh_base::Revision(400));
     let no = rig.begin_checkpoint(2);
     // Until the superblock was written, but not synced.
-    let offset = crate::superblock::copy_offset(no) as usize;
+    let offset = superblock::copy_offset(no) as usize;
     let before = rig.disk.bytes(rig.file)[offset..offset + 4096].to_vec();
     while rig.disk.bytes(rig.file)[offset..offset + 4096] == before {
         rig.turn().unwrap().unwrap();
@@ -113,7 +113,7 @@ fn a_crash_while_the_store_is_made_leaves_none_or_a_whole_one() {
             match rig.open(CheckpointNo(0)).unwrap() {
                 Ok(_) => rig.assert_sound(),
                 Err(StoreError::Missing { .. } | StoreError::Corrupt { offset: 0, .. }) => {
-                    assert!(made.is_err())
+                    assert!(made.is_err());
                 }
                 Err(error) => panic!("{error}"),
             }

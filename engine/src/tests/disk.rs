@@ -201,7 +201,8 @@ impl Disk {
 
     fn kill(&mut self) {
         for (submitted, submission) in std::mem::take(&mut self.in_flight) {
-            if self.prng.chance_per_mille(500) {
+            let is_sync = matches!(submission.op, IoOp::Sync { .. });
+            if !is_sync && self.prng.chance_per_mille(500) {
                 let _ = self.execute(submitted, submission.op);
             }
         }

@@ -31,6 +31,9 @@ pub(crate) struct TurnedOff;
 
 pub(crate) type Run<T> = Result<T, TurnedOff>;
 
+/// What a scan visits: key, revision, value.
+pub(crate) type Item = (Vec<u8>, u64, Vec<u8>);
+
 pub(crate) struct Rig {
     pub(crate) disk: Disk,
     pub(crate) io: IoQueue,
@@ -206,7 +209,7 @@ impl Rig {
     }
 
     /// All of a range, page by page.
-    pub(crate) fn scan(&mut self, request: &ScanRequest<'_>) -> Run<Vec<(Vec<u8>, u64, Vec<u8>)>> {
+    pub(crate) fn scan(&mut self, request: &ScanRequest<'_>) -> Run<Vec<Item>> {
         let mut items = Vec::new();
         let mut rest = ScanRest { start: request.start.to_vec(), end: request.end.map(<[u8]>::to_vec) };
         let mut fetches = Vec::new();

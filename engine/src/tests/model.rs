@@ -171,7 +171,7 @@ impl World {
         let key = format!("record-{}", a % 20).into_bytes();
         let value = value_of(b, 0);
         let (namespace, revision) = (Namespace::SYSTEM, Revision::ZERO);
-        if b % 3 == 0 {
+        if b.is_multiple_of(3) {
             let change = Change::Remove;
             self.rig.write(&[CellWrite { namespace, key: &key, revision, change }])?;
             self.model.system.remove(&key);
@@ -216,17 +216,17 @@ impl World {
     fn check_scan(&mut self, a: u16, b: u16) -> Run<()> {
         let at = self.model.horizon + u64::from(b) % (self.revision + 2 - self.model.horizon);
         let (start, end) = (key_of(a), key_of(b));
-        let end = (b % 5 != 0).then_some(end);
-        let direction = if a % 2 == 0 { ScanDirection::Forward } else { ScanDirection::Reverse };
+        let end = (!b.is_multiple_of(5)).then_some(end);
+        let direction = if a.is_multiple_of(2) { ScanDirection::Forward } else { ScanDirection::Reverse };
         let request = ScanRequest {
             namespace: USER,
-            start: if a % 3 == 0 { &[] } else { &start },
+            start: if a.is_multiple_of(3) { &[] } else { &start },
             end: end.as_deref(),
             direction,
             at: Revision(at),
             want: Want::Value,
             items_max: usize::from(a % 9) + 1,
-            bytes_max: if b % 2 == 0 { 3000 } else { usize::MAX },
+            bytes_max: if b.is_multiple_of(2) { 3000 } else { usize::MAX },
         };
         let found = self.rig.scan(&request)?;
         let mut expected = self.model.live(at);

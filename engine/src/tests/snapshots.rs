@@ -162,7 +162,7 @@ fn hostile_chunks_with_right_checksums_are_refused_without_a_panic() {
         bytes[index % body] = byte;
         let checksum = mesh_base::checksum::xxh3(&bytes[..body]).to_le_bytes();
         bytes[body..].copy_from_slice(&checksum);
-        let _ = crate::store::check_chunk(&bytes);
+        let _ = store::check_chunk(&bytes);
         TestResult::passed()
     };
     QuickCheck::new().tests(20_000).quickcheck(Attack(attack));

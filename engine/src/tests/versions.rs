@@ -36,7 +36,7 @@ fn a_tombstone_tells_when_the_key_was_deleted() {
     rig.delete(b"key", 9).unwrap();
     let store = rig.store();
     let read = store.get(USER, b"key", Revision(20), Want::Head).unwrap().ready().unwrap();
-    assert!(matches!(read, Read::Deleted { revision: Revision(9) }));
+    assert!(matches!(read, KeyAt::Deleted { revision: Revision(9) }));
     assert!(read.live().is_none());
     let read = store.get(USER, b"key", Revision(8), Want::Head).unwrap().ready().unwrap();
     assert_eq!(read.revision(), Some(Revision(5)));

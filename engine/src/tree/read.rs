@@ -6,7 +6,7 @@ use crate::cell::Cell;
 use crate::frames::Frames;
 use crate::key::KeyRef;
 use crate::page::{Expected, interior, leaf, slotted};
-use crate::read::{Lookup, Misses, PageWant, Read, Want};
+use crate::read::{KeyAt, Lookup, Misses, PageWant, Want};
 use crate::sealed::Sealed;
 use crate::superblock::Root;
 
@@ -114,13 +114,19 @@ impl<'a> TreeView<'a> {
     }
 
     /// What a key is at a revision.
-    pub(crate) fn get(&self, namespace: Namespace, key: &[u8], at: Revision, want: Want) -> Lookup<Read<'a>> {
+    pub(crate) fn get(
+        &self,
+        namespace: Namespace,
+        key: &[u8],
+        at: Revision,
+        want: Want,
+    ) -> Lookup<KeyAt<'a>> {
         let cell = match self.find(namespace, key, at, Touch::Point) {
             Ok(Some(cell)) => cell,
-            Ok(None) => return Lookup::Ready(Read::Absent),
+            Ok(None) => return Lookup::Ready(KeyAt::Absent),
             Err(miss) => return Lookup::Miss(Misses { stamp: self.stamp, wants: vec![miss.want] }),
         };
-        match Read::of_cell(&cell, want, self.frames) {
+        match KeyAt::of_cell(&cell, want, self.frames) {
             Ok(read) => Lookup::Ready(read),
             Err(wants) => Lookup::Miss(Misses { stamp: self.stamp, wants }),
         }

@@ -10,7 +10,7 @@ use crate::cell::Cell;
 use crate::key::KeyRef;
 use crate::page::{Expected, interior, leaf, slotted};
 use crate::read::{
-    Misses, PageWant, Read, ScanDirection, ScanEnd, ScanOutcome, ScanRequest, ScanRest, Version, Want,
+    KeyAt, Misses, PageWant, ScanDirection, ScanEnd, ScanOutcome, ScanRequest, ScanRest, Version, Want,
 };
 
 /// Leaves read ahead of a scan, at most.
@@ -68,6 +68,7 @@ impl<'a> TreeView<'a> {
         let mut scan = Scan { view: *self, request: *request, visit, items: 0, bytes: 0, cells: 0 };
         let stop = match request.direction {
             _ if request.end.is_some_and(|end| end <= request.start) => Stop::Complete,
+            _ if request.items_max == 0 => Stop::Limit(Mark::Begin),
             ScanDirection::Forward => scan.forward(),
             ScanDirection::Reverse => scan.reverse(),
         };
@@ -228,7 +229,7 @@ impl<'a> Scan<'a, '_> {
 
     /// Shows a version to the visitor, unless it is a deletion.
     fn offer(&mut self, cell: &Cell<'a>) -> Result<(), Vec<PageWant>> {
-        if let Read::Live(version) = Read::of_cell(cell, self.request.want, self.view.frames)? {
+        if let KeyAt::Live(version) = KeyAt::of_cell(cell, self.request.want, self.view.frames)? {
             (self.visit)(cell.key.key, &version);
             self.items += 1;
             self.bytes += cell.key.key.len();

@@ -124,12 +124,12 @@ impl Log {
     pub fn append(
         &mut self,
         entries: Vec<Entry>,
-        hard_state: Option<HardState>,
+        hard_state: Option<&HardState>,
     ) -> Result<BatchSeq, LogError> {
         self.check_usable()?;
         self.check_sizes(&entries)?;
         let before = self.contents.base.ballot;
-        let ballot = hard_state.as_ref().map_or(before, Ballot::from);
+        let ballot = hard_state.map_or(before, Ballot::from);
         assert!(ballot.term >= before.term, "a term never goes back");
         if let Some(first) = entries.first() {
             assert!(first.index > before.commit.0, "a committed entry is never replaced");

@@ -29,7 +29,6 @@ use crate::format::{Encoding, FORMAT_VERSION, Foreign};
 use crate::log::{Log, Parts};
 use crate::options::LogOptions;
 use crate::purge::{Discarded, Purge, Sealed};
-use crate::spare::Spare;
 use crate::switch::draw_salt;
 use replay::Replay;
 use walk::SegmentWalk;
@@ -75,7 +74,7 @@ pub struct RecoveredLog {
 }
 
 /// The files of a directory that matter here.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Files {
     /// The segments that follow each other without a gap up to the newest, with their lengths in bytes.
     segments: Vec<(SegmentNo, u64)>,
@@ -87,36 +86,30 @@ pub(crate) struct Files {
 impl Files {
     /// Sorts a directory's files out.
     pub(crate) fn of(listing: &[(FileId, u64)], options: &LogOptions) -> Self {
-        let mut files = Self::default();
-        files.leftovers.next_no = 1;
-        let mut discard = |file| files.discarded.push(Discarded { file, reuse: None });
+        let mut segments: Vec<(SegmentNo, u64)> = Vec::new();
+        let mut spares = Vec::new();
+        let mut useless = Vec::new();
         for &(file, bytes) in listing {
             match file {
                 FileId::Segment(segment) => {
-                    if files.segments.last().is_some_and(|(before, _)| before.next() != segment) {
+                    if segments.last().is_some_and(|(before, _)| before.next() != segment) {
                         // What is before a gap was let go, or the walk will miss it.
-                        files.segments.drain(..).for_each(|(gone, _)| discard(FileId::Segment(gone)));
+                        useless.extend(segments.drain(..).map(|(gone, _)| FileId::Segment(gone)));
                     }
-                    files.segments.push((segment, bytes));
+                    segments.push((segment, bytes));
                 }
-                FileId::SpareSegment(no) => {
-                    let leftovers = &mut files.leftovers;
-                    leftovers.next_no = leftovers.next_no.max(no + 1);
-                    if bytes == options.segment_bytes && leftovers.spares.len() < options.spare_segments_max {
-                        leftovers.spares.push(Spare { no, capacity: bytes, zeroed_to: 0 });
-                    } else if bytes < options.segment_bytes && leftovers.short.is_none() {
-                        leftovers.short = Some(no);
-                    } else {
-                        discard(file);
-                    }
-                }
+                FileId::SpareSegment(no) => spares.push((bytes, no)),
                 FileId::Identity | FileId::Store | FileId::StagedStore => {}
             }
         }
-        if let Some(no) = files.leftovers.short.take_if(|_| !files.leftovers.spares.is_empty()) {
-            discard(FileId::SpareSegment(no));
-        }
-        files
+        let usable = spares.iter().filter(|(bytes, _)| *bytes <= options.segment_bytes).max();
+        let spare = usable.map(|(_, no)| *no);
+        let next_no = spares.iter().map(|(_, no)| no + 1).max().unwrap_or(1);
+        useless.extend(
+            spares.iter().filter(|(_, no)| Some(*no) != spare).map(|(_, no)| FileId::SpareSegment(*no)),
+        );
+        let discarded = useless.into_iter().map(|file| Discarded { file, reuse: None }).collect();
+        Self { segments, leftovers: Leftovers { spare, next_no }, discarded }
     }
 
     /// The newest segment.
@@ -125,8 +118,8 @@ impl Files {
     }
 
     /// The files that a new segment can be made of.
-    pub(crate) fn leftovers(&self) -> Leftovers {
-        self.leftovers.clone()
+    pub(crate) const fn leftovers(&self) -> Leftovers {
+        self.leftovers
     }
 
     /// The removal of what is of no use.

@@ -22,7 +22,7 @@ impl Replay {
         Self { contents: Contents::new(header.base) }
     }
 
-    /// Goes on in a segment. Its base record holds from there on: a recovery may have lowered the commit index.
+    /// Goes on in a segment. Its base record holds from there on.
     pub(crate) fn enter(&mut self, header: &SegmentHeader) -> Result<(), LogError> {
         let base = &mut self.contents.base;
         if base.last != header.base.last {

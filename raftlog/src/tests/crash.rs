@@ -10,7 +10,7 @@ use crate::{LogOptions, Recovered};
 fn torn(seed: u64) -> (Disk, u64) {
     let mut node = Node::create(LogOptions { retained_bytes: 64 * 1024, ..small() }, seed);
     for index in 1..41 {
-        node.append(entries(index..=index, 1, 2500), Some(hard_state(1, 1, index - 1)));
+        node.append(entries(index..=index, 1, 2500), Some(&hard_state(1, 1, index - 1)));
         if index == 30 {
             node.checkpoint(1, 25);
         }
@@ -91,7 +91,7 @@ fn a_creation_that_crashes_leaves_no_log_or_the_whole_of_it() {
         disk.crash(if seed % 2 == 0 { Crash::Power } else { Crash::Process });
         match recover(disk, small()) {
             (Ok(Recovered::Empty), disk) => {
-                Node::create_on(disk, small()).unwrap_or_else(|(error, _)| panic!("{error}"));
+                Node::create_on(disk, small()).unwrap_or_else(|failed| panic!("{}", failed.0));
             }
             (Ok(Recovered::Log(recovered)), _) => assert_eq!(recovered.hard_state, hard_state(4, 2, 0)),
             (Err(error), _) => panic!("seed {seed}: {error}"),

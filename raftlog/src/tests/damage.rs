@@ -64,19 +64,15 @@ fn a_flipped_byte_is_found_where_it_is_or_matters_to_nobody() {
         for at in (0..end).step_by(37) {
             let mut damaged = disk.clone();
             damaged.bytes(file)[at] ^= 1 << (at % 8);
-            let sector = (at / 4096 * 4096) as u64;
+            let sector = at / 4096 * 4096;
             match outcome(damaged, 30) {
                 Outcome::Corrupt { file: named, offset } => {
-                    assert_eq!((named, offset), (file, sector), "byte {at} of {file}");
+                    assert_eq!((named, offset), (file, sector as u64), "byte {at} of {file}");
                     found += 1;
                 }
                 // The newest batch: nothing testifies that it was durable.
                 Outcome::Torn { last } => {
-                    assert_eq!(
-                        (last, file, sector as usize + 4096),
-                        (29, segment(3), end),
-                        "byte {at} of {file}"
-                    );
+                    assert_eq!((last, file, sector + 4096), (29, segment(3), end), "byte {at} of {file}");
                 }
                 // The padding of a batch.
                 Outcome::Whole => assert!(at % 4096 > 1500 && sector > 0, "byte {at} of {file}"),
@@ -160,7 +156,7 @@ fn what_was_cut_stays_dead_though_it_comes_to_light_later() {
     };
     let (mut node, _) = Node::recover(node.disk, small());
     node.disk.bytes(segment(1))[offset..offset + 4096].copy_from_slice(&bytes);
-    node.append(entries(4..5, 2, 10), Some(hard_state(2, 1, 0)));
+    node.append(entries(4..5, 2, 10), Some(&hard_state(2, 1, 0)));
     let (mut node, _) = node.restart(Crash::Power, small());
     assert_eq!(node.read(4, 5), entries(4..5, 2, 10));
     assert_eq!(node.log.last_index(), LogIndex(4));
@@ -170,7 +166,7 @@ fn what_was_cut_stays_dead_though_it_comes_to_light_later() {
 fn a_recycled_segment_never_shows_its_old_batches() {
     let mut node = Node::create(small(), 1);
     for index in 1..200 {
-        node.append(entries(index..=index, 1, 3000), Some(hard_state(1, 1, index)));
+        node.append(entries(index..=index, 1, 3000), Some(&hard_state(1, 1, index)));
         if index % 10 == 0 {
             node.checkpoint(index, index);
         }

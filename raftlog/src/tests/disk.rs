@@ -147,14 +147,14 @@ impl Disk {
                 self.create(*file);
             }
             IoOp::Allocate { offset, length, .. } => {
-                let (file, end) = (file.ok_or_else(missing)?, (offset + length) as usize);
+                let (file, end) = (file.ok_or_else(missing)?, position(offset + length));
                 if self.full && end > file.bytes.len() {
                     return Err(error(op, IoErrorKind::NoSpace));
                 }
                 file.bytes.resize(end.max(file.bytes.len()), 0);
             }
             IoOp::Write { offset, data, .. } => {
-                let (file, start) = (file.ok_or_else(missing)?, *offset as usize);
+                let (file, start) = (file.ok_or_else(missing)?, position(*offset));
                 let end = start + data.len();
                 file.bytes[start..end].copy_from_slice(data);
                 file.written_to = file.written_to.max(end);
@@ -162,7 +162,7 @@ impl Disk {
             }
             IoOp::Read { offset, length, .. } => {
                 let file = file.ok_or_else(missing)?;
-                let start = (*offset as usize).min(file.bytes.len());
+                let start = (position(*offset)).min(file.bytes.len());
                 let end = (start + length).min(file.bytes.len());
                 return Ok(IoValue::Read(Bytes::copy_from_slice(&file.bytes[start..end])));
             }
@@ -234,7 +234,7 @@ impl Disk {
                 let keep_per_mille = [0, 1000, 500, 900][self.prng.index(4)];
                 for (at, sector) in data.chunks(TEAR_BYTES).enumerate() {
                     if self.prng.chance_per_mille(keep_per_mille) {
-                        let start = *offset as usize + at * TEAR_BYTES;
+                        let start = position(*offset) + at * TEAR_BYTES;
                         let room = &mut file.bytes[start..start + sector.len()];
                         if crash == Crash::Process {
                             file.volatile.push((start, room.to_vec()));
@@ -285,6 +285,14 @@ impl Disk {
         &mut self.files.get_mut(&self.names[&file]).unwrap().bytes
     }
 
+    pub(super) fn add(&mut self, file: FileId, length: usize) {
+        self.last_inode += 1;
+        let bytes = vec![0xee; length];
+        self.files.insert(self.last_inode, File { bytes, written_to: length, volatile: Vec::new() });
+        self.names.insert(file, self.last_inode);
+        self.durable_names.insert(file, self.last_inode);
+    }
+
     pub(super) fn remove(&mut self, file: FileId) {
         self.names.remove(&file);
         self.durable_names.remove(&file);
@@ -296,10 +304,14 @@ impl Disk {
     }
 }
 
+fn position(offset: u64) -> usize {
+    usize::try_from(offset).unwrap()
+}
+
 fn range(op: &IoOp) -> Option<(usize, usize)> {
     match op {
-        IoOp::Write { offset, data, .. } => Some((*offset as usize, *offset as usize + data.len())),
-        IoOp::Read { offset, length, .. } => Some((*offset as usize, *offset as usize + length)),
+        IoOp::Write { offset, data, .. } => Some((position(*offset), position(*offset) + data.len())),
+        IoOp::Read { offset, length, .. } => Some((position(*offset), position(*offset) + length)),
         _ => None,
     }
 }

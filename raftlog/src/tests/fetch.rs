@@ -1,5 +1,6 @@
 //! Entries that left the memory, terms, size limits, snapshots.
 
+use mesh_base::io::IoOp;
 use mesh_base::{CheckpointNo, LogIndex, ReplicaId, Term};
 use raft::eraftpb::Snapshot;
 use raft::{Error, GetEntriesContext, Storage, StorageError};
@@ -16,7 +17,10 @@ fn keeping_all() -> LogOptions {
 fn with_checkpoint() -> Node {
     let mut node = Node::create(keeping_all(), 1);
     for index in 1..81 {
-        node.append(entries(index..=index, 1 + index / 10, 2000), Some(hard_state(1 + index / 10, 1, index)));
+        node.append(
+            entries(index..=index, 1 + index / 10, 2000),
+            Some(&hard_state(1 + index / 10, 1, index)),
+        );
     }
     node.checkpoint(1, 60);
     node
@@ -82,7 +86,10 @@ fn the_size_limit_is_rafts_and_the_first_entry_always_comes() {
 fn a_term_is_never_missing_from_the_one_before_the_first_to_the_last() {
     let mut node = Node::create(small(), 1);
     for index in 1..81 {
-        node.append(entries(index..=index, 1 + index / 10, 2000), Some(hard_state(1 + index / 10, 1, index)));
+        node.append(
+            entries(index..=index, 1 + index / 10, 2000),
+            Some(&hard_state(1 + index / 10, 1, index)),
+        );
     }
     node.checkpoint(1, 60);
     let check = |node: &Node| {
@@ -104,7 +111,7 @@ fn a_term_is_never_missing_from_the_one_before_the_first_to_the_last() {
 fn a_hold_keeps_what_is_behind_it() {
     let mut node = Node::create(small(), 1);
     for index in 1..81 {
-        node.append(entries(index..=index, 1, 2000), Some(hard_state(1, 1, index)));
+        node.append(entries(index..=index, 1, 2000), Some(&hard_state(1, 1, index)));
     }
     let hold = node.log.hold(LogIndex(30));
     node.checkpoint(1, 60);
@@ -130,33 +137,77 @@ fn damage_that_a_fetch_meets_is_never_served() {
 }
 
 #[test]
+fn a_conflict_behind_the_checkpoint_does_not_disturb_a_fetch_before_it() {
+    let mut node = Node::create(keeping_all(), 1);
+    // One batch holds entries that the checkpoint contains and entries that it does not.
+    node.append(entries(1..5, 1, 100), Some(&hard_state(1, 1, 2)));
+    node.checkpoint(1, 2);
+    let _ = node.log.entries(1, 5, None, GetEntriesContext::empty(true));
+    node.pump();
+    node.log.append(entries(3..4, 2, 100), Some(&hard_state(2, 1, 2))).unwrap();
+    let mut told = 0;
+    while let Some(events) = node.step().unwrap() {
+        told += events.fetched.len();
+    }
+    assert_eq!(told, 1);
+    let fetched = node.log.entries(1, 4, None, GetEntriesContext::empty(true)).unwrap();
+    assert_eq!(fetched, entries(1..3, 1, 100));
+}
+
+#[test]
+fn a_segment_is_not_let_go_while_it_is_read() {
+    let mut node = with_checkpoint();
+    let oldest = node.disk.segments()[0];
+    node.settle();
+    let _ = node.log.entries(1, 61, None, GetEntriesContext::empty(true));
+    node.pump();
+    assert!(node.disk.in_flight().iter().any(|op| matches!(op, IoOp::Read { file, .. } if *file == oldest)));
+    node.log
+        .install(SnapshotBase { index: LogIndex(200), term: Term(50), checkpoint: CheckpointNo(1) })
+        .unwrap();
+    loop {
+        node.pump();
+        let moves = |op: &&IoOp| matches!(op, IoOp::Rename { from, .. } if *from == oldest);
+        assert!(node.disk.in_flight().iter().all(|op| !moves(op)));
+        let Some(completion) = node.disk.complete_newest("write") else { break };
+        node.log.complete(completion, &mut node.io).unwrap();
+    }
+    node.settle();
+    assert!(!node.disk.segments().contains(&oldest));
+    assert!(node.log.entries(201, 201, None, GetEntriesContext::empty(false)).unwrap().is_empty());
+}
+
+#[test]
 fn a_log_starts_anew_at_a_snapshot() {
     let mut node = with_checkpoint();
     let base = SnapshotBase { index: LogIndex(500), term: Term(20), checkpoint: CheckpointNo(3) };
     let _ = node.log.entries(5, 20, None, GetEntriesContext::empty(true));
     node.log.install(base).unwrap();
-    node.log.append(entries(501..504, 21, 100), Some(hard_state(21, 1, 500))).unwrap();
-    node.settle();
-    for _ in 0..2 {
+    node.append(entries(501..504, 21, 100), Some(&hard_state(21, 1, 500)));
+    let check = |node: &mut Node| {
         assert_eq!((node.log.first_index(), node.log.last_index()), (LogIndex(501), LogIndex(503)));
         assert_eq!(Storage::term(&node.log, 500), Ok(20));
-        assert_eq!(node.log.segments().0, node.log.segments().1, "the old segments went");
         assert_eq!(node.read(501, 504), entries(501..504, 21, 100));
-        let facts;
-        (node, facts) = node.restart(Crash::Power, keeping_all());
-        node.settle();
-        assert_eq!(facts.install, Some(base));
-        assert_eq!(facts.least_checkpoint, mark(3, 500));
-        assert_eq!(facts.hard_state, hard_state(21, 1, 500));
-        // The segment before the fresh one goes with the next checkpoint only.
-        node.checkpoint(4, 502);
-        node.append(entries(504..505, 21, 100), None);
-        node.log.append(entries(504..505, 22, 100), Some(hard_state(22, 1, 502))).unwrap();
-        node.settle();
-        break;
-    }
+    };
+    check(&mut node);
+    assert_eq!(node.log.segments().0, node.log.segments().1, "the old segments went");
+    let (mut node, facts) = node.restart(Crash::Power, keeping_all());
+    check(&mut node);
+    assert_eq!((facts.install, facts.least_checkpoint), (Some(base), mark(3, 500)));
+    assert_eq!(facts.hard_state, hard_state(21, 1, 500));
+    node.checkpoint(4, 502);
     let (_, facts) = node.restart(Crash::Power, keeping_all());
     assert_eq!((facts.install, facts.least_checkpoint), (None, mark(4, 502)));
+}
+
+#[test]
+fn a_snapshot_whose_hard_state_was_torn_away_counts_as_committed() {
+    let mut node = with_checkpoint();
+    let base = SnapshotBase { index: LogIndex(500), term: Term(9), checkpoint: CheckpointNo(3) };
+    node.log.install(base).unwrap();
+    node.settle();
+    let (_, facts) = node.restart(Crash::Power, keeping_all());
+    assert_eq!(facts.hard_state.commit, 500);
 }
 
 #[test]

@@ -67,10 +67,10 @@ pub(super) struct Node {
 impl Node {
     /// A node whose log has just been created.
     pub(super) fn create(options: LogOptions, seed: u64) -> Self {
-        Self::create_on(Disk::new(seed), options).unwrap_or_else(|(error, _)| panic!("{error}"))
+        Self::create_on(Disk::new(seed), options).unwrap_or_else(|failed| panic!("{}", failed.0))
     }
 
-    pub(super) fn create_on(mut disk: Disk, options: LogOptions) -> Result<Self, (LogError, Disk)> {
+    pub(super) fn create_on(mut disk: Disk, options: LogOptions) -> Result<Self, Box<(LogError, Disk)>> {
         let mut io = IoQueue::new();
         let first = FirstState::default();
         let mut creation = Creation::start(identity(), options, &first, Prng::new(1), &mut io);
@@ -80,7 +80,7 @@ impl Node {
             match creation.complete(completion, &mut io) {
                 Ok(Some(log)) => return Ok(Self { disk, log, io }),
                 Ok(None) => {}
-                Err(error) => return Err((error, disk)),
+                Err(error) => return Err(Box::new((error, disk))),
             }
         }
     }
@@ -111,7 +111,7 @@ impl Node {
     }
 
     /// Appends and waits until it is durable.
-    pub(super) fn append(&mut self, entries: Vec<Entry>, hard_state: Option<HardState>) -> BatchSeq {
+    pub(super) fn append(&mut self, entries: Vec<Entry>, hard_state: Option<&HardState>) -> BatchSeq {
         let seq = self.log.append(entries, hard_state).unwrap();
         self.settle();
         assert!(self.log.durable().covers(seq));

@@ -39,7 +39,7 @@ fn an_empty_directory_has_no_log() {
 #[test]
 fn a_log_is_not_created_over_another() {
     let node = Node::create(small(), 1);
-    let (error, _) = Node::create_on(node.disk, small()).err().unwrap();
+    let (error, _) = *Node::create_on(node.disk, small()).err().unwrap();
     assert_eq!(error, LogError::AlreadyExists { file: segment(1) });
 }
 
@@ -90,15 +90,11 @@ fn an_unknown_codec_is_not_taken_for_damage() {
 fn a_missing_segment_is_corruption_that_names_it() {
     let segments = full_disk().segments();
     assert!(segments.len() > 3);
-    for gone in 0..segments.len() - 1 {
+    for gone in segments.iter().copied().rev().skip(1) {
         let mut disk = full_disk();
-        disk.remove(segments[gone]);
+        disk.remove(gone);
         let error = error_of(disk);
-        assert!(
-            matches!(error, LogError::Corrupt { file, .. } if file == segments[gone]),
-            "without {}: {error}",
-            segments[gone]
-        );
+        assert!(matches!(error, LogError::Corrupt { file, .. } if file == gone), "without {gone}: {error}");
     }
 }
 
@@ -109,6 +105,33 @@ fn a_segment_under_another_name_is_corruption() {
     let bytes = disk.bytes(segments[1]).clone();
     *disk.bytes(segments[2]) = bytes;
     assert!(matches!(error_of(disk), LogError::Corrupt { file, offset: 0, .. } if file == segments[2]));
+}
+
+#[test]
+fn a_segment_that_follows_another_log_is_corruption() {
+    let disk = full_disk();
+    let (before, file) = (disk.segments()[1], disk.segments()[2]);
+    let forged = [(72, "the checksum of the batch before", before), (128, "the last entry before", file)];
+    for (at, what, named) in forged {
+        let mut disk = disk.clone();
+        let byte = disk.bytes(file)[at] ^ 1;
+        forge(&mut disk, file, at, &[byte]);
+        let error = error_of(disk);
+        assert!(matches!(error, LogError::Corrupt { file, .. } if file == named), "{what}: {error}");
+    }
+}
+
+#[test]
+fn files_that_are_no_use_are_removed() {
+    let mut disk = full_disk();
+    for no in 50..60 {
+        disk.add(FileId::SpareSegment(no), if no % 2 == 0 { 64 * 1024 } else { 4096 });
+    }
+    let (mut node, _) = Node::recover(disk, small());
+    node.settle();
+    let spares =
+        node.disk.listing().iter().filter(|(file, _)| matches!(file, FileId::SpareSegment(_))).count();
+    assert!(spares <= 1, "{:?}", node.disk.listing());
 }
 
 #[test]

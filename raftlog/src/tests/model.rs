@@ -160,7 +160,7 @@ impl Run {
             self.change(|state| state.push(entry));
         }
         self.change(|state| state.commit = commit);
-        let seq = self.node.log.append(entries, Some(hard_state(term, vote, commit))).unwrap();
+        let seq = self.node.log.append(entries, Some(&hard_state(term, vote, commit))).unwrap();
         self.submitted(seq);
     }
 
@@ -168,7 +168,7 @@ impl Run {
         let (term, vote) = (self.state().term + 1, self.prng.range(1..6));
         self.change(|state| (state.term, state.vote) = (term, vote));
         let seq =
-            self.node.log.append(Vec::new(), Some(hard_state(term, vote, self.state().commit))).unwrap();
+            self.node.log.append(Vec::new(), Some(&hard_state(term, vote, self.state().commit))).unwrap();
         self.submitted(seq);
     }
 
@@ -201,7 +201,7 @@ impl Run {
         });
         self.node.log.install(base).unwrap();
         self.change(|state| (state.term, state.vote, state.commit) = (term, 0, index));
-        let seq = self.node.log.append(Vec::new(), Some(hard_state(term, 0, index))).unwrap();
+        let seq = self.node.log.append(Vec::new(), Some(&hard_state(term, 0, index))).unwrap();
         self.submitted(seq);
     }
 

@@ -41,7 +41,7 @@ fn votes_become_durable_on_a_full_disk() {
         node.append(entries(index..=index, 1, 3000), None);
     }
     for term in 2..4 {
-        node.append(Vec::new(), Some(hard_state(term, 5, 0)));
+        node.append(Vec::new(), Some(&hard_state(term, 5, 0)));
     }
     assert_eq!((node.log.space(), node.log.segments().1.get()), (Space::Full, 1));
     node.disk.full = false;
@@ -69,20 +69,20 @@ fn a_full_disk_gets_the_segments_that_were_only_retained() {
     let options = LogOptions { retained_bytes: u64::MAX, ..small() };
     let mut node = Node::create(options, 1);
     for index in 1..40 {
-        node.append(entries(index..=index, 1, 3000), Some(hard_state(1, 1, index)));
+        node.append(entries(index..=index, 1, 3000), Some(&hard_state(1, 1, index)));
     }
     node.settle();
     node.disk.full = true;
     while node.log.space() == Space::Ok {
         let next = node.log.last_index().get() + 1;
-        node.append(entries(next..=next, 1, 3000), Some(hard_state(1, 1, next)));
+        node.append(entries(next..=next, 1, 3000), Some(&hard_state(1, 1, next)));
     }
     let (first, last) = (node.log.first_index(), node.log.last_index().get());
     node.checkpoint(1, last);
     assert!(node.log.first_index() > first);
     assert_eq!(node.log.space(), Space::Ok);
     for next in last + 1..last + 20 {
-        node.append(entries(next..=next, 1, 3000), Some(hard_state(1, 1, next)));
+        node.append(entries(next..=next, 1, 3000), Some(&hard_state(1, 1, next)));
     }
 }
 
@@ -101,7 +101,7 @@ fn a_recovery_on_a_full_disk_makes_do_with_a_small_segment() {
     }
     let (mut node, _) = Node::recover(disk, small());
     assert_eq!(node.log.space(), Space::Full);
-    node.append(Vec::new(), Some(hard_state(7, 3, 0)));
+    node.append(Vec::new(), Some(&hard_state(7, 3, 0)));
     let last = node.log.last_index().get();
     let seq = node.log.append(entries(last + 1..last + 2, 7, 100), None).unwrap();
     node.settle();
@@ -141,10 +141,10 @@ fn a_recovery_without_any_space_fails_and_can_be_repeated() {
 fn a_creation_without_space_leaves_no_log() {
     let mut disk = Disk::new(1);
     disk.full = true;
-    let (error, mut disk) = Node::create_on(disk, small()).err().unwrap();
+    let (error, mut disk) = *Node::create_on(disk, small()).err().unwrap();
     assert!(matches!(error, LogError::NoSpace { .. }));
     disk.full = false;
-    let mut node = Node::create_on(disk, small()).unwrap_or_else(|(error, _)| panic!("{error}"));
+    let mut node = Node::create_on(disk, small()).unwrap_or_else(|failed| panic!("{}", failed.0));
     node.append(entries(1..2, 1, 10), None);
 }
 
@@ -152,7 +152,7 @@ fn a_creation_without_space_leaves_no_log() {
 fn purged_segments_are_reused_and_the_files_stay_few() {
     let mut node = Node::create(small(), 1);
     for index in 1..400 {
-        node.append(entries(index..=index, 1, 3000), Some(hard_state(1, 1, index)));
+        node.append(entries(index..=index, 1, 3000), Some(&hard_state(1, 1, index)));
         if index % 20 == 0 {
             node.checkpoint(index, index);
         }

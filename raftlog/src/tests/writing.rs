@@ -20,7 +20,7 @@ fn complete_newest_write(node: &mut Node) -> crate::LogEvents {
 fn an_append_is_one_write_and_is_readable_at_once() {
     let mut node = Node::create(small(), 1);
     node.settle();
-    let seq = node.log.append(entries(1..4, 1, 300), Some(hard_state(1, 2, 0))).unwrap();
+    let seq = node.log.append(entries(1..4, 1, 300), Some(&hard_state(1, 2, 0))).unwrap();
     assert_eq!(node.log.entries(1, 4, None, raft::GetEntriesContext::empty(false)).unwrap().len(), 3);
     assert!(!node.durable().covers(seq));
     node.pump();
@@ -64,7 +64,7 @@ fn a_long_append_takes_several_batches_and_its_last_one_is_answered() {
     let mut node = Node::create(small(), 1);
     node.settle();
     let before = node.durable().seq();
-    let seq = node.log.append(entries(1..9, 1, 3000), Some(hard_state(1, 1, 0))).unwrap();
+    let seq = node.log.append(entries(1..9, 1, 3000), Some(&hard_state(1, 1, 0))).unwrap();
     assert_eq!(seq.get() - before.get(), 4);
     node.settle();
     assert!(node.durable().covers(seq));
@@ -75,8 +75,8 @@ fn a_long_append_takes_several_batches_and_its_last_one_is_answered() {
 #[test]
 fn a_conflict_replaces_entries_and_their_terms() {
     let mut node = Node::create(small(), 1);
-    node.append(entries(1..10, 1, 100), Some(hard_state(1, 1, 3)));
-    node.append(entries(5..7, 2, 200), Some(hard_state(2, 1, 3)));
+    node.append(entries(1..10, 1, 100), Some(&hard_state(1, 1, 3)));
+    node.append(entries(5..7, 2, 200), Some(&hard_state(2, 1, 3)));
     let expected = [entries(1..5, 1, 100), entries(5..7, 2, 200)].concat();
     assert_eq!(node.read(1, 7), expected);
     assert_eq!(Storage::term(&node.log, 5).unwrap(), 2);
@@ -94,14 +94,14 @@ fn the_log_goes_from_segment_to_segment_and_all_of_it_comes_back() {
     }
     assert!(node.log.segments().1.get() > 5);
     let (mut node, facts) = node.restart(Crash::Power, small());
-    assert_eq!(facts.torn, None);
+    assert_eq!((facts.torn, facts.batches, facts.bytes), (None, 100, 100 * 4096));
     assert_eq!(node.read(1, 101), entries(1..101, 1, 3000));
 }
 
 #[test]
 fn an_entry_that_fits_no_segment_is_refused_and_changes_nothing() {
     let mut node = Node::create(small(), 1);
-    let error = node.log.append(entries(1..2, 1, 60_000), Some(hard_state(9, 9, 0))).unwrap_err();
+    let error = node.log.append(entries(1..2, 1, 60_000), Some(&hard_state(9, 9, 0))).unwrap_err();
     assert!(matches!(error, LogError::EntryTooLarge { index: LogIndex(1), .. }), "{error}");
     assert_eq!((node.log.hard_state().term, node.log.last_index()), (0, LogIndex(0)));
     node.append(entries(1..2, 1, 50_000), None);
@@ -158,9 +158,9 @@ fn zeros_are_ahead_of_the_append_position() {
 #[test]
 fn the_commit_index_counts_when_it_is_durable() {
     let mut node = Node::create(small(), 1);
-    node.append(entries(1..6, 1, 10), Some(hard_state(1, 1, 2)));
+    node.append(entries(1..6, 1, 10), Some(&hard_state(1, 1, 2)));
     assert_eq!(node.log.durable_commit(), LogIndex(2));
-    node.log.append(Vec::new(), Some(hard_state(1, 1, 5))).unwrap();
+    node.log.append(Vec::new(), Some(&hard_state(1, 1, 5))).unwrap();
     assert_eq!((node.log.hard_state().commit, node.log.durable_commit()), (5, LogIndex(2)));
     node.settle();
     assert_eq!(node.log.durable_commit(), LogIndex(5));
@@ -170,9 +170,9 @@ fn the_commit_index_counts_when_it_is_durable() {
 fn a_commit_index_is_not_durable_before_the_entries_it_commits() {
     let options = LogOptions { writes_in_flight_max: 1, ..small() };
     let mut node = Node::create(options.clone(), 1);
-    node.append(entries(1..9, 1, 10), Some(hard_state(1, 1, 2)));
+    node.append(entries(1..9, 1, 10), Some(&hard_state(1, 1, 2)));
     // Another leader's entries replace some and are committed at once; they take several batches.
-    node.log.append(entries(3..9, 2, 2500), Some(hard_state(2, 0, 8))).unwrap();
+    node.log.append(entries(3..9, 2, 2500), Some(&hard_state(2, 0, 8))).unwrap();
     node.pump();
     node.step().unwrap();
     let last = node.log.durable_last().index.get();
@@ -190,8 +190,8 @@ fn a_commit_index_is_not_durable_before_the_entries_it_commits() {
 fn a_vote_is_durable_no_later_than_the_entries_of_its_term() {
     for seed in 0..100 {
         let mut node = Node::create(small(), seed);
-        node.append(entries(1..3, 1, 10), Some(hard_state(1, 1, 2)));
-        node.log.append(entries(3..20, 2, 2500), Some(hard_state(2, 5, 10))).unwrap();
+        node.append(entries(1..3, 1, 10), Some(&hard_state(1, 1, 2)));
+        node.log.append(entries(3..20, 2, 2500), Some(&hard_state(2, 5, 10))).unwrap();
         for _ in 0..seed % 8 {
             node.step().unwrap();
         }

@@ -21,9 +21,9 @@ closed! {
     ProbeState {
         /// It belongs to no cluster and promised nothing.
         Empty,
-        /// It promised to be born into a cluster and was not told yet that all did.
+        /// It promised to be born into a cluster and does not know yet whether all did.
         Forming,
-        /// It takes the place of a node that was replaced, and asks for its id.
+        /// It has no data, stays out of the cluster that it met, and asks for its id there.
         Joining,
         /// It belongs to a cluster.
         Born,
@@ -131,7 +131,7 @@ impl<'a> BirthMember<'a> {
     }
 }
 
-/// Proposes that the named nodes, all of them empty, become a cluster.
+/// Proposes that the named nodes become a cluster.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BirthPropose<'a> {
     /// The cluster that it would be, drawn for this proposal.
@@ -183,7 +183,7 @@ impl<'a> Message<'a> for BirthPropose<'a> {
     }
 }
 
-/// Agrees to a birth, once the promise is durable. Whoever agreed to one agrees to no other.
+/// Agrees to a birth: the sender's promise is durable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BirthAccept {
     /// The cluster that was proposed.
@@ -242,12 +242,12 @@ impl<'a> Message<'a> for BirthDecided<'a> {
     }
 }
 
-/// A node that takes the place of a replaced one asks for its id.
+/// A node without data asks for its id. It is told one once an operator replaced the node of its name, and asks until then.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct JoinRequest<'a> {
     /// Its address.
     pub address: &'a str,
-    /// The attempt: random bits that the node keeps before it asks. An id is told to one attempt only.
+    /// The attempt: random bits, durable at the node before it asks. An id is told to one attempt only.
     pub attempt: u64,
 }
 

@@ -70,6 +70,16 @@ impl Any {
     }
 }
 
+/// What the first write of a session carries.
+pub fn in_session() -> WriteContext<'static> {
+    WriteContext {
+        session: SessionId(Revision(7)),
+        seq: SessionSeq(1),
+        acknowledged_below: SessionSeq(1),
+        ..WriteContext::default()
+    }
+}
+
 /// Draws messages.
 pub struct Sample {
     prng: Prng,
@@ -221,11 +231,11 @@ impl Sample {
     }
 
     fn write_context(&mut self) -> WriteContext<'static> {
-        let seq = if self.flag() { 0 } else { self.prng.range(1..1000) };
+        let seq = self.prng.range(1..1000);
         WriteContext {
-            session: SessionId(Revision(if seq == 0 { 0 } else { self.prng.range(1..u64::MAX) })),
+            session: SessionId(Revision(self.prng.range(1..u64::MAX))),
             seq: SessionSeq(seq),
-            acknowledged_below: SessionSeq(self.prng.range(0..seq + 1)),
+            acknowledged_below: SessionSeq(self.prng.range(1..seq + 1)),
             deadline_ms: self.number32(),
             revision_seen: self.revision(),
             trace: self.maybe(Self::trace),
@@ -522,21 +532,17 @@ impl Sample {
     }
 
     fn probe(&mut self) -> NodeProbe<'static> {
-        let state = match self.prng.index(3) {
-            0 => ProbeState::Empty,
-            1 => ProbeState::Forming { birth: BirthId(self.number()) },
-            _ => ProbeState::Born {
-                cluster: self.cluster(),
-                node: NodeId(self.number()),
-                incarnation: self.number(),
-            },
-        };
+        use ProbeState::{Born, Empty, Forming, Joining};
+        let state = *self.prng.choose(&[Empty, Forming, Joining, Born]).unwrap();
+        let (node, version) = if state == Born { (self.node(), self.number()) } else { (NodeId(0), 0) };
         NodeProbe {
-            name: self.name(),
             address: self.address(),
             members: self.names().into(),
             shard_count: self.prng.range(0..1025) as u16,
             state,
+            cluster: matches!(state, Forming | Born).then(|| self.cluster()),
+            node,
+            version,
         }
     }
 
@@ -545,32 +551,16 @@ impl Sample {
         if names.is_empty() {
             names = &["a"];
         }
-        let members = names.iter().map(|name| BirthMember {
-            name,
-            node: self.node(),
-            address: self.address(),
-            replica: self.replica(),
-        });
+        let members = names.iter().map(|name| BirthMember { name, address: self.address() });
         BirthPropose {
             members: (&*members.collect::<Vec<_>>().leak()).into(),
-            birth: BirthId(self.number()),
             cluster: self.cluster(),
             shard_count: self.prng.range(1..1025) as u16,
         }
     }
 
-    fn join_answer(&mut self) -> JoinAnswer<'static> {
-        use JoinStatus::{Admitted, Pending, Refused};
-        let replicas = self.replicas();
-        JoinAnswer {
-            status: *self.prng.choose(&[Pending, Admitted, Refused]).unwrap(),
-            detail: self.text(),
-            cluster: self.cluster(),
-            node: self.node(),
-            replicas,
-            members: self.nodes(),
-            shard_count: replicas.len() as u16,
-        }
+    fn directory(&mut self) -> &'static [u8] {
+        self.bytes(1, 300)
     }
 
     fn peer(&mut self, kind: Kind) -> PeerMessage<'static> {
@@ -603,18 +593,17 @@ impl Sample {
             Kind::NodeProbe => PeerMessage::Probe(self.probe()),
             Kind::NodeProbeAnswer => PeerMessage::ProbeAnswer(self.probe()),
             Kind::BirthPropose => PeerMessage::BirthPropose(self.birth_propose()),
-            Kind::BirthAccept => PeerMessage::BirthAccept(BirthAccept { birth: BirthId(self.number()) }),
-            Kind::BirthRefuse => {
-                PeerMessage::BirthRefuse(BirthRefuse { birth: BirthId(self.number()), why: self.text() })
-            }
-            Kind::BirthDecided => PeerMessage::BirthDecided(BirthDecided { birth: BirthId(self.number()) }),
+            Kind::BirthAccept => PeerMessage::BirthAccept(BirthAccept { cluster: self.cluster() }),
+            Kind::BirthDecided => PeerMessage::BirthDecided(BirthDecided { directory: self.directory() }),
             Kind::JoinRequest => {
-                PeerMessage::JoinRequest(JoinRequest { name: self.name(), address: self.address() })
+                PeerMessage::JoinRequest(JoinRequest { address: self.address(), attempt: self.number() })
             }
-            Kind::JoinAnswer => PeerMessage::JoinAnswer(self.join_answer()),
-            Kind::Directory => {
-                PeerMessage::Directory(Directory { version: self.number(), bytes: self.any_bytes() })
-            }
+            Kind::JoinAnswer => PeerMessage::JoinAnswer(JoinAnswer {
+                attempt: self.number(),
+                node: self.node(),
+                directory: self.directory(),
+            }),
+            Kind::Directory => PeerMessage::Directory(Directory { bytes: self.directory() }),
             Kind::Ping => PeerMessage::Ping(Ping { stamp: self.number() }),
             Kind::Pong => PeerMessage::Pong(Ping { stamp: self.number() }),
             other => unreachable!("{other} is not a peer's message"),

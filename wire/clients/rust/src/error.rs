@@ -45,13 +45,18 @@ pub enum Error {
         why: &'static str,
     },
     /// No node could be connected to, so nothing was asked of the cluster.
-    #[error("no node of the cluster could be reached in time: {}; check the addresses and that the nodes run", Listed(tried))]
+    #[error(
+        "no node of the cluster could be reached in time: {}; check the addresses and that the nodes run",
+        Listed(tried)
+    )]
     Unreachable {
         /// The addresses, each with the last that was heard of it.
         tried: Vec<Tried>,
     },
     /// The shard has no leader that a quorum follows, as far as could be found.
-    #[error("shard {shard} has no quorum or no leader that could be found ({why}); nothing was written: try again when more of its nodes run")]
+    #[error(
+        "shard {shard} has no quorum, or no leader that could be found ({why}): try again when more of its nodes run"
+    )]
     NoQuorum {
         /// The shard.
         shard: ShardId,
@@ -64,8 +69,8 @@ pub enum Error {
         /// What was heard last of it, if anything was.
         last: Option<Box<Error>>,
     },
-    /// The deadline passed; nothing was written.
-    #[error("the deadline of {} ms passed before it was done; nothing was written: allow more time, or send less at once", deadline.as_millis())]
+    /// The deadline passed.
+    #[error("the deadline of {} ms passed before it was done: allow more time, or send less at once", deadline.as_millis())]
     DeadlineExceeded {
         /// How much time there was.
         deadline: Duration,
@@ -116,9 +121,6 @@ pub enum Error {
     /// A key has no bytes.
     #[error("a key is empty: a key has at least one byte")]
     EmptyKey,
-    /// A batch has no items.
-    #[error("the batch is empty: give it at least one item")]
-    EmptyBatch,
     /// A disk is full; reads go on.
     #[error("no disk space is left for writes: free space or add some; writes are taken again by themselves")]
     NoSpace,
@@ -132,7 +134,10 @@ pub enum Error {
         key: Bytes,
     },
     /// The node does not speak a version of the protocol that this library speaks.
-    #[error("the node speaks versions {version_min} to {version_max} of the protocol and this program {}: bring them to one release", crate::VERSIONS)]
+    #[error(
+        "the node speaks versions {version_min} to {version_max} of the protocol and this program {}: bring them to one release",
+        crate::VERSIONS
+    )]
     Unsupported {
         /// The oldest version that the node speaks.
         version_min: u16,
@@ -206,7 +211,6 @@ impl Error {
             Self::Compacted { .. } => "Compacted",
             Self::TooLarge { .. } => "TooLarge",
             Self::EmptyKey => "EmptyKey",
-            Self::EmptyBatch => "EmptyBatch",
             Self::NoSpace => "NoSpace",
             Self::Unauthenticated => "Unauthenticated",
             Self::PermissionDenied { .. } => "PermissionDenied",

@@ -69,6 +69,14 @@ impl Session {
         }
     }
 
+    /// Takes a number for a write, if that is possible at once.
+    pub(crate) fn try_begin(self: &Arc<Self>) -> Option<Write> {
+        self.writes.try_acquire().ok()?.forget();
+        let mut place = Place { session: Arc::clone(self), seq: None };
+        place.seq = Some(lock(&self.window).begin()?);
+        Some(Write(place))
+    }
+
     /// Takes a number for a write; waits while there are too many. Nothing is taken if the wait is given up.
     pub(crate) async fn begin(self: &Arc<Self>) -> Write {
         // The semaphore is never closed.
@@ -151,7 +159,10 @@ mod tests {
     fn begin_now(session: &Arc<Session>) -> Option<Write> {
         match pin!(session.begin()).poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(write) => Some(write),
-            Poll::Pending => None,
+            Poll::Pending => {
+                assert!(session.try_begin().is_none());
+                None
+            }
         }
     }
 

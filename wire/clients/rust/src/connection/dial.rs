@@ -8,8 +8,8 @@ use bytes::BytesMut;
 use mesh_base::limits::{DIAL_TIMEOUT, NODE_ADDRESS_BYTES_MAX, SOCKET_READ_BYTES};
 use mesh_base::{ClusterId, CoreId, NodeId, ShardId};
 use mesh_wire::{
-    Envelope, Foreign, FrameDecoder, FrameError, FrameWriter, PROTOCOL_VERSION_MAX, PROTOCOL_VERSION_MIN, Request,
-    RequestId, Response, Role,
+    Envelope, Foreign, FrameDecoder, FrameError, FrameWriter, PROTOCOL_VERSION_MAX, PROTOCOL_VERSION_MIN,
+    Request, RequestId, Response, Role,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -207,9 +207,13 @@ fn refused(error: mesh_wire::Error) -> DialError {
 
 fn not_mesh(error: &FrameError) -> String {
     match error {
-        FrameError::NotMesh { looks_like: Foreign::Http } => "an HTTP server answers there, not a node".into(),
+        FrameError::NotMesh { looks_like: Foreign::Http } => {
+            "an HTTP server answers there, not a node".into()
+        }
         FrameError::NotMesh { looks_like: Foreign::Tls } => "a TLS server answers there, not a node".into(),
-        FrameError::NotMesh { looks_like: Foreign::Redis } => "a Redis server answers there, not a node".into(),
+        FrameError::NotMesh { looks_like: Foreign::Redis } => {
+            "a Redis server answers there, not a node".into()
+        }
         other => format!("something else than a node answers there: {other}"),
     }
 }

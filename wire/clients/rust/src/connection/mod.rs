@@ -17,13 +17,16 @@ mod slots;
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
 use mesh_base::limits::{CLIENT_REQUEST_UNIT_BYTES, SOCKET_READ_BYTES};
 use mesh_base::{CoreId, NodeId, ShardId, SlotEpoch};
-use mesh_wire::{Envelope, Frame, FrameDecoder, FrameWriter, HEADER_BYTES, Request, RequestId, Response, WireError};
+use mesh_wire::{
+    Envelope, Frame, FrameDecoder, FrameWriter, HEADER_BYTES, Request, RequestId, Response, WireError,
+};
 use tokio::io::AsyncReadExt;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Notify, Semaphore, SemaphorePermit, oneshot};
@@ -70,6 +73,8 @@ struct Shared {
     queued: Notify,
     room: Semaphore,
     room_units: u32,
+    is_open: AtomicBool,
+    is_probed: AtomicBool,
 }
 
 struct State {
@@ -82,7 +87,12 @@ struct State {
 
 /// Room for one request.
 pub(crate) struct Room<'c> {
-    permit: SemaphorePermit<'c>,
+    permit: Option<SemaphorePermit<'c>>,
+}
+
+impl Room<'_> {
+    /// For a question whether the connection lives, which must not wait behind what it is about.
+    pub(crate) const FOR_PROBE: Self = Self { permit: None };
 }
 
 impl Connection {
@@ -100,6 +110,8 @@ impl Connection {
             queued: Notify::new(),
             room: Semaphore::new(in_flight_max),
             room_units,
+            is_open: AtomicBool::new(true),
+            is_probed: AtomicBool::new(false),
         });
         let Greeted { reads, writes, left_over, node, endpoint, .. } = greeted;
         let reader = tokio::spawn(read(Arc::clone(&shared), reads, left_over)).abort_handle();
@@ -124,16 +136,36 @@ impl Connection {
 
     /// Whether requests can be sent.
     pub(crate) fn is_open(&self) -> bool {
-        lock(&self.shared.state).lost.is_none()
+        self.shared.is_open.load(Ordering::Acquire)
+    }
+
+    /// Room for a request of about `bytes` bytes, if there is some.
+    pub(crate) fn try_room(&self, bytes: usize) -> Option<Room<'_>> {
+        let permit = self.shared.room.try_acquire_many(self.units(bytes)).ok()?;
+        Some(Room { permit: Some(permit) })
     }
 
     /// Waits for room for a request of about `bytes` bytes.
     pub(crate) async fn room(&self, bytes: usize) -> Result<Room<'_>, Lost> {
-        let units = u32::try_from(1 + bytes / CLIENT_REQUEST_UNIT_BYTES).unwrap_or(u32::MAX);
-        match self.shared.room.acquire_many(units.min(self.shared.room_units)).await {
-            Ok(permit) => Ok(Room { permit }),
+        match self.shared.room.acquire_many(self.units(bytes)).await {
+            Ok(permit) => Ok(Room { permit: Some(permit) }),
             Err(_) => Err(self.shared.lost()),
         }
+    }
+
+    fn units(&self, bytes: usize) -> u32 {
+        let units = u32::try_from(1 + bytes / CLIENT_REQUEST_UNIT_BYTES).unwrap_or(u32::MAX);
+        units.min(self.shared.room_units)
+    }
+
+    /// Marks the connection as being asked whether it lives. `false` if it is already.
+    pub(crate) fn begin_probe(&self) -> bool {
+        !self.shared.is_probed.swap(true, Ordering::Relaxed)
+    }
+
+    /// The question was answered.
+    pub(crate) fn end_probe(&self) {
+        self.shared.is_probed.store(false, Ordering::Relaxed);
     }
 
     /// Queues a request. From then on it may be done, whatever becomes of the answer.
@@ -146,7 +178,8 @@ impl Connection {
         bytes: usize,
     ) -> Result<Answer, NotSent> {
         let (answer, waiting) = oneshot::channel();
-        let units = u32::try_from(room.permit.num_permits()).unwrap_or(u32::MAX);
+        let units = room.permit.as_ref().map_or(0, SemaphorePermit::num_permits);
+        let units = u32::try_from(units).unwrap_or(u32::MAX);
         let mut state = lock(&self.shared.state);
         if let Some(lost) = &state.lost {
             return Err(NotSent::Lost(lost.clone()));
@@ -167,7 +200,9 @@ impl Connection {
             return Err(NotSent::Invalid(error));
         }
         // The room is given back when the answer has come.
-        room.permit.forget();
+        if let Some(permit) = room.permit {
+            permit.forget();
+        }
         if std::mem::take(&mut state.writer_waits) {
             self.shared.queued.notify_one();
         }
@@ -222,6 +257,7 @@ impl Shared {
                 return;
             }
             state.lost = Some(Lost { why: why.into() });
+            self.is_open.store(false, Ordering::Release);
             state.outbox = Outbox::default();
             state.slots.clear()
         };

@@ -1,0 +1,62 @@
+//! What a program asks of a cluster: one type for each operation, with its options, done by awaiting it.
+
+mod batch;
+mod delete;
+mod get;
+mod put;
+
+use std::pin::Pin;
+use std::time::Duration;
+
+pub use self::batch::{DeleteMany, GetMany, PutMany};
+pub use self::delete::Delete;
+pub use self::get::Get;
+pub use self::put::Put;
+use crate::request::{Deadline, Failure};
+use crate::{Cluster, Error, Result};
+
+/// A call under way.
+pub type Pending<'c, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'c>>;
+
+/// What every call may be given.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Options<'c> {
+    pub(crate) cluster: &'c Cluster,
+    pub(crate) deadline: Option<Duration>,
+}
+
+impl<'c> Options<'c> {
+    pub(crate) const fn of(cluster: &'c Cluster) -> Self {
+        Self { cluster, deadline: None }
+    }
+
+    pub(crate) fn deadline(&self) -> Deadline {
+        Deadline::after(self.deadline.unwrap_or(self.cluster.core().settings.deadline))
+    }
+}
+
+/// The option that every call has.
+macro_rules! deadline {
+    () => {
+        /// How long to go on trying; the cluster handle's deadline unless set.
+        #[must_use]
+        pub const fn deadline(mut self, deadline: std::time::Duration) -> Self {
+            self.options.deadline = Some(deadline);
+            self
+        }
+    };
+}
+use deadline;
+
+/// The error of a request for the shard of one key.
+fn of_one_key(failure: Failure) -> Error {
+    match failure {
+        Failure::Error(error) => error,
+        Failure::Rerouted => Error::NotReady { why: "slots are moving".into() },
+    }
+}
+
+/// A write was answered with something that does not say what became of it.
+pub(crate) fn not_told(error: impl Into<Error>) -> Error {
+    Error::Unknown { last: Some(Box::new(error.into())) }
+}
