@@ -61,8 +61,12 @@ impl Purge {
         self.files = files;
     }
 
-    /// Spares that will come of it.
-    pub(crate) fn spares_expected(&self) -> usize {
+    /// Spares that will come of it for certain, when batches up to `submitted` are on their way. A truncation that is
+    /// recorded in a later one promises nothing: that batch may itself wait for a spare.
+    pub(crate) fn spares_expected(&self, submitted: BatchSeq) -> usize {
+        if matches!(self.step, Step::Recording(seq) if seq > submitted) {
+            return 0;
+        }
         self.files.iter().filter(|file| file.reuse.is_some()).count()
     }
 

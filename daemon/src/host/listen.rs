@@ -4,9 +4,14 @@
 //! process of the same user share it too. So the first socket is bound and listens without that option, which fails if
 //! anyone listens there; only then does it accept others beside it, which this process makes at once. Another process
 //! that goes the same way fails at its first socket.
+//!
+//! The sockets of a process that was killed stay for some milliseconds after it is gone, until the kernel has wound up
+//! its rings. An address in use is therefore tried again for a moment before it is believed.
 
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::thread;
+use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -14,6 +19,11 @@ use super::error::HostError;
 
 /// Connections that wait to be accepted, per core.
 const BACKLOG: i32 = 1024;
+
+/// How long an address that is in use is tried again,
+const IN_USE_TIMEOUT: Duration = Duration::from_secs(1);
+/// and how often.
+const IN_USE_PAUSE: Duration = Duration::from_millis(5);
 
 /// A node's listening sockets.
 #[derive(Debug)]
@@ -48,7 +58,7 @@ pub(super) fn listen(address: &str, cores: usize) -> Result<Listeners, HostError
     };
     let mut refused = None;
     for candidate in candidates(address).map_err(failed)? {
-        match listen_on(candidate, cores) {
+        match patiently(|| listen_on(candidate, cores)) {
             Ok(listeners) => return Ok(listeners),
             Err(error) => refused = refused.or(Some(error)),
         }
@@ -65,6 +75,19 @@ fn candidates(address: &str) -> io::Result<Vec<SocketAddr>> {
             Ok(vec![(Ipv6Addr::UNSPECIFIED, port).into(), (Ipv4Addr::UNSPECIFIED, port).into()])
         }
         None => Ok(address.to_socket_addrs()?.collect()),
+    }
+}
+
+fn patiently<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let mut left = IN_USE_TIMEOUT;
+    loop {
+        match attempt() {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && !left.is_zero() => {
+                thread::sleep(IN_USE_PAUSE);
+                left = left.saturating_sub(IN_USE_PAUSE);
+            }
+            result => return result,
+        }
     }
 }
 
@@ -100,7 +123,6 @@ fn socket(address: SocketAddr) -> io::Result<Socket> {
 mod tests {
     use std::io::Write;
     use std::net::TcpStream;
-    use std::time::Duration;
 
     use super::*;
 
@@ -122,7 +144,7 @@ mod tests {
     fn the_kernel_deals_connections_out_over_the_cores() {
         let listeners = listen("127.0.0.1:0", 2).unwrap();
         let streams: Vec<_> = (0..64).map(|_| TcpStream::connect(listeners.address).unwrap()).collect();
-        std::thread::sleep(Duration::from_millis(20));
+        thread::sleep(Duration::from_millis(20));
         let accepted: Vec<usize> = listeners
             .sockets
             .iter()
@@ -137,7 +159,7 @@ mod tests {
         let listeners = listen("127.0.0.1:0", 1).unwrap();
         let address = listeners.address;
         let mut client = TcpStream::connect(address).unwrap();
-        std::thread::sleep(Duration::from_millis(5));
+        thread::sleep(Duration::from_millis(5));
         let (server, _) = listeners.sockets[0].accept().unwrap();
         // The side that closes first keeps the connection in its books for a minute.
         drop(server);

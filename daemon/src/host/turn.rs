@@ -221,7 +221,7 @@ impl<S: Server> Turn<S> {
         self.links.close();
         let mut left = CLOSING_TIMEOUT;
         let step = Duration::from_millis(2);
-        while (self.port.open() > 0 || self.disk.under_way() > 0) && !left.is_zero() {
+        while (self.port.open() > 0 || !self.disk.is_idle()) && !left.is_zero() {
             Timer::new(step).await;
             left = left.saturating_sub(step);
         }

@@ -21,7 +21,7 @@ use crate::frames::FrameState;
 use crate::page::{Expected, interior, slotted};
 use crate::pointer::Checksum;
 use crate::superblock::{Superblock, copy_offset};
-use crate::tree::resolve_children;
+use crate::tree::{Tree, resolve_children};
 
 /// Adjacent pages are joined into writes of up to this many bytes.
 const WRITE_BYTES_MAX: usize = 256 * 1024;
@@ -77,7 +77,12 @@ impl CheckpointInfo {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum CheckpointIo {
     Space,
-    Pages { bytes: usize },
+    /// This many frames, the first of this page, the others of those behind it.
+    Pages {
+        first: PageNo,
+        frames: u64,
+        bytes: usize,
+    },
     PagesSync,
     Superblock,
     SuperblockSync,
@@ -99,9 +104,8 @@ enum Stage {
 pub(super) struct Running {
     superblock: Superblock,
     stage: Stage,
-    /// What the epoch dirtied; some of it may be gone.
-    frozen: Vec<PageNo>,
-    /// Pages to write, by level of the tree from the leaves up; extents and allocator pages go with the leaves.
+    /// Pages to write, by level of the tree from the leaves up; extents and allocator pages go with the leaves. Each
+    /// level is sorted when its turn comes, and may name pages that were gone before the epoch ended.
     levels: VecDeque<VecDeque<PageNo>>,
     allocator: BTreeMap<PageNo, Bytes>,
     bytes_in_flight: usize,
@@ -119,7 +123,11 @@ impl Store {
         tree.revision = tree.revision.max(meta.revision);
         let (allocator, writes) = tree.allocator.freeze(checkpoint);
         writes.iter().for_each(|write| tree.frames.discard(write.page));
-        let frozen = tree.freeze();
+        let mut levels = tree.freeze();
+        levels.resize_with(levels.len().max(1), Vec::new);
+        if let Some(leaves) = levels.first_mut() {
+            leaves.extend(writes.iter().map(|write| write.page));
+        }
         let superblock = Superblock {
             checkpoint,
             applied: meta.applied,
@@ -137,8 +145,7 @@ impl Store {
         self.running = Some(Box::new(Running {
             superblock,
             stage: Stage::Space,
-            frozen,
-            levels: VecDeque::new(),
+            levels: levels.into_iter().map(VecDeque::from).collect(),
             allocator,
             bytes_in_flight: 0,
         }));
@@ -190,46 +197,21 @@ impl Store {
             running.stage = Stage::Waiting;
             self.submit_checkpoint(op, CheckpointIo::Space, io);
         } else {
-            self.list_pages(running);
+            sort_level(running.levels.front_mut());
             running.stage = Stage::Pages;
             self.write_pages(running, io);
         }
     }
 
-    /// Sorts what is to be written by level and place.
-    fn list_pages(&mut self, running: &mut Running) {
-        let checkpoint = running.superblock.checkpoint;
-        running.frozen.sort_unstable();
-        running.frozen.dedup();
-        let frames = &self.tree.frames;
-        running.frozen.retain(|page| match frames.state(*page) {
-            Some(FrameState::Dirty(dirty) | FrameState::Obsolete(dirty)) => dirty == checkpoint,
-            Some(FrameState::Clean) | None => false,
-        });
-        let mut levels: Vec<Vec<PageNo>> = vec![running.allocator.keys().copied().collect()];
-        for page in &running.frozen {
-            let level = usize::from(frames.expected(*page).map_or(0, Expected::level));
-            levels.resize_with(levels.len().max(level + 1), Vec::new);
-            if let Some(pages) = levels.get_mut(level) {
-                pages.push(*page);
-            }
-        }
-        levels.iter_mut().for_each(|pages| pages.sort_unstable());
-        running.levels = levels.into_iter().map(VecDeque::from).collect();
-    }
-
     fn write_pages(&mut self, running: &mut Running, io: &mut IoQueue) {
         while running.bytes_in_flight < self.tree.options.checkpoint_bytes_in_flight_max {
-            while running.levels.front().is_some_and(VecDeque::is_empty) {
-                running.levels.pop_front();
-            }
-            let Some(page) = running.levels.front().and_then(|pages| pages.front().copied()) else { break };
-            let data = self.take_adjacent(running);
+            let Some(first) = self.next_page(running) else { break };
+            let (frames, data) = self.take_adjacent(running, first);
             let bytes = data.len();
             running.bytes_in_flight += bytes;
-            let offset = page_offset(page, self.tree.options.page_bytes);
+            let offset = page_offset(first, self.tree.options.page_bytes);
             let op = IoOp::Write { file: self.file, offset, data };
-            self.submit_checkpoint(op, CheckpointIo::Pages { bytes }, io);
+            self.submit_checkpoint(op, CheckpointIo::Pages { first, frames, bytes }, io);
         }
         if running.levels.is_empty() && running.bytes_in_flight == 0 {
             running.stage = Stage::Waiting;
@@ -237,27 +219,43 @@ impl Store {
         }
     }
 
-    /// Seals the next page and those that lie right behind it, and joins them into the bytes of one write.
-    fn take_adjacent(&mut self, running: &mut Running) -> Bytes {
+    /// Takes the next page to write, of the lowest level that has one.
+    fn next_page(&self, running: &mut Running) -> Option<PageNo> {
+        while let Some(pages) = running.levels.front_mut() {
+            if let Some(page) = pages.pop_front() {
+                if is_part(&self.tree, &running.allocator, page) {
+                    return Some(page);
+                }
+            } else {
+                running.levels.pop_front();
+                sort_level(running.levels.front_mut());
+            }
+        }
+        None
+    }
+
+    /// Seals a page and those that lie right behind it, and joins them into the bytes of one write.
+    fn take_adjacent(&mut self, running: &mut Running, first: PageNo) -> (u64, Bytes) {
         let page_bytes = self.tree.options.page_bytes;
-        let Some(pages) = running.levels.front_mut() else { return Bytes::new() };
-        let Some(mut last) = pages.pop_front() else { return Bytes::new() };
-        let first = seal(&mut self.tree, &running.allocator, last);
-        if first.len() > page_bytes || pages.front() != Some(&last.next()) {
-            return first;
+        let Some(pages) = running.levels.front_mut() else { return (0, Bytes::new()) };
+        let bytes = seal(&mut self.tree, &running.allocator, first);
+        if bytes.len() > page_bytes || pages.front() != Some(&first.next()) {
+            return (1, bytes);
         }
         let mut joined = Vec::with_capacity(WRITE_BYTES_MAX.min((pages.len() + 1) * page_bytes));
-        joined.extend_from_slice(&first);
+        joined.extend_from_slice(&bytes);
+        let mut last = first;
         while pages.front() == Some(&last.next()) && joined.len() + page_bytes <= WRITE_BYTES_MAX {
-            last = last.next();
-            let expected = self.tree.frames.expected(last);
-            if matches!(expected, Some(Expected::Extent { .. })) {
+            let next = last.next();
+            let is_long = matches!(self.tree.frames.expected(next), Some(Expected::Extent { .. }));
+            if is_long || !is_part(&self.tree, &running.allocator, next) {
                 break;
             }
             pages.pop_front();
-            joined.extend_from_slice(&seal(&mut self.tree, &running.allocator, last));
+            joined.extend_from_slice(&seal(&mut self.tree, &running.allocator, next));
+            last = next;
         }
-        joined.into()
+        (last.get() - first.get() + 1, joined.into())
     }
 
     fn submit_checkpoint(&mut self, op: IoOp, step: CheckpointIo, io: &mut IoQueue) {
@@ -284,7 +282,14 @@ impl Store {
                 self.taken_pages = running.superblock.file_pages;
                 running.stage = Stage::Space;
             }
-            (CheckpointIo::Pages { bytes }, Ok(_)) => running.bytes_in_flight -= bytes,
+            (CheckpointIo::Pages { first, frames, bytes }, Ok(_)) => {
+                // What the disk has can be read back: there is no need to keep it until the checkpoint is durable.
+                running.bytes_in_flight -= bytes;
+                for page in first.get()..first.get() + frames {
+                    self.tree.frames.written(PageNo(page), running.superblock.checkpoint);
+                }
+                self.tree.frames.evict();
+            }
             (CheckpointIo::PagesSync, Ok(_)) => {
                 let superblock = &mut running.superblock;
                 superblock.root.pointer = self.tree.sealed.resolve(superblock.root.pointer);
@@ -309,10 +314,6 @@ impl Store {
         assert_eq!(self.tree.running, Some(checkpoint));
         self.tree.running = None;
         self.durable = running.superblock;
-        for page in running.frozen {
-            self.tree.frames.written(page, checkpoint);
-        }
-        self.tree.frames.evict();
         let available = self.tree.allocator.checkpoint_durable(checkpoint, &self.pins.checkpoints());
         self.forget_reads(&available);
         tracing::debug!(file = %self.file, %checkpoint, %applied, "checkpoint is durable");
@@ -320,9 +321,27 @@ impl Store {
     }
 }
 
+/// Puts the pages of a level into file order.
+fn sort_level(pages: Option<&mut VecDeque<PageNo>>) {
+    if let Some(pages) = pages {
+        pages.make_contiguous().sort_unstable();
+        let mut last = None;
+        pages.retain(|page| last.replace(*page) != Some(*page));
+    }
+}
+
+/// Whether a page that the epoch dirtied is still a part of its checkpoint.
+fn is_part(tree: &Tree, allocator: &BTreeMap<PageNo, Bytes>, page: PageNo) -> bool {
+    let dirty = match tree.frames.state(page) {
+        Some(FrameState::Dirty(checkpoint) | FrameState::Obsolete(checkpoint)) => Some(checkpoint),
+        Some(FrameState::Clean) | None => None,
+    };
+    dirty.is_some() && dirty == tree.running || allocator.contains_key(&page)
+}
+
 /// Fixes the bytes of a page for good and notes its checksum for the pointers to it.
 #[allow(clippy::expect_used, reason = "a frozen page stays in memory until its checkpoint is done")]
-fn seal(tree: &mut crate::tree::Tree, allocator: &BTreeMap<PageNo, Bytes>, page: PageNo) -> Bytes {
+fn seal(tree: &mut Tree, allocator: &BTreeMap<PageNo, Bytes>, page: PageNo) -> Bytes {
     if let Some(bytes) = allocator.get(&page) {
         return bytes.clone();
     }

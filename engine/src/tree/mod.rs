@@ -50,8 +50,8 @@ pub(crate) struct Tree {
     pub(crate) epoch: CheckpointNo,
     /// The checkpoint that is being written, if one is.
     pub(crate) running: Option<CheckpointNo>,
-    /// Pages and extents made dirty in this epoch; some may be gone or in use anew.
-    pub(crate) dirtied: Vec<PageNo>,
+    /// Pages made dirty in this epoch, by level, extents with the leaves; some may be gone or in use anew.
+    dirtied: Vec<Vec<PageNo>>,
     pub(crate) horizon: Revision,
     pub(crate) revision: Revision,
     pub(crate) cells: u64,
@@ -99,8 +99,8 @@ impl Tree {
         TreeView { frames: &self.frames, sealed: &self.sealed, stamp: self.allocator.reuses(), root }
     }
 
-    /// The next epoch begins. Returns the pages that the checkpoint may have to write.
-    pub(crate) fn freeze(&mut self) -> Vec<PageNo> {
+    /// The next epoch begins. Returns the pages that the checkpoint may have to write, by level from the leaves up.
+    pub(crate) fn freeze(&mut self) -> Vec<Vec<PageNo>> {
         // The checkpoint that ran last is known in full now, and may have held the root.
         self.root.pointer = self.sealed.resolve(self.root.pointer);
         self.sealed.begin(self.epoch);
@@ -135,7 +135,7 @@ impl Tree {
     fn new_page(&mut self, level: u8) -> PagePointer {
         let mut bytes = vec![0; self.options.page_bytes];
         let expected = Expected::Node { level };
-        let pointer = self.take_page();
+        let pointer = self.take_page(level);
         let stamp = PageStamp { page: pointer.page, checkpoint: pointer.checkpoint };
         page::write_header(&mut bytes, expected, stamp);
         self.frames.insert_dirty(pointer.page, bytes, expected, self.epoch);
@@ -148,7 +148,7 @@ impl Tree {
         let born = page::stamp(&bytes).checkpoint;
         let level = page::level(&bytes);
         let collected = self.frames.collected(old);
-        let pointer = self.take_page();
+        let pointer = self.take_page(level);
         page::set_stamp(&mut bytes, PageStamp { page: pointer.page, checkpoint: pointer.checkpoint });
         if level > 0 {
             resolve_children(&self.sealed, &mut bytes);
@@ -159,11 +159,19 @@ impl Tree {
         pointer
     }
 
-    fn take_page(&mut self) -> PagePointer {
+    fn take_page(&mut self, level: u8) -> PagePointer {
         let page = self.allocator.allocate();
         self.frames.discard(page);
-        self.dirtied.push(page);
+        self.note_dirtied(page, level);
         PagePointer { page, checksum: Checksum::UNSEALED, checkpoint: self.epoch }
+    }
+
+    fn note_dirtied(&mut self, page: PageNo, level: u8) {
+        let level = usize::from(level);
+        self.dirtied.resize_with(self.dirtied.len().max(level + 1), Vec::new);
+        if let Some(pages) = self.dirtied.get_mut(level) {
+            pages.push(page);
+        }
     }
 
     /// The tree no longer refers to a run of pages.

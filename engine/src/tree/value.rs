@@ -30,7 +30,7 @@ impl Tree {
         extent.pointer.page = page;
         extent.pointer.checksum = Checksum::of(&bytes);
         self.frames.insert_dirty(page, bytes, Expected::Extent { value_bytes }, self.epoch);
-        self.dirtied.push(page);
+        self.note_dirtied(page, 0);
         extent
     }
 

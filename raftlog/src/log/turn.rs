@@ -27,7 +27,7 @@ impl Log {
             return;
         }
         self.begin_purge();
-        if self.purge.spares_expected() == 0 {
+        if self.purge.spares_expected(self.writer.head().seq) == 0 {
             self.spares.prepare(&mut self.port, io);
         }
         self.submit_batches(io);

@@ -163,3 +163,15 @@ fn purged_segments_are_reused_and_the_files_stay_few() {
     let first = node.log.first_index().get();
     assert_eq!(node.read(first, 400), entries(first..400, 1, 3000));
 }
+
+#[test]
+fn a_purge_whose_record_waits_for_the_next_segment_does_not_hold_it_up() {
+    let mut node = Node::create(small(), 1);
+    node.append(entries(1..=30, 1, 3000), Some(&hard_state(1, 1, 30)));
+    // More than the rest of this segment and the spare hold; the truncation is recorded behind all of it.
+    let last = node.log.append(entries(31..=90, 1, 3000), None).unwrap();
+    node.log.note_checkpoint(mark(1, 30)).unwrap();
+    node.settle();
+    assert!(node.log.durable().covers(last));
+    assert!(node.log.first_index() > LogIndex(1));
+}

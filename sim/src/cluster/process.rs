@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mesh_base::limits::ENTRY_BYTES_SOFT_MAX;
 use mesh_base::prng::Prng;
 use mesh_base::{CoreId, Now};
 use mesh_server::core::{Core, CoreEffect, CoreEvent, CoreOptions, PanicPolicy};
@@ -103,8 +104,9 @@ impl Process {
 /// Replicas small enough that every path of theirs is walked in seconds.
 pub(super) fn small_shards(value_bytes_max: usize, prng: &mut Prng) -> ShardOptions {
     let mut options = ShardOptions::for_memory(8 * 1024 * 1024);
-    let value = value_bytes_max as u64;
-    options.log.segment_bytes = (256 * 1024_u64).max((4 * value).next_multiple_of(4096));
+    // A segment holds the largest entry: a turn's soft bound, and one value beyond it.
+    let entry = (ENTRY_BYTES_SOFT_MAX + value_bytes_max) as u64;
+    options.log.segment_bytes = (entry * 3 / 2).next_multiple_of(64 * 1024);
     options.log.zero_ahead_bytes = 32 * 1024;
     options.log.batch_bytes_soft_max = 64 * 1024;
     options.log.retained_bytes = 0;

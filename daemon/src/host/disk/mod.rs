@@ -6,7 +6,8 @@
 //! - A write to a file that is durable on completion goes through a descriptor with `O_DSYNC`; every read and write
 //!   through one with `O_DIRECT`.
 //! - A file's descriptor is forgotten before the file is renamed or removed, so a name never leads to another's file.
-//! - A directory's own name is durable before the first operation on it completes.
+//! - A directory's own name is durable before the first operation on it completes, and the directory is not removed while
+//!   one is under way.
 //!
 //! Operations are unordered but for what the submitters wait for. A bounded number of each sort is under way at a time.
 //!
@@ -19,12 +20,14 @@ mod operation;
 mod tests;
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
+use glommio::timer::Timer;
 use mesh_base::io::{Completion, IoOp, Lane, Submission};
 use mesh_base::limits::{LOG_OPS_IN_FLIGHT_MAX, STORE_OPS_IN_FLIGHT_MAX};
 
@@ -33,6 +36,9 @@ use self::files::Files;
 use super::inbox::Inbox;
 use crate::core::{CoreEvent, DirectoryKey};
 
+/// How often a directory that is to be removed is looked at while operations on it are under way.
+const QUIET_PAUSE: Duration = Duration::from_millis(5);
+
 /// The file operations of one core.
 pub(super) struct Disk {
     files: Files,
@@ -40,8 +46,8 @@ pub(super) struct Disk {
     logs: Workers,
     reads: Workers,
     others: Workers,
-    /// Operations that were submitted and have not completed.
-    under_way: Cell<usize>,
+    /// How many operations on each directory were submitted and have not completed.
+    under_way: RefCell<BTreeMap<DirectoryKey, usize>>,
 }
 
 /// Tasks that live as long as the core, and the work they share.
@@ -67,6 +73,14 @@ enum Crew {
 enum Job {
     Operation { directory: DirectoryKey, submission: Submission },
     RemoveDirectory { directory: DirectoryKey },
+}
+
+impl Job {
+    const fn directory(&self) -> DirectoryKey {
+        match self {
+            Self::Operation { directory, .. } | Self::RemoveDirectory { directory } => *directory,
+        }
+    }
 }
 
 impl Workers {
@@ -105,7 +119,7 @@ impl Disk {
             logs: Workers::new(LOG_OPS_IN_FLIGHT_MAX),
             reads: Workers::new(STORE_OPS_IN_FLIGHT_MAX),
             others: Workers::new(STORE_OPS_IN_FLIGHT_MAX),
-            under_way: Cell::new(0),
+            under_way: RefCell::default(),
         })
     }
 
@@ -124,9 +138,31 @@ impl Disk {
         self.give(Crew::Others, Job::RemoveDirectory { directory });
     }
 
-    /// Operations that have not completed.
-    pub(super) fn under_way(&self) -> usize {
-        self.under_way.get()
+    /// Whether every operation has completed.
+    pub(super) fn is_idle(&self) -> bool {
+        self.under_way.borrow().is_empty()
+    }
+
+    fn begin(&self, directory: DirectoryKey) {
+        *self.under_way.borrow_mut().entry(directory).or_default() += 1;
+    }
+
+    fn end(&self, directory: DirectoryKey) {
+        let mut under_way = self.under_way.borrow_mut();
+        match under_way.get_mut(&directory) {
+            Some(count) if *count > 1 => *count -= 1,
+            found => {
+                assert!(found.is_some(), "an operation ends once");
+                under_way.remove(&directory);
+            }
+        }
+    }
+
+    /// Completes when nothing but the asking job is under way in a directory.
+    async fn quiet(&self, directory: DirectoryKey) {
+        while self.under_way.borrow().get(&directory).is_some_and(|&count| count > 1) {
+            Timer::new(QUIET_PAUSE).await;
+        }
     }
 
     /// Closes every file, and ends the workers once nothing is left to do.
@@ -147,7 +183,7 @@ impl Disk {
     }
 
     fn give(self: &Rc<Self>, crew: Crew, job: Job) {
-        self.under_way.set(self.under_way.get() + 1);
+        self.begin(job.directory());
         let workers = self.workers(crew);
         workers.jobs.borrow_mut().push_back(job);
         let idle = workers.idle.borrow_mut().pop();
@@ -162,17 +198,19 @@ impl Disk {
 
 async fn work(disk: Rc<Disk>, crew: Crew) {
     while let Some(job) = disk.workers(crew).next().await {
+        let directory = job.directory();
         match job {
-            Job::Operation { directory, submission: Submission { token, op } } => {
+            Job::Operation { submission: Submission { token, op }, .. } => {
                 let result = operation::perform(&disk.files, directory, op).await;
                 disk.inbox.push(CoreEvent::Io { directory, completion: Completion { token, result } });
             }
-            Job::RemoveDirectory { directory } => {
+            Job::RemoveDirectory { .. } => {
+                disk.quiet(directory).await;
                 if let Err(error) = disk.files.remove_directory(directory).await {
                     tracing::warn!(%directory, %error, "a directory that is no longer needed stays behind");
                 }
             }
         }
-        disk.under_way.set(disk.under_way.get() - 1);
+        disk.end(directory);
     }
 }

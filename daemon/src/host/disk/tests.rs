@@ -236,10 +236,10 @@ fn many_operations_at_once_all_complete_and_open_a_file_once() {
             let data = Bytes::from(vec![u8::try_from(number % 250).unwrap(); 4096]);
             bench.submit(IoOp::Write { file: SEGMENT, offset: number * 4096, data });
         }
-        assert_eq!(bench.disk.under_way(), 400);
+        assert!(!bench.disk.is_idle());
         let results = bench.results(400).await;
         assert!(results.iter().all(Result::is_ok));
-        assert_eq!(bench.disk.under_way(), 0);
+        assert!(bench.disk.is_idle());
         assert_eq!(descriptor_flags(&bench.path(SEGMENT).canonicalize().unwrap()).len(), 1);
         let all = bench.read(SEGMENT, 0, 4096 * 400).await;
         assert!(
@@ -257,8 +257,14 @@ fn a_replica_that_is_gone_for_good_leaves_nothing_behind() {
         bench.write(SEGMENT, 0, pattern(1, 1)).await;
         let directory = bench.data.join(DIRECTORY.to_string());
         assert_eq!(fs::metadata(&directory).unwrap().permissions().mode() & 0o777, 0o700);
+        for number in 0..20 {
+            let data = Bytes::from(vec![1; 4096]);
+            bench.submit(IoOp::Write { file: SEGMENT, offset: number * 4096, data });
+        }
+        bench.disk.files.forget(DIRECTORY, SEGMENT);
         bench.disk.remove_directory(DIRECTORY);
-        while bench.disk.under_way() > 0 {
+        assert!(bench.results(20).await.iter().all(Result::is_ok), "what was under way is not disturbed");
+        while !bench.disk.is_idle() {
             step_aside().await;
         }
         assert!(!directory.exists());

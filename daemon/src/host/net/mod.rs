@@ -103,10 +103,13 @@ impl Port {
     }
 
     /// Accepts connections for as long as it is polled.
-    ///
-    /// # Errors
-    /// The listening socket is of no use.
-    pub(super) async fn accept(self: Rc<Self>, listener: TcpListener) -> io::Result<()> {
+    pub(super) async fn accept(self: Rc<Self>, listener: TcpListener) {
+        if let Err(error) = self.accept_from(listener).await {
+            tracing::error!(core = self.own.0, %error, "no further connections are accepted");
+        }
+    }
+
+    async fn accept_from(self: &Rc<Self>, listener: TcpListener) -> io::Result<()> {
         listener.set_nonblocking(true)?;
         let listener = PollableFd::new(listener)?;
         loop {

@@ -78,13 +78,6 @@ impl Pool {
         self.settle(&links, greeted, ShardId(0), 0);
     }
 
-    /// An open connection for a shard's requests, if there is one already.
-    pub(crate) fn ready(&self, node: NodeId, shard: ShardId, stripe: usize) -> Option<Arc<Connection>> {
-        let links = Arc::clone(lock(&self.nodes).get(&node)?);
-        let link = links.link(shard, stripe)?;
-        link.peek().filter(|connection| connection.is_open())
-    }
-
     /// A connection for a shard's requests.
     pub(crate) async fn connect(
         &self,

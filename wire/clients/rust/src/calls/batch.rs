@@ -9,11 +9,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use mesh_base::limits::{BATCH_BYTES_MAX, BATCH_OPS_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use mesh_base::limits::{BATCH_BYTES_MAX, BATCH_OPS_MAX};
 use mesh_base::{Revision, ShardId};
 use mesh_wire::{Delete, GetBatch, KeyValue, PutBatch, Request, Response};
 
-use super::{Options, Pending, deadline, not_told};
+use super::{Options, Pending, at_most, check_key, check_value, deadline, not_told};
 use crate::core::Core;
 use crate::request::{Aim, Call, Deadline, Failure, unexpected};
 use crate::{Cluster, Deleted, Error, Item, Result, Topology, Written};
@@ -143,18 +143,6 @@ fn split<'k>(topology: &Topology, places: &[usize], key: impl Fn(usize) -> &'k [
     parts.filter_map(part).collect()
 }
 
-fn check_key(key: &[u8]) -> Result<()> {
-    if key.is_empty() {
-        return Err(Error::EmptyKey);
-    }
-    at_most("key bytes", key.len(), KEY_BYTES_MAX)
-}
-
-fn at_most(what: &'static str, actual: usize, limit: usize) -> Result<()> {
-    let (limit, actual) = (limit as u64, actual as u64);
-    if actual > limit { Err(Error::TooLarge { what: what.into(), limit, actual }) } else { Ok(()) }
-}
-
 #[allow(clippy::indexing_slicing, reason = "places are those of the items")]
 async fn get_many(options: Options<'_>, keys: &[&[u8]]) -> Result<Vec<Option<Item>>> {
     keys.iter().try_for_each(|key| check_key(key))?;
@@ -241,7 +229,7 @@ impl<'a> Change<'a> {
         match self {
             Self::Put(items) => items.iter().try_for_each(|item| {
                 check_key(item.key)?;
-                at_most("value bytes", item.value.len(), VALUE_BYTES_MAX)
+                check_value(item.value)
             }),
             Self::Delete(keys) => keys.iter().try_for_each(|key| check_key(key)),
         }

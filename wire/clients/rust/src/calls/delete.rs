@@ -4,7 +4,7 @@ use std::fmt;
 
 use mesh_wire::{Request, Response};
 
-use super::{Options, Pending, deadline, not_told, of_one_key};
+use super::{Options, Pending, check_key, deadline, not_told, of_one_key};
 use crate::request::{Aim, Call, unexpected};
 use crate::{Cluster, Deleted, Result};
 
@@ -39,6 +39,7 @@ impl<K> fmt::Debug for Delete<'_, K> {
 }
 
 async fn delete(options: Options<'_>, key: &[u8]) -> Result<Deleted> {
+    check_key(key)?;
     let core = options.cluster.core();
     let keys = [key];
     let delete = mesh_wire::Delete { keys: (&keys).into(), ..Default::default() };

@@ -5,7 +5,7 @@ use std::fmt;
 use mesh_base::Revision;
 use mesh_wire::{Request, Response};
 
-use super::{Options, Pending, deadline, of_one_key};
+use super::{Options, Pending, check_key, deadline, of_one_key};
 use crate::request::{Aim, Call, unexpected};
 use crate::{Cluster, Item, Result};
 
@@ -49,6 +49,7 @@ impl<K> fmt::Debug for Get<'_, K> {
 }
 
 async fn get(options: Options<'_>, key: &[u8], at: Revision) -> Result<Option<Item>> {
+    check_key(key)?;
     let core = options.cluster.core();
     let get = mesh_wire::Get { key, at, ..Default::default() };
     let mut call = Call::new(Request::Get(get), Aim::Key(key), options.deadline());

@@ -8,6 +8,8 @@ mod put;
 use std::pin::Pin;
 use std::time::Duration;
 
+use mesh_base::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+
 pub use self::batch::{DeleteMany, GetMany, PutMany};
 pub use self::delete::Delete;
 pub use self::get::Get;
@@ -39,7 +41,6 @@ impl<'c> Options<'c> {
 macro_rules! deadline {
     () => {
         /// How long to go on trying; the cluster handle's deadline unless set.
-        #[must_use]
         pub const fn deadline(mut self, deadline: std::time::Duration) -> Self {
             self.options.deadline = Some(deadline);
             self
@@ -47,6 +48,24 @@ macro_rules! deadline {
     };
 }
 use deadline;
+
+/// Whether a key is one, before anything is sent.
+fn check_key(key: &[u8]) -> Result<()> {
+    if key.is_empty() {
+        return Err(Error::EmptyKey);
+    }
+    at_most("key bytes", key.len(), KEY_BYTES_MAX)
+}
+
+/// Whether a value may be as large as it is, before anything is sent.
+fn check_value(value: &[u8]) -> Result<()> {
+    at_most("value bytes", value.len(), VALUE_BYTES_MAX)
+}
+
+fn at_most(what: &'static str, actual: usize, limit: usize) -> Result<()> {
+    let (limit, actual) = (limit as u64, actual as u64);
+    if actual > limit { Err(Error::TooLarge { what: what.into(), limit, actual }) } else { Ok(()) }
+}
 
 /// The error of a request for the shard of one key.
 fn of_one_key(failure: Failure) -> Error {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use mesh_wire::{Request, Response};
 
-use super::{Options, Pending, deadline, not_told, of_one_key};
+use super::{Options, Pending, check_key, check_value, deadline, not_told, of_one_key};
 use crate::request::{Aim, Call, unexpected};
 use crate::{Cluster, Result, Written};
 
@@ -53,6 +53,8 @@ impl<K, V> fmt::Debug for Put<'_, K, V> {
 }
 
 async fn put(options: Options<'_>, key: &[u8], value: &[u8], type_tag: u8) -> Result<Written> {
+    check_key(key)?;
+    check_value(value)?;
     let core = options.cluster.core();
     let put = mesh_wire::Put { key, value, type_tag, ..Default::default() };
     let mut call = Call::new(Request::Put(put), Aim::Key(key), options.deadline());

@@ -110,7 +110,7 @@ mod tests {
             while pieces.has_remaining() {
                 let mut slices = [io::IoSlice::new(&[]); 3];
                 let count = pieces.chunks_vectored(&mut slices);
-                let offered = slices[..count].concat();
+                let offered: Vec<u8> = slices[..count].iter().flat_map(|slice| slice.iter().copied()).collect();
                 let step = steps.next().unwrap().min(offered.len());
                 sent.extend_from_slice(&offered[..step]);
                 pieces.advance(step);

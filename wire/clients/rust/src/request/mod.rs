@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use mesh_base::limits::{CLIENT_PATIENCE, CLIENT_RETRY_PAUSE_MAX};
 use mesh_base::{ShardId, SlotEpoch};
-use mesh_wire::{Frame, OpenSession, Outgoing, Request, Response};
+use mesh_wire::{Frame, OpenSession, Request, Response};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use self::call::Mode;
@@ -60,7 +60,6 @@ enum Setback {
 impl Core {
     /// Has a request done. The answer is a frame of another kind than an error.
     pub(crate) async fn perform(self: &Arc<Self>, call: &mut Call<'_>) -> Result<Frame, Failure> {
-        call.request.check().map_err(Error::from)?;
         loop {
             match self.attempt(call).await {
                 Ok(frame) => return Ok(frame),
