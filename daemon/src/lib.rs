@@ -11,6 +11,8 @@
 //! Pure parts read no clock, open no file, spawn nothing and draw no randomness; a test holds them to it.
 
 pub mod core;
+#[cfg(feature = "host")]
+pub mod host;
 pub mod node;
 pub mod router;
 pub mod shard;

@@ -9,7 +9,6 @@ use bytes::Bytes;
 use mesh_base::{Now, ShardId};
 use mesh_wire::Frame;
 
-use super::clock;
 use crate::core::{Core, CoreEffect, CoreEvent, HelloOutcome, LinkClass, NodeName, PeerPlacement};
 
 /// A synchronous, deterministic server of one core: events in, effects out.
@@ -19,7 +18,7 @@ pub trait Server: 'static {
     /// Handles the events, and empties them; called once per turn.
     fn step(&mut self, now: Now, events: &mut Vec<CoreEvent>, effects: &mut Vec<CoreEffect>);
     /// The first frame of a connection that was made to this node.
-    fn hello(&mut self, now: Now, frame: &Frame) -> HelloOutcome;
+    fn hello(&mut self, frame: &Frame) -> HelloOutcome;
     /// The first frame of a connection to another node, to the core that owns the shard there.
     fn greet(&mut self, class: LinkClass, shard: ShardId) -> Bytes;
     /// The other node's answer to it: which of its cores owns which shard.
@@ -38,8 +37,8 @@ impl Server for Core {
         self.step(now, events, effects);
     }
 
-    fn hello(&mut self, now: Now, frame: &Frame) -> HelloOutcome {
-        self.hello(now, frame)
+    fn hello(&mut self, frame: &Frame) -> HelloOutcome {
+        self.hello(frame)
     }
 
     fn greet(&mut self, class: LinkClass, shard: ShardId) -> Bytes {
@@ -64,7 +63,7 @@ pub(super) trait Greeter {
 /// A server that the turn and the connections of one core share. Nothing that borrows it waits.
 impl<S: Server> Greeter for RefCell<S> {
     fn hello(&self, frame: &Frame) -> HelloOutcome {
-        self.borrow_mut().hello(clock::now(), frame)
+        self.borrow_mut().hello(frame)
     }
 
     fn greet(&self, class: LinkClass, shard: ShardId) -> Bytes {

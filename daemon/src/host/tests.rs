@@ -119,7 +119,7 @@ impl Server for Stub {
         }
     }
 
-    fn hello(&mut self, _now: Now, frame: &Frame) -> HelloOutcome {
+    fn hello(&mut self, frame: &Frame) -> HelloOutcome {
         let welcome =
             Response::SessionOpened(SessionOpened { session: SessionId(Revision(u64::from(self.core.0))) });
         let answer = FrameWriter::new().frame(&Envelope::default(), &welcome).unwrap();

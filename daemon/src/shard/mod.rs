@@ -22,6 +22,7 @@ pub mod sessions;
 mod startup;
 mod state;
 pub mod status;
+mod sweeping;
 mod ticking;
 mod writing;
 

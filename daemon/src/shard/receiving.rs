@@ -23,6 +23,7 @@ use super::output::{News, Output, PeerMessage, PeerSend};
 use super::replica::{Parked, Replica};
 use super::startup::{Loading, Progress};
 use super::state::State;
+use super::sweeping::Sweeping;
 use crate::core::LinkClass;
 
 /// A part of a snapshot.
@@ -473,6 +474,7 @@ impl Replica {
         self.newest = self.newest.max(self.state.newest);
         self.committed.retain(|entry| entry.index > base.index.0);
         self.apply_is_parked = false;
+        self.sweeping = Sweeping::default();
         let conf = self.state.conf.clone();
         self.log().set_conf_state(conf.clone());
         self.checkpointing.restart(conf);
@@ -482,7 +484,7 @@ impl Replica {
             match parked {
                 Parked::Write(write) => out.fail(write.waiter.responder, &error),
                 Parked::Read(read) => out.fail(read.waiter.responder, &error),
-                Parked::Apply | Parked::SaveRecords | Parked::Send(_) => {}
+                Parked::Apply | Parked::SaveRecords | Parked::Sweep | Parked::Send(_) => {}
             }
         }
         for write in self.proposals.overtaken(base.index) {

@@ -35,6 +35,7 @@ use super::receiving::Receiving;
 use super::sending::Sending;
 use super::startup::Started;
 use super::state::State;
+use super::sweeping::Sweeping;
 use super::ticking::Stopping;
 use super::writing::PendingWrite;
 use crate::node::Directory;
@@ -78,6 +79,7 @@ pub(super) struct Replica {
     pub(super) checkpointing: Checkpointing,
     pub(super) sending: BTreeMap<ReplicaId, Sending>,
     pub(super) receiving: Receiving,
+    pub(super) sweeping: Sweeping,
     /// The commit index that followers were told.
     commit_told: LogIndex,
     /// When the last leader was lost.
@@ -102,6 +104,7 @@ pub(super) enum Parked {
     Write(PendingWrite),
     Read(PendingRead),
     SaveRecords,
+    Sweep,
     Send(ReplicaId),
 }
 
@@ -133,6 +136,7 @@ impl Replica {
             checkpointing: Checkpointing::new(state.conf.clone()),
             reads: Reads::new(identity.replica),
             receiving: Receiving::new(identity),
+            sweeping: Sweeping::default(),
             identity,
             options,
             directory,
@@ -452,6 +456,7 @@ impl Replica {
                 self.checkpointing.pages_came();
                 self.begin_checkpoint_if_due(now, out)
             }
+            Parked::Sweep => self.resume_sweep(out),
             Parked::Send(to) => self.resume_sending(to, out),
         }
     }

@@ -39,6 +39,7 @@ impl Replica {
             self.log().retry_space(&mut out.io);
         }
         self.retry_checkpoint_space(now, out)?;
+        self.sweep(out)?;
         if self.proposals.is_empty() {
             self.log().idle(&mut out.io);
         }
@@ -58,7 +59,7 @@ impl Replica {
         let is_late = |(parked, _): &(Parked, Vec<_>)| match parked {
             Parked::Write(write) => write.waiter.deadline <= at,
             Parked::Read(read) => read.waiter.deadline <= at,
-            Parked::Apply | Parked::SaveRecords | Parked::Send(_) => false,
+            Parked::Apply | Parked::SaveRecords | Parked::Sweep | Parked::Send(_) => false,
         };
         let late: Vec<_> = self.parked.extract_if(.., |_, parked| is_late(parked)).collect();
         for (fetch, (parked, fetches)) in late {

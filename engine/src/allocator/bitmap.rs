@@ -154,6 +154,20 @@ impl Bitmap {
         true
     }
 
+    /// The bits that are set in only one of two bitmaps of the same length.
+    pub(crate) fn differences(&self, other: &Self) -> impl Iterator<Item = u64> {
+        assert_eq!(self.length, other.length);
+        let words = self.words.iter().zip(&other.words).enumerate();
+        words.flat_map(|(at, (a, b))| ones_of(a ^ b).map(move |bit| at as u64 * WORD_BITS + bit))
+    }
+
+    /// The bits that are set in both of two bitmaps of the same length.
+    pub(crate) fn common(&self, other: &Self) -> impl Iterator<Item = u64> {
+        assert_eq!(self.length, other.length);
+        let words = self.words.iter().zip(&other.words).enumerate();
+        words.flat_map(|(at, (a, b))| ones_of(a & b).map(move |bit| at as u64 * WORD_BITS + bit))
+    }
+
     /// A bitmap of the same length with the other bits set.
     pub(crate) fn inverted(&self) -> Self {
         let mut inverted = Self::default();
@@ -168,6 +182,15 @@ impl Bitmap {
         }
         inverted
     }
+}
+
+/// The set bits of a word.
+fn ones_of(mut word: u64) -> impl Iterator<Item = u64> {
+    std::iter::from_fn(move || {
+        let bit = (word != 0).then(|| u64::from(word.trailing_zeros()))?;
+        word &= word - 1;
+        Some(bit)
+    })
 }
 
 #[cfg(test)]
@@ -205,7 +228,10 @@ mod tests {
             let mut copy = Bitmap::default();
             copy.grow(5000);
             let inverted = bitmap.inverted();
-            copy.read_bytes(0, &bytes) && copy.ones() == bitmap.ones()
+            copy.read_bytes(0, &bytes) && copy.differences(&bitmap).next().is_none()
+                && bitmap.common(&inverted).next().is_none()
+                && bitmap.differences(&inverted).eq(0..5000)
+                && copy.ones() == bitmap.ones()
                 && inverted.ones() == 5000 - bitmap.ones()
                 && (0..5000).all(|bit| inverted.get(bit) != bitmap.get(bit))
                 && inverted.next_one(0) == (0..5000).find(|bit| !bitmap.get(*bit))

@@ -231,11 +231,17 @@ impl Allocator {
                 waiting.set(page);
             }
         }
-        for page in 0..self.file_pages() {
-            let states = [self.used.get(page), self.available.get(page), waiting.get(page)];
-            if states.iter().filter(|state| **state).count() != 1 {
-                return Err((PageNo(page), "not in exactly one of used, available and waiting"));
-            }
+        // Waiting and available pages are those not in use, and nothing is both.
+        let mut overlaps = waiting
+            .common(&self.available)
+            .chain(waiting.common(&self.used))
+            .chain(self.available.common(&self.used));
+        if let Some(page) = overlaps.next() {
+            return Err((PageNo(page), "in two of the states used, available and waiting"));
+        }
+        if waiting.ones() + self.available.ones() + self.used.ones() != self.file_pages() {
+            let idle = self.used.inverted().differences(&self.available).find(|page| !waiting.get(*page));
+            return Err((PageNo(idle.unwrap_or_default()), "neither used nor available nor waiting"));
         }
         Ok(())
     }

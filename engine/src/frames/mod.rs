@@ -1,7 +1,7 @@
 //! Pages and extents in memory.
 //!
 //! Invariants:
-//! - A frame is clean (the disk has the same bytes) or dirty for one checkpoint. Only clean, unpinned frames are
+//! - A frame is clean (a read of the file brings the same bytes) or dirty for one checkpoint. Only clean, unpinned frames are
 //!   evicted.
 //! - A page's content never changes under its number once a checkpoint was begun: a later change is made to a copy
 //!   under a new number. So a frame that is frozen for a running checkpoint needs no copy of its own.
@@ -38,7 +38,7 @@ pub(crate) enum FrameState {
     Clean,
     /// This checkpoint will write them.
     Dirty(CheckpointNo),
-    /// This checkpoint writes them, but the tree has a newer copy: the frame goes when it is done.
+    /// This checkpoint writes them, but the tree has a newer copy: the frame goes when they are written.
     Obsolete(CheckpointNo),
 }
 
@@ -215,7 +215,7 @@ impl Frames {
         }
     }
 
-    /// Takes note that the tree no longer points at a page. Frozen bytes stay until their checkpoint is done.
+    /// Takes note that the tree no longer points at a page. Frozen bytes stay until they are written.
     pub(crate) fn forget(&mut self, page: PageNo, running: Option<CheckpointNo>) {
         match self.state(page) {
             Some(FrameState::Dirty(checkpoint)) if running == Some(checkpoint) => {
@@ -247,7 +247,7 @@ impl Frames {
         }
     }
 
-    /// A checkpoint is done: a page that it wrote is clean now, or gone if the tree has a newer copy.
+    /// A checkpoint's write of a page is complete: the page is clean now, or gone if the tree has a newer copy.
     pub(crate) fn written(&mut self, page: PageNo, checkpoint: CheckpointNo) {
         match self.state(page) {
             Some(FrameState::Obsolete(dirty)) if dirty == checkpoint => self.discard(page),
@@ -414,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn an_obsolete_frozen_page_goes_when_its_checkpoint_is_done() {
+    fn an_obsolete_frozen_page_goes_when_it_is_written() {
         let mut frames = Frames::new(4 * 4096);
         let running = CheckpointNo(1);
         for page in [1, 2] {

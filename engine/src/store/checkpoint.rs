@@ -107,6 +107,8 @@ pub(super) struct Running {
     /// Pages to write, by level of the tree from the leaves up; extents and allocator pages go with the leaves. Each
     /// level is sorted when its turn comes, and may name pages that were gone before the epoch ended.
     levels: VecDeque<VecDeque<PageNo>>,
+    /// The level whose turn it is.
+    level: u8,
     allocator: BTreeMap<PageNo, Bytes>,
     bytes_in_flight: usize,
 }
@@ -146,6 +148,7 @@ impl Store {
             superblock,
             stage: Stage::Space,
             levels: levels.into_iter().map(VecDeque::from).collect(),
+            level: 0,
             allocator,
             bytes_in_flight: 0,
         }));
@@ -223,11 +226,12 @@ impl Store {
     fn next_page(&self, running: &mut Running) -> Option<PageNo> {
         while let Some(pages) = running.levels.front_mut() {
             if let Some(page) = pages.pop_front() {
-                if is_part(&self.tree, &running.allocator, page) {
+                if is_part(&self.tree, running.level, &running.allocator, page) {
                     return Some(page);
                 }
             } else {
                 running.levels.pop_front();
+                running.level += 1;
                 sort_level(running.levels.front_mut());
             }
         }
@@ -248,7 +252,7 @@ impl Store {
         while pages.front() == Some(&last.next()) && joined.len() + page_bytes <= WRITE_BYTES_MAX {
             let next = last.next();
             let is_long = matches!(self.tree.frames.expected(next), Some(Expected::Extent { .. }));
-            if is_long || !is_part(&self.tree, &running.allocator, next) {
+            if is_long || !is_part(&self.tree, running.level, &running.allocator, next) {
                 break;
             }
             pages.pop_front();
@@ -330,13 +334,13 @@ fn sort_level(pages: Option<&mut VecDeque<PageNo>>) {
     }
 }
 
-/// Whether a page that the epoch dirtied is still a part of its checkpoint.
-fn is_part(tree: &Tree, allocator: &BTreeMap<PageNo, Bytes>, page: PageNo) -> bool {
+/// Whether a page that the epoch dirtied at a level is still a part of its checkpoint, and still of that level.
+fn is_part(tree: &Tree, level: u8, allocator: &BTreeMap<PageNo, Bytes>, page: PageNo) -> bool {
     let dirty = match tree.frames.state(page) {
         Some(FrameState::Dirty(checkpoint) | FrameState::Obsolete(checkpoint)) => Some(checkpoint),
-        Some(FrameState::Clean) | None => None,
+        Some(FrameState::Clean) | None => return level == 0 && allocator.contains_key(&page),
     };
-    dirty.is_some() && dirty == tree.running || allocator.contains_key(&page)
+    dirty == tree.running && tree.frames.expected(page).map(Expected::level) == Some(level)
 }
 
 /// Fixes the bytes of a page for good and notes its checksum for the pointers to it.

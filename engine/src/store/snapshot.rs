@@ -5,6 +5,8 @@
 //!   knows that nothing was lost or came twice, and a part of the order can be asked for by itself.
 //! - A chunk is taken whole or not at all, and nothing of it is believed before all of it was checked.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use mesh_base::bytesio::{Reader, Writer};
 use mesh_base::{Namespace, Revision, checksum};
@@ -131,7 +133,10 @@ impl<'a> Gathering<'a> {
                 if self.cells > 0 && self.body.len() + self.cell_bytes(&cell) > self.bytes_max {
                     return Ok(Some(cell.key.to_owned()));
                 }
-                self.add(&cell)?;
+                if let Err(mut wants) = self.add(&cell) {
+                    self.ahead_in_leaf(found.page, index, &mut wants);
+                    return Err(wants);
+                }
             }
             let Some(upper) = found.upper else { return Ok(None) };
             target = upper;
@@ -178,6 +183,23 @@ impl<'a> Gathering<'a> {
     fn add_extent(&mut self, part: &ExtentPointer) {
         if let Some(bytes) = self.view.frames.get_once(part.pointer.page) {
             self.body.put_bytes(extent::value(bytes, part.value_bytes as usize));
+        }
+    }
+
+    /// The missing extents of the cells after one that the chunk has room for, so that they are read together.
+    fn ahead_in_leaf(&self, page: &[u8], index: usize, wants: &mut Vec<PageWant>) {
+        let mut bytes = self.body.len();
+        for index in index..slotted::count(page) {
+            let cell = leaf::cell(page, index);
+            bytes += self.cell_bytes(&cell);
+            if bytes > self.bytes_max {
+                break;
+            }
+            if let Payload::Large(list) = &cell.payload {
+                let known: BTreeSet<_> = wants.iter().map(|want| want.pointer.page).collect();
+                let missing = missing_extents(list, self.view.frames);
+                wants.extend(missing.filter(|want| !known.contains(&want.pointer.page)));
+            }
         }
     }
 

@@ -310,12 +310,14 @@ impl Verify {
             let what = format!("{} cells, the superblock says {}", self.report.cells, self.superblock.cells);
             self.problem(PageNo(0), what);
         }
-        for page in 0..self.used.len() {
-            match (self.used.get(page), self.reached.get(page)) {
-                (true, false) => self.problem(PageNo(page), "in use but not reached: lost space"),
-                (false, true) => self.problem(PageNo(page), "reached but free: would be overwritten"),
-                _ => {}
-            }
+        let (used, reached) = (std::mem::take(&mut self.used), std::mem::take(&mut self.reached));
+        for page in used.differences(&reached) {
+            let what = if used.get(page) {
+                "in use but not reached: lost space"
+            } else {
+                "reached but free: would be overwritten"
+            };
+            self.problem(PageNo(page), what);
         }
         self.report
     }

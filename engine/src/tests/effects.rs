@@ -148,3 +148,30 @@ fn effects_on_cells_are_writes_and_the_others_are_not() {
     };
     assert_eq!(writes, [CellWrite { namespace, key: b"gone", revision, change: Change::Delete }, remove]);
 }
+
+#[test]
+fn the_tags_of_effects_are_those_of_the_format() {
+    let (namespace, revision, session) = (Namespace::USER, Revision(1), SessionId(Revision(1)));
+    let reserved = |kind| Effect::Reserved { kind, body: b"" };
+    let effects = [
+        Effect::Put { namespace, key: b"", revision, attributes: Attributes::SYSTEM, value: b"" },
+        Effect::Delete { namespace, key: b"", revision },
+        Effect::SessionOpen { session },
+        Effect::SessionEvict { sessions: SessionIds::new(&[]), evicted_up_to: session },
+        Effect::Horizon { revision },
+        Effect::Floor { revision },
+        Effect::System { key: b"", value: Some(b"") },
+        Effect::System { key: b"", value: None },
+        Effect::ClusterVersion { version: 1 },
+        reserved(ReservedEffect::Lock),
+        reserved(ReservedEffect::Prepare),
+        reserved(ReservedEffect::Commit),
+        reserved(ReservedEffect::Digest),
+    ];
+    for (tag, effect) in effects.iter().enumerate() {
+        let mut builder = EntryBuilder::new();
+        builder.push(effect);
+        // Nothing is stored but the prefix, so the effect is the first thing behind it.
+        assert_eq!(usize::from(builder.finish(HEAD)[16]), tag, "{effect:?}");
+    }
+}

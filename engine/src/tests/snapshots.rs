@@ -211,3 +211,20 @@ fn pages_of_a_pinned_checkpoint_come_back_when_the_pin_goes() {
     assert_eq!(waiting(&free), 0, "{free:?}");
     rig.assert_sound();
 }
+
+#[test]
+fn a_verification_that_later_checkpoints_overtake_finds_nothing_wrong() {
+    let mut rig = filled(12);
+    rig.store().begin_verify().unwrap();
+    rig.disk.hold_reads = true;
+    rig.turn().unwrap().unwrap();
+    for round in 0..6 {
+        rig.store().write(&[]).unwrap().ready().unwrap();
+        rig.checkpoint(500 + round).unwrap();
+    }
+    rig.disk.hold_reads = false;
+    rig.settle();
+    let report = rig.verified.take().unwrap();
+    assert!(report.is_sound(), "{:#?}", report.problems);
+    assert_eq!(report.checkpoint, CheckpointNo(5));
+}

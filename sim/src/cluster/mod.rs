@@ -103,8 +103,8 @@ struct Node {
     clock: SimClock,
     process: Option<Process>,
     incarnations: u64,
-    /// Its directory was wiped, and it is not back among the voters.
-    is_lost: bool,
+    /// The replicas it had when its directory was wiped, until it is back among the voters.
+    lost: Option<ReplicaId>,
     prng: Prng,
 }
 
@@ -141,7 +141,7 @@ impl World {
             clock: SimClock::draw(&options.clock, root),
             process: None,
             incarnations: 0,
-            is_lost: false,
+            lost: None,
             prng: root.fork(),
         };
         let nodes: Vec<_> = (0..size.nodes).map(|number| new_node(number, &mut root)).collect();
@@ -198,13 +198,13 @@ impl World {
     /// Whether every client was served again, more than once, and every replica votes again.
     fn is_well(&self, served: &[u64]) -> bool {
         let clients = self.clients.iter().zip(served).all(|(client, before)| client.served() > before + 3);
-        clients && self.nodes.iter().all(|node| !node.is_lost)
+        clients && self.nodes.iter().all(|node| node.lost.is_none())
     }
 
     fn describe(&self) -> String {
         let mut text = String::from("not everyone was served in time\n");
         for (number, node) in self.nodes.iter().enumerate() {
-            let lost = if node.is_lost { " (lost its directory)" } else { "" };
+            let lost = if node.lost.is_some() { " (lost its directory)" } else { "" };
             text += &format!("node {number}{lost}:\n");
             for status in node.process.iter().flat_map(Process::statuses) {
                 text += &format!("  {status:?}\n");
@@ -440,10 +440,10 @@ impl World {
     /// The operator replaces a node that lost its directory, until it is back.
     fn operate(&mut self) {
         self.heap.schedule(OPERATOR, Event::Operator);
-        let Some(lost) = self.nodes.iter().position(|node| node.is_lost) else { return };
+        let Some(lost) = self.nodes.iter().position(|node| node.lost.is_some()) else { return };
         if self.is_back(lost) {
             if let Some(node) = self.nodes.get_mut(lost) {
-                node.is_lost = false;
+                node.lost = None;
             }
             return;
         }
@@ -468,20 +468,16 @@ impl World {
             })
     }
 
-    /// Whether the node has an identity again, or replacing it was asked for and done.
+    /// Whether the node has an identity again, or a group is without its lost replica already.
     fn was_replaced(&self, number: usize) -> bool {
-        let here = self.nodes.get(number).and_then(|node| node.process.as_ref());
-        if here.is_some_and(|process| process.statuses().next().is_some()) {
-            return true;
-        }
-        let original = ReplicaId(number as u64 + 1);
-        let others = self.nodes.iter().enumerate().filter(|(other, _)| *other != number);
-        let newer = others.filter_map(|(_, node)| node.process.as_ref()).any(|process| {
-            process.statuses().any(|status| {
-                status.shard == ShardId(0) && !status.voters.contains(&original) && !status.voters.is_empty()
+        let Some(node) = self.nodes.get(number) else { return true };
+        let Some(lost) = node.lost else { return true };
+        let has_replicas = node.process.as_ref().is_some_and(|process| process.statuses().next().is_some());
+        let others = self.nodes.iter().filter_map(|node| node.process.as_ref());
+        has_replicas
+            || others.flat_map(Process::statuses).any(|status| {
+                status.shard == ShardId(0) && !status.voters.is_empty() && !status.voters.contains(&lost)
             })
-        });
-        newer && self.prng.clone().chance_per_mille(900)
     }
 
     fn crash(&mut self) {
@@ -565,15 +561,18 @@ impl World {
         if !self.is_hostile {
             return;
         }
-        let is_born =
-            |node: &Node| node.process.iter().flat_map(Process::statuses).any(|it| it.applied.0 > 0);
-        let can_bear = self.nodes.iter().all(|node| !node.is_lost && is_born(node));
+        let replica = |node: &Node| {
+            let serving = node.process.iter().flat_map(Process::statuses).find(|it| it.applied.0 > 0);
+            serving.map(|status| status.replica)
+        };
+        let can_bear = self.nodes.iter().all(|node| node.lost.is_none() && replica(node).is_some());
         if can_bear {
             let number = self.prng.index(self.nodes.len());
+            let lost = self.nodes.get(number).and_then(replica);
             self.end(number, Crash::Power);
             if let Some(node) = self.nodes.get_mut(number) {
                 node.disk.wipe();
-                node.is_lost = true;
+                node.lost = lost;
             }
         }
         self.plan(Some(WIPE_EVERY), Event::Wipe);
