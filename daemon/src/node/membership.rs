@@ -448,8 +448,11 @@ impl Membership {
              Waiting for that"
         );
         self.wait_for(reason, out);
-        let attempt = self.prng.next_u64();
-        self.want(IdentityState::Joining { attempt });
+        // One attempt, however often this is found out while it is being written: an id is told to one attempt only.
+        if self.file.is_idle() {
+            let attempt = self.prng.next_u64();
+            self.want(IdentityState::Joining { attempt });
+        }
     }
 
     /// Why the cluster cannot be born yet.

@@ -424,7 +424,10 @@ impl Replica {
 
     /// What the store has to tell.
     pub(super) fn take_store_events(&mut self, now: Now, out: &mut Output) -> Result<(), ShardError> {
-        while let Some(event) = self.state.store.next_event() {
+        // What a store has to tell that is about to be replaced concerns nobody.
+        while !self.receiving.is_installing()
+            && let Some(event) = self.state.store.next_event()
+        {
             let StoreEvent::Fetched(fetch) = event else {
                 self.on_checkpoint_event(now, &event)?;
                 continue;

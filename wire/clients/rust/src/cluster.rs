@@ -128,7 +128,7 @@ impl Cluster {
     /// Closes all connections. Calls that are under way, and later ones, end with [`Error::Closed`], or with
     /// [`Error::Unknown`] if they are writes that may have been applied.
     pub fn close(&self) {
-        self.core.close();
+        self.core.pool.close();
     }
 
     pub(crate) const fn core(&self) -> &Arc<Core> {

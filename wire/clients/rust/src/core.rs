@@ -1,6 +1,6 @@
 //! What all clones of a cluster's handle share, and where a request is to be sent.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use mesh_base::limits::SHARDS_MAX;
@@ -27,7 +27,6 @@ pub(crate) struct Core {
     pub(crate) keeper: Keeper,
     shards: Box<[OnceLock<Shard>]>,
     revision_seen: AtomicU64,
-    is_closed: AtomicBool,
 }
 
 /// What is kept of a shard.
@@ -71,7 +70,6 @@ impl Core {
             keeper: Keeper::start(core),
             shards: (0..SHARDS_MAX).map(|_| OnceLock::new()).collect(),
             revision_seen: AtomicU64::new(0),
-            is_closed: AtomicBool::new(false),
         })
     }
 
@@ -121,17 +119,6 @@ impl Core {
     /// An answer had this revision.
     pub(crate) fn saw(&self, revision: Revision) {
         self.revision_seen.fetch_max(revision.0, Ordering::Relaxed);
-    }
-
-    /// Whether the handle was closed.
-    pub(crate) fn is_closed(&self) -> bool {
-        self.is_closed.load(Ordering::Acquire)
-    }
-
-    /// Closes all connections and ends what is under way.
-    pub(crate) fn close(&self) {
-        self.is_closed.store(true, Ordering::Release);
-        self.pool.close();
     }
 }
 

@@ -9,6 +9,7 @@
 //! - A connection is used only if the node that answers is the one that was meant.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use mesh_base::limits::CLIENT_RETRY_PAUSE_MAX;
@@ -45,6 +46,7 @@ pub(crate) struct Pool {
     settings: Settings,
     dice: Arc<Dice>,
     view: Arc<View>,
+    is_closed: AtomicBool,
 }
 
 /// The connections to one node.
@@ -67,7 +69,8 @@ struct LinksState {
 
 impl Pool {
     pub(crate) fn new(settings: Settings, dice: Arc<Dice>, view: Arc<View>) -> Self {
-        Self { nodes: Mutex::default(), cluster: view.topology().cluster(), settings, dice, view }
+        let (nodes, cluster) = (Mutex::default(), view.topology().cluster());
+        Self { nodes, cluster, settings, dice, view, is_closed: AtomicBool::new(false) }
     }
 
     /// Takes in a connection that was made before the cluster was known, to the core of shard 0.
@@ -123,8 +126,14 @@ impl Pool {
         nodes.iter().filter_map(|links| lock(&links.state).failed.clone()).map(|(tried, _)| tried).collect()
     }
 
-    /// Closes all connections.
+    /// Whether it was closed.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Acquire)
+    }
+
+    /// Closes all connections; no more are made.
     pub(crate) fn close(&self) {
+        self.is_closed.store(true, Ordering::Release);
         let nodes = std::mem::take(&mut *lock(&self.nodes));
         for links in nodes.into_values() {
             let all = std::mem::take(&mut lock(&links.state).links);
@@ -146,6 +155,9 @@ impl Pool {
         shard: ShardId,
         stripe: usize,
     ) -> Result<Arc<Connection>, NoConnection> {
+        if self.is_closed() {
+            return Err(NoConnection::Refused(Error::Closed));
+        }
         if let Some(failed) = links.paused() {
             return Err(failed);
         }

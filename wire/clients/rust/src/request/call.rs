@@ -173,7 +173,7 @@ impl<'a> Call<'a> {
                 Error::Unreachable { tried: if all.is_empty() { tried } else { all } }
             }
             Some(error) => error,
-            None => Error::DeadlineExceeded { deadline: self.deadline.whole },
+            None => { eprintln!("none: now {:?} began {:?} trouble {:?} bytes {} failures {} losses {} hops {} shard {shard:?}", Instant::now(), self.began, core.shard(shard).trouble_since(self.began - Duration::from_secs(100)), self.bytes, self.failures, self.losses, self.hops); Error::DeadlineExceeded { deadline: self.deadline.whole } }
         };
         self.give_up(error)
     }

@@ -61,15 +61,15 @@ impl Core {
     /// Has a request done. The answer is a frame of another kind than an error.
     pub(crate) async fn perform(self: &Arc<Self>, call: &mut Call<'_>) -> Result<Frame, Failure> {
         loop {
+            if self.pool.is_closed() {
+                return Err(call.give_up(Error::Closed));
+            }
             match self.attempt(call).await {
                 Ok(frame) => return Ok(frame),
                 Err(Setback::Now) => {}
                 Err(Setback::Failed(error)) => return Err(call.give_up(error)),
                 Err(Setback::OutOfTime) => return Err(call.out_of_time(self)),
                 Err(setback) => Box::pin(self.wait(call, setback)).await?,
-            }
-            if self.is_closed() {
-                return Err(call.give_up(Error::Closed));
             }
             if Instant::now() >= call.deadline.at {
                 return Err(call.out_of_time(self));
@@ -270,6 +270,7 @@ impl Core {
 
     /// Keeps what was heard of a request: for its own end, and for others that wait for the same.
     fn heard(&self, call: &mut Call<'_>, shard: ShardId, error: Error) {
+        eprintln!("{:?} heard {error}", Instant::now());
         self.shard(shard).note(error.clone());
         call.last = Some(error);
     }

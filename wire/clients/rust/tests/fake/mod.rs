@@ -19,29 +19,29 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
-pub use self::world::{Shard, World};
+pub(crate) use self::world::{Shard, World};
 
 /// What a test sees of a request.
 #[derive(Clone, Debug)]
-pub struct Asked {
+pub(crate) struct Asked {
     /// The node that was asked, from 0.
-    pub node: usize,
+    pub(crate) node: usize,
     /// The connection, counted over the whole cluster.
-    pub connection: usize,
+    pub(crate) connection: usize,
     /// The core that serves the connection.
-    pub core: u16,
-    pub kind: Kind,
-    pub shard: Option<ShardId>,
+    pub(crate) core: u16,
+    pub(crate) kind: Kind,
+    pub(crate) shard: Option<ShardId>,
     /// Session and number of a write.
-    pub write: Option<(u64, u64)>,
-    pub deadline_ms: u32,
+    pub(crate) write: Option<(u64, u64)>,
+    pub(crate) deadline_ms: u32,
     /// How many requests were asked before this one, over the whole cluster.
-    pub number: usize,
+    pub(crate) number: usize,
 }
 
 /// What a node does with a request.
 #[derive(Clone, Debug)]
-pub enum Act {
+pub(crate) enum Act {
     /// What it should.
     Serve,
     /// What it should, and the answer comes later.
@@ -63,7 +63,7 @@ pub enum Act {
 type Script = Box<dyn FnMut(&Asked) -> Act + Send>;
 
 /// A cluster.
-pub struct Fake {
+pub(crate) struct Fake {
     world: Arc<Mutex<World>>,
     script: Arc<Mutex<Script>>,
     nodes: Vec<Option<AbortHandle>>,
@@ -71,7 +71,7 @@ pub struct Fake {
 
 impl Fake {
     /// A cluster of nodes with two cores each, whose first node leads all shards.
-    pub async fn start(nodes: usize, shards: u16) -> Self {
+    pub(crate) async fn start(nodes: usize, shards: u16) -> Self {
         let mut listeners = Vec::new();
         for _ in 0..nodes {
             listeners.push(TcpListener::bind("127.0.0.1:0").await.unwrap());
@@ -99,26 +99,26 @@ impl Fake {
         .abort_handle()
     }
 
-    pub fn world(&self) -> MutexGuard<'_, World> {
+    pub(crate) fn world(&self) -> MutexGuard<'_, World> {
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn endpoints(&self) -> Vec<String> {
+    pub(crate) fn endpoints(&self) -> Vec<String> {
         self.world().addresses.clone()
     }
 
     /// From now on requests are dealt with so.
-    pub fn script(&self, script: impl FnMut(&Asked) -> Act + Send + 'static) {
+    pub(crate) fn script(&self, script: impl FnMut(&Asked) -> Act + Send + 'static) {
         *self.script.lock().unwrap() = Box::new(script);
     }
 
     /// Ends a node and its connections.
-    pub fn kill(&mut self, node: usize) {
+    pub(crate) fn kill(&mut self, node: usize) {
         self.nodes[node].take().unwrap().abort();
     }
 
     /// Starts a node again that was killed.
-    pub async fn restart(&mut self, node: usize) {
+    pub(crate) async fn restart(&mut self, node: usize) {
         let address = self.world().addresses[node].clone();
         let listener = loop {
             // The killed node's socket may live a moment longer.

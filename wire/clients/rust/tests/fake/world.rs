@@ -21,7 +21,7 @@ const CORES: u16 = 2;
 
 /// A version of a key.
 #[derive(Clone, Debug)]
-pub struct Version {
+pub(crate) struct Version {
     revision: Revision,
     create_revision: Revision,
     version: u64,
@@ -38,37 +38,37 @@ struct Session {
 
 /// One shard, as all its replicas have it.
 #[derive(Default, Debug)]
-pub struct Shard {
+pub(crate) struct Shard {
     /// The leading node, from 0.
-    pub leader: Option<usize>,
-    pub term: u64,
-    pub keys: BTreeMap<Bytes, Vec<Version>>,
+    pub(crate) leader: Option<usize>,
+    pub(crate) term: u64,
+    pub(crate) keys: BTreeMap<Bytes, Vec<Version>>,
     sessions: BTreeMap<u64, Session>,
     newest: u64,
     /// How often writes to keys took effect.
-    pub applied: BTreeMap<Bytes, usize>,
+    pub(crate) applied: BTreeMap<Bytes, usize>,
     /// Revisions that pages of ranges were read at, in the order of asking.
-    pub read_at: Vec<Revision>,
+    pub(crate) read_at: Vec<Revision>,
 }
 
 /// The cluster.
-pub struct World {
-    pub cluster: ClusterId,
-    pub is_born: bool,
-    pub addresses: Vec<String>,
-    pub names: Vec<String>,
-    pub epoch: SlotEpoch,
+pub(crate) struct World {
+    pub(crate) cluster: ClusterId,
+    pub(crate) is_born: bool,
+    pub(crate) addresses: Vec<String>,
+    pub(crate) names: Vec<String>,
+    pub(crate) epoch: SlotEpoch,
     /// By slot.
-    pub owners: Vec<ShardId>,
-    pub shards: Vec<Shard>,
+    pub(crate) owners: Vec<ShardId>,
+    pub(crate) shards: Vec<Shard>,
     /// Nodes whose replicas of all shards are damaged.
-    pub damaged: Vec<usize>,
-    pub connections: usize,
-    pub requests: usize,
+    pub(crate) damaged: Vec<usize>,
+    pub(crate) connections: usize,
+    pub(crate) requests: usize,
 }
 
 impl World {
-    pub fn new(addresses: Vec<String>, shards: u16) -> Self {
+    pub(crate) fn new(addresses: Vec<String>, shards: u16) -> Self {
         let owner = |slot: u16| {
             ShardId(u16::try_from(u32::from(slot) * u32::from(shards) / u32::from(SLOTS)).unwrap())
         };
@@ -89,56 +89,56 @@ impl World {
         }
     }
 
-    pub fn id(&self, node: usize) -> NodeId {
+    pub(crate) fn id(&self, node: usize) -> NodeId {
         NodeId(node as u64 + 1)
     }
 
-    pub fn name(&self, node: usize) -> String {
+    pub(crate) fn name(&self, node: usize) -> String {
         self.names[node].clone()
     }
 
-    pub fn core_of(&self, node: usize, shard: ShardId) -> CoreId {
+    pub(crate) fn core_of(&self, node: usize, shard: ShardId) -> CoreId {
         // Another placement on each node.
         CoreId((shard.0 + u16::try_from(node).unwrap()) % CORES)
     }
 
-    pub fn shard_of(&self, key: &[u8]) -> ShardId {
+    pub(crate) fn shard_of(&self, key: &[u8]) -> ShardId {
         self.owners[usize::from(slot_of(key).0)]
     }
 
-    pub fn lead(&mut self, shard: u16, node: Option<usize>) {
+    pub(crate) fn lead(&mut self, shard: u16, node: Option<usize>) {
         let shard = &mut self.shards[usize::from(shard)];
         shard.leader = node;
         shard.term += 1;
     }
 
-    pub fn lead_all(&mut self, node: Option<usize>) {
+    pub(crate) fn lead_all(&mut self, node: Option<usize>) {
         (0..u16::try_from(self.shards.len()).unwrap()).for_each(|shard| self.lead(shard, node));
     }
 
     /// How often writes to a key took effect.
-    pub fn applied(&self, key: &str) -> usize {
+    pub(crate) fn applied(&self, key: &str) -> usize {
         let shard = &self.shards[usize::from(self.shard_of(key.as_bytes()).0)];
         shard.applied.get(key.as_bytes()).copied().unwrap_or_default()
     }
 
-    pub fn sessions(&self) -> usize {
+    pub(crate) fn sessions(&self) -> usize {
         self.shards.iter().map(|shard| shard.sessions.len()).sum()
     }
 
     /// Forgets all sessions, as a shard does that has too many.
-    pub fn evict_sessions(&mut self) {
+    pub(crate) fn evict_sessions(&mut self) {
         self.shards.iter_mut().for_each(|shard| shard.sessions.clear());
     }
 
     /// Writes a key behind the clients' back.
-    pub fn set(&mut self, key: &str, value: &str) {
+    pub(crate) fn set(&mut self, key: &str, value: &str) {
         let shard = self.shard_of(key.as_bytes());
         let key = Bytes::copy_from_slice(key.as_bytes());
         self.shards[usize::from(shard.0)].write(shard, &key, Some(Bytes::copy_from_slice(value.as_bytes())));
     }
 
-    pub fn slots(&self) -> Vec<SlotRange> {
+    pub(crate) fn slots(&self) -> Vec<SlotRange> {
         let mut ranges: Vec<SlotRange> = Vec::new();
         for (slot, &shard) in (0..).map(SlotNo).zip(&self.owners) {
             match ranges.last_mut().filter(|last| last.shard == shard) {
@@ -149,7 +149,7 @@ impl World {
         ranges
     }
 
-    pub fn places(&self, node: usize) -> Vec<ShardPlace> {
+    pub(crate) fn places(&self, node: usize) -> Vec<ShardPlace> {
         let place = |(shard, state): (u16, &Shard)| ShardPlace {
             shard: ShardId(shard),
             leader: state.leader.map(|leader| self.id(leader)),
@@ -159,7 +159,7 @@ impl World {
         (0..).zip(&self.shards).map(place).collect()
     }
 
-    pub fn topology<'a>(
+    pub(crate) fn topology<'a>(
         &self,
         slots: &'a Vec<SlotRange>,
         places: &'a Vec<ShardPlace>,
@@ -175,7 +175,7 @@ impl World {
     }
 
     /// Does what a request asks for.
-    pub fn serve(&mut self, asked: &Asked, frame: &Frame) -> Bytes {
+    pub(crate) fn serve(&mut self, asked: &Asked, frame: &Frame) -> Bytes {
         let envelope =
             Envelope { request: frame.header.envelope.request, shard: asked.shard, epoch: self.epoch };
         let request = frame.request().unwrap();
