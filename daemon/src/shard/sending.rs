@@ -42,6 +42,8 @@ pub(super) struct Sending {
     unacknowledged: VecDeque<(u32, Bytes)>,
     last_heard: Instant,
     repetitions: u32,
+    /// What the receiver was last known to have.
+    matched: u64,
     stage: Stage,
 }
 
@@ -84,6 +86,7 @@ impl Replica {
             unacknowledged: VecDeque::new(),
             last_heard: now.monotonic,
             repetitions: 0,
+            matched: 0,
             stage: Stage::Chunks,
         };
         tracing::info!(shard = %self.identity.shard, %to, %index, "sends a snapshot");
@@ -171,11 +174,13 @@ impl Replica {
         let Some(sending) = self.sending.get_mut(&to) else { return };
         let silent = now.monotonic.since(sending.last_heard);
         if sending.stage == Stage::Delivered {
-            let index = sending.message.get_snapshot().get_metadata().index;
-            let progress = self.raw.raft.prs().get(to.0).map(|progress| progress.matched);
-            if progress.is_none_or(|matched| matched >= index)
-                || silent >= self.options.snapshot_patience * 10
-            {
+            let matched = self.raw.raft.prs().get(to.0).map_or(u64::MAX, |progress| progress.matched);
+            if matched > sending.matched {
+                sending.matched = matched;
+                sending.last_heard = now.monotonic;
+            }
+            // The log is kept until the receiver has caught up, or has long made no progress.
+            if self.is_caught_up(to) || silent >= self.options.snapshot_patience * 10 {
                 self.end_sending(to);
             }
             return;

@@ -101,7 +101,7 @@ impl Replica {
         Ok(())
     }
 
-    fn is_caught_up(&self, replica: ReplicaId) -> bool {
+    pub(super) fn is_caught_up(&self, replica: ReplicaId) -> bool {
         let last = self.raw.raft.raft_log.last_index();
         self.raw.raft.prs().get(replica.0).is_some_and(|progress| {
             progress.recent_active
