@@ -306,7 +306,8 @@ impl Membership {
             return;
         }
         match &self.state {
-            IdentityState::Empty => {
+            // One cluster, however often this point is reached while its id is being written.
+            IdentityState::Empty if self.file.is_idle() => {
                 let mut id = [0; 16];
                 self.prng.fill(&mut id);
                 self.want(IdentityState::Forming { cluster: ClusterId(id) });

@@ -16,6 +16,7 @@ use crate::{Error, Topology};
 /// When a call gives up.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Deadline {
+    pub(crate) began: Instant,
     pub(crate) at: Instant,
     pub(crate) whole: Duration,
 }
@@ -24,7 +25,8 @@ impl Deadline {
     pub(crate) fn after(whole: Duration) -> Self {
         // What lies beyond the clock's end is as good as a year.
         const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
-        Self { at: Instant::now() + whole.min(YEAR), whole }
+        let began = Instant::now();
+        Self { began, at: began + whole.min(YEAR), whole }
     }
 
     /// How long a node is given, in milliseconds: a little less than what is left, so that its answer is still in time.
@@ -83,7 +85,6 @@ pub(crate) struct Call<'a> {
     pub(super) aim: Aim<'a>,
     pub(super) mode: Mode,
     pub(super) deadline: Deadline,
-    began: Instant,
     /// The session and number of a write.
     pub(super) write: Option<Write>,
     /// A sending of the write ended without an answer that says what became of it.
@@ -111,7 +112,6 @@ impl<'a> Call<'a> {
             aim,
             mode,
             deadline,
-            began: Instant::now(),
             write: None,
             may_be_applied: false,
             unknown_answers: 0,
@@ -161,7 +161,7 @@ impl<'a> Call<'a> {
     /// The end of a call whose time is up.
     pub(super) fn out_of_time(&mut self, core: &Core) -> Failure {
         let shard = self.aim.shard(&core.view.topology());
-        let heard = self.last.take().or_else(|| core.shard(shard).trouble_since(self.began));
+        let heard = self.last.take().or_else(|| core.shard(shard).trouble_since(self.deadline.began));
         let error = match heard {
             // A node that is cut off is no reason to say that the cluster is: others answer, and know no leader.
             Some(Error::Unreachable { tried }) if core.pool.is_connected() => {
@@ -173,7 +173,7 @@ impl<'a> Call<'a> {
                 Error::Unreachable { tried: if all.is_empty() { tried } else { all } }
             }
             Some(error) => error,
-            None => { eprintln!("none: now {:?} began {:?} trouble {:?} bytes {} failures {} losses {} hops {} shard {shard:?}", Instant::now(), self.began, core.shard(shard).trouble_since(self.began - Duration::from_secs(100)), self.bytes, self.failures, self.losses, self.hops); Error::DeadlineExceeded { deadline: self.deadline.whole } }
+            None => Error::DeadlineExceeded { deadline: self.deadline.whole },
         };
         self.give_up(error)
     }

@@ -270,7 +270,6 @@ impl Core {
 
     /// Keeps what was heard of a request: for its own end, and for others that wait for the same.
     fn heard(&self, call: &mut Call<'_>, shard: ShardId, error: Error) {
-        eprintln!("{:?} heard {error}", Instant::now());
         self.shard(shard).note(error.clone());
         call.last = Some(error);
     }

@@ -19,7 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
-pub(crate) use self::world::{Shard, World};
+pub(crate) use self::world::World;
 
 /// What a test sees of a request.
 #[derive(Clone, Debug)]

@@ -138,6 +138,27 @@ impl World {
         self.shards[usize::from(shard.0)].write(shard, &key, Some(Bytes::copy_from_slice(value.as_bytes())));
     }
 
+    /// Gives a new shard half of the slots of shard 0, with their keys.
+    pub(crate) fn split(&mut self) {
+        let new = ShardId(u16::try_from(self.shards.len()).unwrap());
+        let slots: Vec<_> = (0..self.owners.len()).filter(|&slot| self.owners[slot] == ShardId(0)).collect();
+        slots.into_iter().skip(1).step_by(2).for_each(|slot| self.owners[slot] = new);
+        let keys = std::mem::take(&mut self.shards[0].keys);
+        let (moved, kept) = keys.into_iter().partition(|(key, _)| self.shard_of(key) == new);
+        self.shards[0].keys = kept;
+        let first = &self.shards[0];
+        let (newest, applied) = (first.newest, first.applied.clone());
+        self.shards.push(Shard {
+            leader: first.leader,
+            term: 1,
+            keys: moved,
+            newest,
+            applied,
+            ..Shard::default()
+        });
+        self.epoch = self.epoch.next();
+    }
+
     pub(crate) fn slots(&self) -> Vec<SlotRange> {
         let mut ranges: Vec<SlotRange> = Vec::new();
         for (slot, &shard) in (0..).map(SlotNo).zip(&self.owners) {
