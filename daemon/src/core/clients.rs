@@ -48,7 +48,7 @@ impl Core {
                     ms => Duration::from_millis(u64::from(ms)).min(PATIENCE_MAX),
                 };
                 let request = Request { responder, deadline: now.monotonic + patience, command };
-                self.to_shard(now, shard, ShardEvent::Request(request), effects);
+                self.step_shard(now, shard, ShardEvent::Request(request), effects);
             }
             Err(error) => self.fail(responder, &error, effects),
         }
@@ -58,7 +58,7 @@ impl Core {
     fn read_command(&self, shard: ShardId, frame: &Frame) -> Result<(Command, u32), Error> {
         let payload = &frame.payload;
         let own = |bytes: &[u8]| payload.slice_ref(bytes);
-        let request = frame.request().map_err(|error| Error::from(error))?;
+        let request = frame.request().map_err(Error::from)?;
         let command = match request {
             WireRequest::Get(get) => {
                 self.check_shard(shard, [get.key])?;

@@ -167,7 +167,7 @@ impl Core {
             CoreEvent::Io { directory: DirectoryKey::Replica { shard, replica }, completion } => {
                 // Completions of an incarnation that is gone have no one to go to.
                 if self.shards.get(&shard).is_some_and(|slot| slot.shard.replica() == replica) {
-                    self.to_shard(now, shard, ShardEvent::Io(completion), effects);
+                    self.step_shard(now, shard, ShardEvent::Io(completion), effects);
                 }
             }
             CoreEvent::Disconnected { conn } => self.questions.forget(conn),
@@ -190,10 +190,10 @@ impl Core {
             MeshMessage::Open(directory, node) => self.open(now, &directory, node, effects),
             MeshMessage::Leader { shard, leader, term } => self.leader_changed(shard, leader, term, effects),
             MeshMessage::Applied(directory) => {
-                self.with_membership(now, effects, |membership, out| membership.learned(directory, out));
+                self.with_membership(now, effects, |membership, out| membership.learned(&directory, out));
             }
             MeshMessage::Admit { name, address, attempt } => {
-                self.to_shard(now, ShardId(0), ShardEvent::Admit { name, address, attempt }, effects);
+                self.step_shard(now, ShardId(0), ShardEvent::Admit { name, address, attempt }, effects);
             }
             MeshMessage::StatusAsk { question } => {
                 let shards = self.statuses();
@@ -211,12 +211,12 @@ impl Core {
         self.with_membership(now, effects, |membership, out| membership.tick(now.monotonic, out));
         let shards: Vec<_> = self.shards.keys().copied().collect();
         for shard in shards {
-            self.to_shard(now, shard, ShardEvent::Tick, effects);
+            self.step_shard(now, shard, ShardEvent::Tick, effects);
         }
     }
 
     /// Steps a replica. Its panic ends it alone.
-    fn to_shard(&mut self, now: Now, shard: ShardId, event: ShardEvent, effects: &mut Vec<CoreEffect>) {
+    fn step_shard(&mut self, now: Now, shard: ShardId, event: ShardEvent, effects: &mut Vec<CoreEffect>) {
         let Some(slot) = self.shards.get_mut(&shard) else {
             if let ShardEvent::Request(request) = event {
                 let why = "the node is not part of a cluster yet, or is starting".into();
@@ -274,7 +274,7 @@ impl Core {
                 }
             }
             News::Directory(directory) => {
-                self.to_core_0(now, MeshMessage::Applied(directory), effects);
+                self.tell_core_0(now, MeshMessage::Applied(directory), effects);
             }
             News::Joined { directory, name, attempt } => self.admit(&directory, &name, attempt, effects),
             News::Damaged(reason) => effects.push(CoreEffect::Notice(Notice::Damaged { shard, reason })),
@@ -295,7 +295,7 @@ impl Core {
         self.submit_node_io(effects);
         for effect in out {
             match effect {
-                MembershipEffect::Send { to, message } => self.send_node_message(to, message, effects),
+                MembershipEffect::Send { to, message } => self.send_node_message(to, &message, effects),
                 MembershipEffect::Dial(nodes) => {
                     for to in self.other_cores() {
                         let message = MeshMessage::Dial(nodes.clone());
@@ -304,21 +304,21 @@ impl Core {
                     effects.push(CoreEffect::Dial { nodes });
                 }
                 MembershipEffect::Create(plan) => {
-                    self.to_all_cores(now, &MeshMessage::Create(plan), effects);
+                    self.tell_all_cores(now, &MeshMessage::Create(plan), effects);
                 }
                 MembershipEffect::Open(directory, node) => {
-                    self.to_all_cores(now, &MeshMessage::Open(directory, node), effects);
+                    self.tell_all_cores(now, &MeshMessage::Open(directory, node), effects);
                 }
                 MembershipEffect::Changed(directory) => {
-                    self.to_all_cores(now, &MeshMessage::Directory(directory), effects);
+                    self.tell_all_cores(now, &MeshMessage::Directory(directory), effects);
                 }
                 MembershipEffect::Admit { name, address, attempt } => {
                     let message = MeshMessage::Admit { name, address, attempt: Some(attempt) };
-                    self.to_owner_of_shard_0(now, message, effects);
+                    self.tell_owner_of_shard_0(now, message, effects);
                 }
                 MembershipEffect::Moved { name, address } => {
                     let message = MeshMessage::Admit { name, address, attempt: None };
-                    self.to_owner_of_shard_0(now, message, effects);
+                    self.tell_owner_of_shard_0(now, message, effects);
                 }
                 MembershipEffect::Notice(notice) => effects.push(CoreEffect::Notice(notice)),
             }
@@ -346,12 +346,12 @@ impl Core {
             self.created(now, effects);
         }
         for shard in shards {
-            self.to_shard(now, shard, ShardEvent::Create(birth), effects);
+            self.step_shard(now, shard, ShardEvent::Create(birth), effects);
         }
     }
 
     fn created(&mut self, now: Now, effects: &mut Vec<CoreEffect>) {
-        self.to_core_0(now, MeshMessage::Created, effects);
+        self.tell_core_0(now, MeshMessage::Created, effects);
     }
 
     /// Opens this core's replicas.
@@ -361,7 +361,7 @@ impl Core {
         self.learn(now, directory, effects);
         let shards: Vec<_> = self.shards.keys().copied().collect();
         for shard in shards {
-            self.to_shard(now, shard, ShardEvent::Open, effects);
+            self.step_shard(now, shard, ShardEvent::Open, effects);
         }
     }
 
@@ -395,7 +395,7 @@ impl Core {
         self.directory = Some(Arc::clone(directory));
         let shards: Vec<_> = self.shards.keys().copied().collect();
         for shard in shards {
-            self.to_shard(now, shard, ShardEvent::Directory(Arc::clone(directory)), effects);
+            self.step_shard(now, shard, ShardEvent::Directory(Arc::clone(directory)), effects);
         }
     }
 
@@ -449,22 +449,22 @@ impl Core {
         self.placement.cores().filter(|&core| core != self.id).collect()
     }
 
-    fn to_all_cores(&mut self, now: Now, message: &MeshMessage, effects: &mut Vec<CoreEffect>) {
+    fn tell_all_cores(&mut self, now: Now, message: &MeshMessage, effects: &mut Vec<CoreEffect>) {
         for to in self.other_cores() {
             effects.push(CoreEffect::Mesh { to, message: message.clone() });
         }
         self.on_mesh(now, self.id, message.clone(), effects);
     }
 
-    fn to_core_0(&mut self, now: Now, message: MeshMessage, effects: &mut Vec<CoreEffect>) {
-        self.to_core(now, CoreId(0), message, effects);
+    fn tell_core_0(&mut self, now: Now, message: MeshMessage, effects: &mut Vec<CoreEffect>) {
+        self.tell_core(now, CoreId(0), message, effects);
     }
 
-    fn to_owner_of_shard_0(&mut self, now: Now, message: MeshMessage, effects: &mut Vec<CoreEffect>) {
-        self.to_core(now, self.placement.core_of(ShardId(0)), message, effects);
+    fn tell_owner_of_shard_0(&mut self, now: Now, message: MeshMessage, effects: &mut Vec<CoreEffect>) {
+        self.tell_core(now, self.placement.core_of(ShardId(0)), message, effects);
     }
 
-    fn to_core(&mut self, now: Now, to: CoreId, message: MeshMessage, effects: &mut Vec<CoreEffect>) {
+    fn tell_core(&mut self, now: Now, to: CoreId, message: MeshMessage, effects: &mut Vec<CoreEffect>) {
         if to == self.id {
             self.on_mesh(now, self.id, message, effects);
         } else {

@@ -16,14 +16,14 @@ impl Core {
     pub(super) fn send_node_message(
         &mut self,
         to: NodeName,
-        message: NodeMessage,
+        message: &NodeMessage,
         effects: &mut Vec<CoreEffect>,
     ) {
         let shard = ShardId(0);
         let envelope = self.peer_envelope(shard);
         let writer = &mut self.writer;
         let mut encode = |message: WirePeer<'_>| writer.frame(&envelope, &message);
-        let frame = match &message {
+        let frame = match message {
             NodeMessage::Probe(report) => with_probe(report, |probe| encode(WirePeer::Probe(probe))),
             NodeMessage::Answer(report) => with_probe(report, |probe| encode(WirePeer::ProbeAnswer(probe))),
             NodeMessage::Directory(directory) => {
@@ -88,7 +88,7 @@ impl Core {
     ) {
         let Some(node) = directory.by_name(name).map(|entry| entry.node) else { return };
         let message = NodeMessage::Joined { attempt, node, directory: directory.clone() };
-        self.send_node_message(name.clone(), message, effects);
+        self.send_node_message(name.clone(), &message, effects);
     }
 }
 

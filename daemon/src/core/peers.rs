@@ -134,9 +134,9 @@ impl Core {
                     snapshot: crate::shard::messages::own_snapshot(&chunk.meta),
                     bytes: frame.payload.slice_ref(chunk.bytes),
                 };
-                self.to_shard(now, chunk.shard, event, effects);
+                self.step_shard(now, chunk.shard, event, effects);
             }
-            WirePeer::SnapshotAck(ack) => self.to_shard(now, ack.shard, ShardEvent::Ack(ack), effects),
+            WirePeer::SnapshotAck(ack) => self.step_shard(now, ack.shard, ShardEvent::Ack(ack), effects),
             other => self.on_node_message(now, from, &other, effects),
         }
     }
@@ -153,7 +153,7 @@ impl Core {
         for wire in raft.messages {
             let Some(slot) = self.shards.get(&wire.shard) else { continue };
             match accept(&wire, payload, slot.shard.replica()) {
-                Ok(message) => self.to_shard(now, wire.shard, ShardEvent::Raft(message), effects),
+                Ok(message) => self.step_shard(now, wire.shard, ShardEvent::Raft(message), effects),
                 Err(why) => tracing::debug!(%from, shard = %wire.shard, why, "a peer's message is dropped"),
             }
         }

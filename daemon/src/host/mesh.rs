@@ -95,6 +95,15 @@ impl Exchange {
         }
     }
 
+    /// Wakes a core, whether or not it seems to know that there is something to do.
+    pub(super) fn wake(&self, core: CoreId) {
+        let mailbox = self.mailboxes.get(usize::from(core.0));
+        let receiver = mailbox.and_then(|mailbox| mailbox.lock().receiver.clone());
+        if let Some(receiver) = receiver {
+            receiver.wake();
+        }
+    }
+
     /// Moves as many parcels as fit, in order. The sender is woken when there is room for those that did not.
     fn post(&self, to: CoreId, from: CoreId, parcels: &mut VecDeque<Parcel>) {
         let Some(mailbox) = self.mailboxes.get(usize::from(to.0)) else {

@@ -13,6 +13,7 @@
 //! Deliberately absent: what requests, frames and files mean.
 
 mod bell;
+mod breath;
 mod clock;
 mod disk;
 mod error;
@@ -30,6 +31,7 @@ mod resolve;
 mod server;
 mod socket;
 mod turn;
+mod watch;
 mod words;
 
 #[cfg(test)]

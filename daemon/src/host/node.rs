@@ -23,6 +23,7 @@ use mesh_base::limits::{CORE_IO_MEMORY_BYTES, CORE_RING_ENTRIES};
 use mesh_base::prng::Prng;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
+use super::breath::Breath;
 use super::disk::{Disk, check_direct_io};
 use super::error::HostError;
 use super::inbox::Inbox;
@@ -35,11 +36,12 @@ use super::registry::{Announcement, Registry};
 use super::server::{Greeter, Server};
 use super::socket::Scratch;
 use super::turn::{Ending, Shared, Turn};
+use super::watch::{Pulse, watch};
 use crate::core::{NodeName, Notice};
 use crate::node::NodeConfig;
 
-/// Tasks make room for completions after this long at the latest.
-const PREEMPT_AFTER: Duration = Duration::from_millis(1);
+/// No task is interrupted by time, see [`super::watch`]; those that could go on for long stop by themselves.
+const PREEMPT_AFTER: Duration = Duration::from_secs(24 * 3600);
 /// Threads of a core for what the kernel offers only to those who wait: creating, renaming, removing, allocating.
 const WAITING_THREADS: usize = 2;
 
@@ -112,8 +114,12 @@ impl Claim {
         glommio::early_init();
         let (notices, noticed) = channel();
         let (started, starts) = channel();
-        let shared =
-            Arc::new(Shared { exchange: Exchange::new(self.cpus.len()), stopped: AtomicUsize::new(0) });
+        let cores = self.cpus.len();
+        let shared = Arc::new(Shared {
+            exchange: Exchange::new(cores),
+            stopped: AtomicUsize::new(0),
+            pulse: Pulse::new(cores),
+        });
         let (premises, make) = (Arc::new(self.premises), Arc::new(make));
         let address = self.listeners.address;
         let mut threads = Vec::new();
@@ -142,10 +148,21 @@ impl Claim {
         for _ in &threads {
             starts.recv().unwrap_or_else(|_| Err(vanished()))?;
         }
+        watch_over(&premises.name, &shared)?;
         for gate in gates {
             let _ = gate.send(());
         }
         Ok(NodeHandle { address, shared, threads, notices: noticed })
+    }
+}
+
+/// Starts the thread that sees to it that no core sleeps for ever.
+fn watch_over(name: &NodeName, shared: &Arc<Shared>) -> Result<(), HostError> {
+    let watched = Arc::clone(shared);
+    let thread = thread::Builder::new().name(format!("mesh-{name}-watch"));
+    match thread.spawn(move || watch(&watched.pulse, &watched.exchange)) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(HostError::Core { core: CoreId(0), cpu: 0, reason: error.to_string() }),
     }
 }
 
@@ -229,10 +246,11 @@ impl Seat {
     ) -> Ending {
         let (core, cpu) = (self.core, self.cpu);
         let ready = executor(core, cpu).and_then(|executor| {
-            let prng = seed().map_err(|error| HostError::Core { core, cpu, reason: error.to_string() })?;
-            Ok((executor, prng))
+            let breath = executor.run(async { Breath::new() });
+            let ready = breath.and_then(|breath| Ok((executor, breath, seed()?)));
+            ready.map_err(|error| HostError::Core { core, cpu, reason: error.to_string() })
         });
-        let (executor, prng) = match ready {
+        let (executor, breath, prng) = match ready {
             Ok(ready) => ready,
             Err(error) => {
                 let _ = started.send(Err(error));
@@ -245,9 +263,10 @@ impl Seat {
         }
         let _guard = AbortOnPanic;
         executor.run(async move {
-            let premises = Arc::clone(&self.premises);
+            let (premises, shared) = (Arc::clone(&self.premises), Arc::clone(&self.shared));
             let (turn, listener) = self.furnish(make, prng);
-            let ending = turn.live(listener).await;
+            let ending = turn.live(listener, breath).await;
+            shared.pulse.stop();
             drop(premises);
             ending
         })

@@ -150,7 +150,7 @@ mod tests {
         let registry = Registry::at(directory.path().join("mesh")).unwrap();
         let name = "no-such-host.invalid";
         let entry = registry.announce(&NodeName::from(name), "127.0.0.1:9", Path::new("/d")).unwrap();
-        assert_eq!(look_up(name, Some(&registry)).unwrap(), ["127.0.0.1:9".parse().unwrap()]);
+        assert_eq!(look_up(name, Some(&registry)).unwrap(), ["127.0.0.1:9".parse::<SocketAddr>().unwrap()]);
         drop(entry);
         assert!(look_up(name, Some(&registry)).is_err());
     }

@@ -1,7 +1,10 @@
 //! A TCP socket of one core: reads and writes that never wait, and waiting for when they pay.
 //!
-//! Invariant: each direction is awaited by one task at a time, which does nothing else meanwhile. (The reactor keeps a
-//! waker for every poll of a wait, so a wait must not be polled along with other things for long.)
+//! Invariants:
+//! - Each direction is awaited by one task at a time, which does nothing else meanwhile. (The reactor keeps a waker for
+//!   every poll of a wait, so a wait must not be polled along with other things for long.)
+//! - Between two reads of a socket its task waits for it to be readable, even if there is more already: so the reactor
+//!   comes to look at everything else, and a fast sender cannot keep the core to itself.
 
 use std::cell::RefCell;
 use std::io::{self, ErrorKind, Read};
@@ -23,10 +26,8 @@ const KEEPALIVE_EVERY: Duration = Duration::from_secs(5);
 /// What a read brought.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Received {
-    /// Bytes, and there may be more.
-    More,
-    /// All there was, which may be nothing.
-    Drained,
+    /// Some of what there is, or nothing after all.
+    Bytes,
     /// The other side has closed.
     End,
 }
@@ -62,7 +63,7 @@ impl Socket {
         self.stream.into_inner()
     }
 
-    /// Reads what is there, to the end of the buffer.
+    /// Reads a part of what is there, to the end of the buffer; only after [`Socket::readable`].
     ///
     /// # Errors
     /// The connection is of no use any more.
@@ -73,9 +74,9 @@ impl Socket {
                 Ok(0) => Ok(Received::End),
                 Ok(count) => {
                     buffer.extend_from_slice(scratch.get(..count).unwrap_or_default());
-                    Ok(if count == scratch.len() { Received::More } else { Received::Drained })
+                    Ok(Received::Bytes)
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(Received::Drained),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(Received::Bytes),
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => Err(error),
             };

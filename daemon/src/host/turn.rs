@@ -4,7 +4,8 @@
 //! Invariants:
 //! - The clocks are read after the batch was gathered: what the server sees never happened after "now".
 //! - A tick comes at most once per turn; those that a stall swallowed are not made up for.
-//! - Between two turns every other task that is ready has run.
+//! - Between two turns every other task that is ready has run, and the reactor has looked for completions not long ago,
+//!   however much other cores send.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -18,9 +19,10 @@ use std::time::Duration;
 
 use glommio::timer::Timer;
 use mesh_base::limits::{STOP_TIMEOUT, TICK, TURN_EVENTS_MAX};
-use mesh_base::{CoreId, Instant};
+use mesh_base::{CoreId, Instant, Now};
 
 use super::bell::step_aside;
+use super::breath::Breath;
 use super::clock;
 use super::disk::Disk;
 use super::inbox::Inbox;
@@ -28,8 +30,11 @@ use super::link::Links;
 use super::mesh::{Exchange, MeshPort, Parcel};
 use super::net::{Flush, Port};
 use super::server::Server;
+use super::watch::Pulse;
 use crate::core::{ConnId, CoreEffect, CoreEvent, Notice};
 
+/// How long turns may follow each other before the reactor is let in.
+const BUSY_MAX: Duration = Duration::from_millis(1);
 /// How long connections and files may take to close when the core has stopped.
 const CLOSING_TIMEOUT: Duration = Duration::from_millis(200);
 
@@ -47,6 +52,7 @@ pub(super) struct Shared {
     pub(super) exchange: Arc<Exchange>,
     /// Cores that have stopped.
     pub(super) stopped: AtomicUsize,
+    pub(super) pulse: Pulse,
 }
 
 /// Everything around the server of one core.
@@ -72,6 +78,13 @@ struct Batch {
     answered: Vec<ConnId>,
 }
 
+/// Whether a core had to wait for something to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Rest {
+    Taken,
+    None,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Phase {
     Serving,
@@ -82,7 +95,7 @@ enum Phase {
 
 impl<S: Server> Turn<S> {
     /// Runs the core until the node has stopped.
-    pub(super) async fn live(self, listener: TcpListener) -> Ending {
+    pub(super) async fn live(self, listener: TcpListener, breath: Breath) -> Ending {
         let mut accepting = Some(glommio::spawn_local(Rc::clone(&self.port).accept(listener)));
         let tick = Rc::new(Cell::new(false));
         let ticking = glommio::spawn_local(beat(Rc::clone(&tick), Rc::clone(&self.inbox)));
@@ -95,6 +108,7 @@ impl<S: Server> Turn<S> {
         let mut phase = Phase::Serving;
         self.server.borrow_mut().start(clock::now(), &mut batch.effects);
         self.perform(&mut batch, &mut phase);
+        let mut busy_since = clock::now().monotonic;
         let ending = loop {
             if let Phase::Left(ending) = phase {
                 break ending;
@@ -105,9 +119,17 @@ impl<S: Server> Turn<S> {
                 // New connections go to nodes that stay.
                 accepting.cancel().await;
             }
-            self.something_to_do(&tick).await;
-            self.turn(&tick, &mut batch, &mut phase);
-            step_aside().await;
+            let rest = self.something_to_do(&tick).await;
+            let now = self.turn(&tick, &mut batch, &mut phase).monotonic;
+            if rest == Rest::Taken {
+                busy_since = now;
+            }
+            if now.since(busy_since) > BUSY_MAX {
+                breath.take().await;
+                busy_since = now;
+            } else {
+                step_aside().await;
+            }
         };
         ticking.cancel().await;
         self.mesh.wake(None);
@@ -115,21 +137,24 @@ impl<S: Server> Turn<S> {
         ending
     }
 
-    async fn something_to_do(&self, tick: &Cell<bool>) {
+    async fn something_to_do(&self, tick: &Cell<bool>) -> Rest {
+        let mut rest = Rest::None;
         poll_fn(|cx| {
             loop {
                 if tick.get() || self.mesh.has_mail() || !self.inbox.is_empty() {
-                    return Poll::Ready(());
+                    return Poll::Ready(rest);
                 }
                 if self.inbox.poll_rung(cx).is_pending() {
+                    rest = Rest::Taken;
                     return Poll::Pending;
                 }
             }
         })
-        .await;
+        .await
     }
 
-    fn turn(&self, tick: &Cell<bool>, batch: &mut Batch, phase: &mut Phase) {
+    fn turn(&self, tick: &Cell<bool>, batch: &mut Batch, phase: &mut Phase) -> Now {
+        self.shared.pulse.beat(self.own);
         debug_assert!(batch.events.is_empty() && batch.effects.is_empty() && batch.answered.is_empty());
         if tick.replace(false) {
             batch.events.push(CoreEvent::Tick);
@@ -151,6 +176,7 @@ impl<S: Server> Turn<S> {
         {
             *phase = Phase::Left(Ending::Cut);
         }
+        now
     }
 
     fn unpack(&self, parcel: Parcel, events: &mut Vec<CoreEvent>, phase: &mut Phase) {

@@ -137,8 +137,8 @@ impl Membership {
             Ok(None) => {}
             Ok(Some(state)) => {
                 self.state = state;
-                let first = std::mem::replace(&mut self.loaded, Loaded::Yes) == Loaded::No;
-                self.entered(first, now, out);
+                let before = std::mem::replace(&mut self.loaded, Loaded::Yes);
+                self.entered(before, now, out);
             }
             Err(error) => out.push(MembershipEffect::Notice(fatal(&error))),
         }
@@ -176,7 +176,7 @@ impl Membership {
                 self.heard(now, from, report, out);
             }
             NodeMessage::Answer(report) => self.heard(now, from, report, out),
-            NodeMessage::Directory(directory) => self.learned(Arc::new(directory), out),
+            NodeMessage::Directory(directory) => self.learned(&Arc::new(directory), out),
             NodeMessage::Propose { cluster, members, shards } => {
                 self.proposed(from, cluster, &members, shards, out);
             }
@@ -210,7 +210,7 @@ impl Membership {
     }
 
     /// Shard 0 of this node, or another node, has this membership.
-    pub fn learned(&mut self, directory: Arc<Directory>, out: &mut Vec<MembershipEffect>) {
+    pub fn learned(&mut self, directory: &Arc<Directory>, out: &mut Vec<MembershipEffect>) {
         let IdentityState::Born(born) = &self.state else { return };
         if directory.cluster() != born.directory.cluster() {
             return;
@@ -235,7 +235,7 @@ impl Membership {
                 return;
             }
         }
-        out.push(MembershipEffect::Changed(Arc::clone(&directory)));
+        out.push(MembershipEffect::Changed(Arc::clone(directory)));
         let files = match &self.wanted {
             Some(IdentityState::Born(wanted)) => wanted.files,
             _ => born.files,
@@ -245,19 +245,19 @@ impl Membership {
         self.want(IdentityState::Born(Box::new(next)));
     }
 
-    /// A state became durable.
-    fn entered(&mut self, first: bool, now: Instant, out: &mut Vec<MembershipEffect>) {
+    /// A state became durable, or was found to be.
+    fn entered(&mut self, before: Loaded, now: Instant, out: &mut Vec<MembershipEffect>) {
         match &self.state {
             IdentityState::Empty => out.push(MembershipEffect::Dial(self.config.peers.clone())),
             IdentityState::Forming { cluster } => {
                 let cluster = *cluster;
-                if first {
+                if before == Loaded::No {
                     out.push(MembershipEffect::Dial(self.config.peers.clone()));
                 }
                 self.accept(cluster, out);
             }
             IdentityState::Joining { .. } => {
-                if first {
+                if before == Loaded::No {
                     out.push(MembershipEffect::Dial(self.config.peers.clone()));
                 }
             }

@@ -126,10 +126,7 @@ pub fn decode(bytes: &[u8]) -> Option<ConfState> {
 pub fn conf_state(mut voters: Vec<u64>, mut learners: Vec<u64>) -> ConfState {
     voters.sort_unstable();
     learners.sort_unstable();
-    let mut conf = ConfState::default();
-    conf.voters = voters;
-    conf.learners = learners;
-    conf
+    ConfState { voters, learners, ..ConfState::default() }
 }
 
 /// Whether a replica is part of a configuration.

@@ -118,12 +118,14 @@ pub fn accept(wire: &RaftMessage<'_>, payload: &Bytes, replica: ReplicaId) -> Re
         }
         let entry_type =
             EntryType::from_i32(i32::from(entry.entry_type)).ok_or("an entry's type is unknown")?;
-        let mut own_entry = Entry::default();
-        own_entry.entry_type = entry_type;
-        own_entry.index = entry.index.0;
-        own_entry.term = entry.term.0;
-        own_entry.data = own(entry.data);
-        own_entry.context = own(entry.context);
+        let own_entry = Entry {
+            entry_type,
+            index: entry.index.0,
+            term: entry.term.0,
+            data: own(entry.data),
+            context: own(entry.context),
+            ..Entry::default()
+        };
         entries.push(own_entry);
     }
     let mut message = Message::default();

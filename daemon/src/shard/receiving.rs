@@ -105,17 +105,17 @@ enum InstallStep {
     /// The log's record, and the live store's last operations.
     Deciding {
         batch: BatchSeq,
-        staged: Store,
+        staged: Box<Store>,
     },
     Renaming {
         token: IoToken,
-        staged: Store,
+        staged: Box<Store>,
     },
     NameDurable {
         token: IoToken,
-        staged: Store,
+        staged: Box<Store>,
     },
-    Loading(Loading),
+    Loading(Box<Loading>),
     Over,
 }
 
@@ -307,7 +307,7 @@ impl Replica {
         while let Some(event) = store.next_event() {
             match (event, *pause) {
                 (StoreEvent::Fetched(fetch), Pause::Fetching(wanted)) if fetch == wanted => {
-                    *pause = Pause::No
+                    *pause = Pause::No;
                 }
                 (StoreEvent::CheckpointDone { checkpoint, .. }, Pause::Saving(last)) => {
                     *pause = Pause::No;
@@ -391,7 +391,7 @@ impl Replica {
         };
         let base = SnapshotBase { index: LogIndex(meta.index), term: Term(meta.term), checkpoint };
         let batch = self.log().install(base)?;
-        let step = InstallStep::Deciding { batch, staged: store };
+        let step = InstallStep::Deciding { batch, staged: Box::new(store) };
         self.receiving.phase = Phase::Installing(Box::new(Installing { base, step }));
         self.end_all_sendings();
         Ok(())
@@ -435,7 +435,7 @@ impl Replica {
             InstallStep::NameDurable { token, mut staged } if token == completion.token => {
                 completion.result?;
                 staged.promote();
-                InstallStep::Loading(Loading::new(None, State::new(staged)))
+                InstallStep::Loading(Box::new(Loading::new(None, State::new(*staged))))
             }
             step => step,
         };

@@ -306,11 +306,8 @@ impl Replica {
             self.logged_vote = hard;
         }
         let log = self.raw.mut_store();
-        let batch = if worth_writing {
-            log.append(entries, Some(&self.logged_vote))?
-        } else {
-            log.newest_batch()
-        };
+        let batch =
+            if worth_writing { log.append(entries, Some(&self.logged_vote))? } else { log.newest_batch() };
         if vote_changed {
             self.vote_batch = batch;
         }

@@ -146,11 +146,10 @@ impl Replica {
                     break;
                 }
                 Lookup::Ready(chunk) => {
-                    let last = chunk.next.is_none();
-                    sending.rest = chunk.next.map_or(Rest::Nothing, |next| Rest::From(Some(next)));
+                    sending.rest = chunk.next.clone().map_or(Rest::Nothing, |next| Rest::From(Some(next)));
                     let number = sending.next_number;
                     sending.next_number += 1;
-                    let frame = chunk_frame(self.identity, sending, number, last, &chunk.bytes, out);
+                    let frame = chunk_frame(self.identity, sending, &chunk, number, out);
                     sending.unacknowledged.push_back((number, frame.clone()));
                     send_chunk(to, frame, out);
                 }
@@ -262,27 +261,26 @@ fn send_chunk(to: ReplicaId, frame: Bytes, out: &mut Output) {
 fn chunk_frame(
     identity: mesh_base::ReplicaIdentity,
     sending: &Sending,
+    chunk: &mesh_engine::SnapshotChunk,
     number: u32,
-    last: bool,
-    bytes: &[u8],
     out: &mut Output,
 ) -> Bytes {
     let meta = sending.message.get_snapshot().get_metadata();
     let ids = |ids: &[u64]| ids.iter().map(|&id| ReplicaId(id)).collect::<Vec<_>>();
     let (voters, learners) = (ids(&meta.get_conf_state().voters), ids(&meta.get_conf_state().learners));
-    let chunk = SnapshotChunk {
+    let message = SnapshotChunk {
         shard: identity.shard,
         from: identity.replica,
         to: ReplicaId(sending.message.to),
         transfer: sending.transfer,
         number,
-        last,
+        last: chunk.next.is_none(),
         meta: SnapshotMeta {
             index: meta.index.into(),
             term: meta.term.into(),
             conf: WireConf { voters: (&voters).into(), learners: (&learners).into(), ..WireConf::default() },
         },
-        bytes,
+        bytes: &chunk.bytes,
     };
-    out.frame(&WirePeer::SnapshotChunk(chunk)).unwrap_or_default()
+    out.frame(&WirePeer::SnapshotChunk(message)).unwrap_or_default()
 }

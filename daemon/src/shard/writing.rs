@@ -414,27 +414,18 @@ impl Replica {
 fn answer_write(answer: &Answer, outcome: Outcome, waiters: &[Waiter], out: &mut Output) {
     for waiter in waiters {
         let responder = waiter.responder;
-        match answer {
-            Answer::Written => {
-                out.answer(responder, &Response::Written(Written { revision: outcome.revision }))
-            }
+        let response = match answer {
+            Answer::Written => Response::Written(Written { revision: outcome.revision }),
             Answer::Deleted => {
-                out.answer(
-                    responder,
-                    &Response::Deleted(Deleted { revision: outcome.revision, deleted: outcome.count }),
-                );
+                Response::Deleted(Deleted { revision: outcome.revision, deleted: outcome.count })
             }
-            Answer::SessionOpened(session) => {
-                out.answer(responder, &Response::SessionOpened(SessionOpened { session: *session }))
-            }
+            Answer::SessionOpened(session) => Response::SessionOpened(SessionOpened { session: *session }),
             Answer::NodeReplaced(node) => {
-                let replica = mesh_base::ReplicaId(node.0);
-                out.answer(
-                    responder,
-                    &Response::Replace(ReplaceAnswer { node: *node, replica, state: NodeState::Joining }),
-                );
+                let (replica, state) = (mesh_base::ReplicaId(node.0), NodeState::Joining);
+                Response::Replace(ReplaceAnswer { node: *node, replica, state })
             }
-            Answer::Admitted | Answer::Nothing => {}
-        }
+            Answer::Admitted | Answer::Nothing => continue,
+        };
+        out.answer(responder, &response);
     }
 }

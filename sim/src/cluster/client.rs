@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use mesh_base::prng::Prng;
-use mesh_base::{Instant, NodeId, Revision, SessionId, SessionSeq, ShardId, SlotEpoch};
+use mesh_base::{Instant, Revision, SessionId, SessionSeq, ShardId, SlotEpoch};
 use mesh_server::router::SlotMap;
 use mesh_wire::{
     Delete, Envelope, Error, FrameDecoder, FrameWriter, Get, OpenSession, Put, Range, ReadContext, Request,
@@ -274,7 +274,7 @@ impl Client {
                 }
                 self.finish(history, |kind, history| {
                     if let Kind::Range { op, pages } = kind {
-                        check_order(&pages.found, pages.reverse);
+                        check_order(&pages);
                         history.respond_range(now, op, &pages.found);
                     }
                 })
@@ -379,13 +379,13 @@ fn stamp_of(value: &[u8]) -> Stamp {
     }
 }
 
-fn check_order(found: &[(Bytes, Stamp, Revision)], reverse: bool) {
-    let ordered = found.windows(2).all(|pair| match pair {
-        [(a, ..), (b, ..)] if reverse => a > b,
+fn check_order(pages: &Pages) {
+    let ordered = pages.found.windows(2).all(|pair| match pair {
+        [(a, ..), (b, ..)] if pages.reverse => a > b,
         [(a, ..), (b, ..)] => a < b,
         _ => true,
     });
-    assert!(ordered, "a range is in order and has no key twice: {found:?}");
+    assert!(ordered, "a range is in order and has no key twice: {:?}", pages.found);
 }
 
 /// Nodes of the simulation have addresses like `node-2:7700`.
@@ -402,14 +402,4 @@ pub(super) fn address_of(node: usize) -> String {
 pub(super) fn replace_request(writer: &mut FrameWriter, name: &str, request: u64) -> Bytes {
     let envelope = Envelope { request: RequestId(request), shard: Some(ShardId(0)), epoch: SlotEpoch(1) };
     encode(writer, &envelope, &Request::ReplaceNode(mesh_wire::ReplaceNode { name }))
-}
-
-/// The id a replaced node was given, if this answers with one.
-pub(super) fn replaced_as(frame: &Bytes) -> Option<NodeId> {
-    let mut buffer = BytesMut::from(frame.chunk());
-    let frame = FrameDecoder::new().decode(&mut buffer).ok().flatten()?;
-    match frame.response().ok()? {
-        Response::Replace(answer) => Some(answer.node),
-        _ => None,
-    }
 }

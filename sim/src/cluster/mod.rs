@@ -240,7 +240,7 @@ impl World {
             Event::Disk(node, op) => self.complete(node, op),
             Event::Net(NetEvent::Frame(frame)) => {
                 if let Some(frame) = self.net.arrive(frame) {
-                    self.receive(frame);
+                    self.receive(&frame);
                 }
             }
             Event::Net(NetEvent::Reset { .. }) => {}
@@ -389,7 +389,7 @@ impl World {
         }
     }
 
-    fn receive(&mut self, frame: Frame<Peer>) {
+    fn receive(&mut self, frame: &Frame<Peer>) {
         match (frame.from, frame.to) {
             (Peer::Node(from), Peer::Node(to)) => {
                 let Some(name) = self.nodes.get(from).map(|node| node.name.clone()) else { return };

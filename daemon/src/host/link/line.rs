@@ -219,7 +219,6 @@ async fn read_frames(
     buffer: &mut BytesMut,
 ) -> Result<(), FrameError> {
     let decoder = FrameDecoder::new();
-    let mut drained = false;
     loop {
         loop {
             match decoder.decode(buffer) {
@@ -233,12 +232,9 @@ async fn read_frames(
             *buffer = BytesMut::new();
         }
         links.inbox.room().await;
-        if std::mem::take(&mut drained) {
-            socket.readable().await;
-        }
+        socket.readable().await;
         match socket.read(&links.scratch, buffer) {
-            Ok(Received::More) => step_aside().await,
-            Ok(Received::Drained) => drained = true,
+            Ok(Received::Bytes) => {}
             Ok(Received::End) | Err(_) => return Ok(()),
         }
     }

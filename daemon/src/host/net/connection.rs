@@ -13,7 +13,7 @@ use super::flight::Flight;
 use super::hello::{self, Heard};
 use super::{Flush, Port, Role, Start};
 use crate::core::{ConnId, CoreEvent};
-use crate::host::bell::{Bell, step_aside};
+use crate::host::bell::Bell;
 use crate::host::outbox::{Flushed, Outbox};
 use crate::host::patience::within;
 use crate::host::socket::{Received, Scratch, Socket};
@@ -208,12 +208,11 @@ async fn discard(port: &Port, socket: &Socket) {
     let mut total = 0;
     while total < PARTING_BYTES_MAX {
         thrown.clear();
+        socket.readable().await;
         match socket.read(&port.scratch, &mut thrown) {
-            Ok(Received::More) => step_aside().await,
-            Ok(Received::Drained) => socket.readable().await,
+            Ok(Received::Bytes) => total += thrown.len(),
             Ok(Received::End) | Err(_) => return,
         }
-        total += thrown.len();
     }
 }
 
@@ -251,8 +250,6 @@ pub(super) async fn go_on(port: Rc<Port>, connection: Rc<Connection>, start: Sta
 /// Takes in frames until the connection ends; returns what to say if it is this side that ends it.
 async fn read_on(port: &Port, connection: &Rc<Connection>, mut buffer: BytesMut) -> Option<Bytes> {
     let decoder = FrameDecoder::new();
-    // A read that does not wait would mostly find nothing yet.
-    let mut drained = true;
     loop {
         if let Err(foul) = take_in(port, connection, decoder, &mut buffer) {
             return Some(words::to_foul(&foul));
@@ -262,16 +259,13 @@ async fn read_on(port: &Port, connection: &Rc<Connection>, mut buffer: BytesMut)
         if connection.state.get() != State::Open {
             return None;
         }
-        if decoder.need(&buffer) == 0 {
-            continue;
-        }
-        if std::mem::take(&mut drained) {
+        // Frames that there was no room for come before further bytes.
+        if decoder.need(&buffer) > 0 {
             connection.socket.readable().await;
-        }
-        match connection.socket.read(&port.scratch, &mut buffer) {
-            Ok(Received::More) => step_aside().await,
-            Ok(Received::Drained) => drained = true,
-            Ok(Received::End) | Err(_) => return None,
+            match connection.socket.read(&port.scratch, &mut buffer) {
+                Ok(Received::Bytes) => {}
+                Ok(Received::End) | Err(_) => return None,
+            }
         }
     }
 }

@@ -67,7 +67,7 @@ async fn first_frame(
         }
         connection.socket().readable().await;
         match connection.socket().read(&port.scratch, buffer) {
-            Ok(Received::More | Received::Drained) => {}
+            Ok(Received::Bytes) => {}
             Ok(Received::End) | Err(_) => return Ok(None),
         }
     }

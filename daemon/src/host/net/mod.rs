@@ -35,7 +35,6 @@ use mesh_wire::{Error, RequestId};
 
 use self::connection::Connection;
 use self::table::Table;
-use super::bell::step_aside;
 use super::inbox::Inbox;
 use super::mesh::{MeshPort, Parcel};
 use super::server::Greeter;
@@ -113,10 +112,11 @@ impl Port {
         listener.set_nonblocking(true)?;
         let listener = PollableFd::new(listener)?;
         loop {
+            listener.readable().await?;
             for _ in 0..ACCEPTS_IN_A_ROW {
                 match listener.get_ref().accept() {
                     Ok((stream, _)) => self.welcome(stream),
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => listener.readable().await?,
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                     // The other side was gone before it was accepted.
                     Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
                     Err(error) => {
@@ -125,7 +125,6 @@ impl Port {
                     }
                 }
             }
-            step_aside().await;
         }
     }
 

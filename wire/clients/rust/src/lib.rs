@@ -33,6 +33,10 @@
 //!
 //! Deliberately absent: caching, and any blocking interface.
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}
+
 mod admin;
 mod backoff;
 mod calls;

@@ -1,7 +1,7 @@
 //! The connections to all nodes: made when they are needed, shared by all who need them, made anew when they break.
 //!
 //! A node tells which of its cores owns which shard, so that there is one connection (or a few) to each core and a request
-//! arrives where it is served. Until a node was heard of, the first connection to it finds that out.
+//! arrives where it is served. What it has not told of yet, a new connection finds out.
 //!
 //! Invariants:
 //! - One connection to a core is being made at a time, however many wait for it.
@@ -53,7 +53,7 @@ pub(crate) struct Pool {
 struct Links {
     node: NodeId,
     state: Mutex<LinksState>,
-    /// Finds out which core owns which shard.
+    /// Finds out which core owns a shard that is not known yet.
     first: Single<()>,
 }
 
@@ -94,10 +94,11 @@ impl Pool {
             links.advertised(&node.address);
         }
         loop {
-            let Some(link) = links.link(shard, stripe) else {
+            if !links.knows(shard) {
                 links.first.get(async { self.make(&links, shard, stripe).await.map(|_| ()) }).await?;
-                continue;
-            };
+                links.first.retire(|()| true);
+            }
+            let link = links.link(shard, stripe);
             let connection = link.get(self.make(&links, shard, stripe)).await?;
             if connection.is_open() {
                 return Ok(connection);
@@ -211,15 +212,17 @@ impl Links {
         Self { node, state: Mutex::new(state), first: Single::new() }
     }
 
-    /// The connection for a shard; `None` if it is not known which core owns it.
-    fn link(&self, shard: ShardId, stripe: usize) -> Option<Arc<Single<Arc<Connection>>>> {
+    /// Whether it is known which core owns a shard.
+    fn knows(&self, shard: ShardId) -> bool {
+        lock(&self.state).cores.len() > usize::from(shard.0)
+    }
+
+    /// The connection for a shard. Of one that the node does not know yet any core can tell that.
+    fn link(&self, shard: ShardId, stripe: usize) -> Arc<Single<Arc<Connection>>> {
         let mut state = lock(&self.state);
-        if state.cores.is_empty() {
-            return None;
-        }
         let core = state.cores.get(usize::from(shard.0)).copied().unwrap_or_default();
         let link = state.links.entry((core, stripe)).or_insert_with(|| Arc::new(Single::new()));
-        Some(Arc::clone(link))
+        Arc::clone(link)
     }
 
     fn addresses(&self) -> Vec<String> {

@@ -218,7 +218,7 @@ impl World {
         if frame.header.envelope.epoch != self.epoch {
             return Some(Error::WrongEpoch { epoch: self.epoch });
         }
-        let state = self.shards.get(usize::from(shard.0)).expect("the shard exists");
+        let state = &self.shards[usize::from(shard.0)];
         let keys: Vec<&[u8]> = match request {
             Request::Get(get) => vec![get.key],
             Request::GetBatch(batch) => batch.keys.iter().collect(),
@@ -469,7 +469,7 @@ impl Shard {
             return Ok(*outcome);
         }
         let outcome = write(self);
-        let session = self.sessions.get_mut(&ctx.session.get()).expect("writes end no session");
+        let session = self.sessions.get_mut(&ctx.session.get()).unwrap();
         session.outcomes.insert(seq.0, outcome);
         let below = session.below;
         session.outcomes.retain(|seq, _| *seq >= below);
