@@ -51,6 +51,10 @@ impl Listeners {
 /// # Errors
 /// [`HostError::AddressInUse`], [`HostError::Listen`].
 pub(super) fn listen(address: &str, cores: usize) -> Result<Listeners, HostError> {
+    listen_within(IN_USE_TIMEOUT, address, cores)
+}
+
+fn listen_within(patience: Duration, address: &str, cores: usize) -> Result<Listeners, HostError> {
     assert!(cores > 0);
     let failed = |source: io::Error| match source.kind() {
         ErrorKind::AddrInUse => HostError::AddressInUse { address: address.to_owned() },
@@ -58,7 +62,7 @@ pub(super) fn listen(address: &str, cores: usize) -> Result<Listeners, HostError
     };
     let mut refused = None;
     for candidate in candidates(address).map_err(failed)? {
-        match patiently(|| listen_on(candidate, cores)) {
+        match patiently(patience, || listen_on(candidate, cores)) {
             Ok(listeners) => return Ok(listeners),
             Err(error) => refused = refused.or(Some(error)),
         }
@@ -78,8 +82,7 @@ fn candidates(address: &str) -> io::Result<Vec<SocketAddr>> {
     }
 }
 
-fn patiently<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    let mut left = IN_USE_TIMEOUT;
+fn patiently<T>(mut left: Duration, mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match attempt() {
             Err(error) if error.kind() == ErrorKind::AddrInUse && !left.is_zero() => {
@@ -130,11 +133,12 @@ mod tests {
     fn a_port_that_is_in_use_is_refused_whatever_options_its_owner_set() {
         let first = listen("127.0.0.1:0", 2).unwrap();
         let address = first.address.to_string();
-        let refused = listen(&address, 2).unwrap_err();
+        let refused = listen_within(Duration::ZERO, &address, 2).unwrap_err();
         assert!(matches!(refused, HostError::AddressInUse { .. }), "{refused}");
         assert!(refused.to_string().contains(&address) && refused.to_string().contains("--listen"));
         // On every address of the host, the port is in use as well.
-        let refused = listen(&format!(":{}", first.address.port()), 1).unwrap_err();
+        let everywhere = format!(":{}", first.address.port());
+        let refused = listen_within(Duration::ZERO, &everywhere, 1).unwrap_err();
         assert!(matches!(refused, HostError::AddressInUse { .. }), "{refused}");
         drop(first);
         listen(&address, 1).unwrap();
@@ -167,6 +171,18 @@ mod tests {
         let _ = client.write(b"x");
         drop(client);
         listen(&address.to_string(), 2).unwrap();
+    }
+
+    #[test]
+    fn an_address_that_is_in_use_for_a_moment_only_is_waited_for() {
+        let first = listen("127.0.0.1:0", 1).unwrap();
+        let address = first.address.to_string();
+        let holder = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(30));
+            drop(first);
+        });
+        listen(&address, 1).unwrap();
+        holder.join().unwrap();
     }
 
     #[test]

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use glommio::{LocalExecutor, LocalExecutorBuilder, Placement, PoolPlacement};
 use mesh_base::CoreId;
-use mesh_base::limits::{CORE_IO_MEMORY_BYTES, CORE_RING_ENTRIES};
+use mesh_base::limits::{CORE_IO_MEMORY_BYTES, CORE_RING_ENTRIES, STOP_TIMEOUT};
 use mesh_base::prng::Prng;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
@@ -58,6 +58,7 @@ pub struct Claim {
     premises: Premises,
     listeners: Listeners,
     cpus: Vec<usize>,
+    pub(super) stop_timeout: Duration,
 }
 
 impl Claim {
@@ -86,7 +87,7 @@ impl Claim {
             _lock: lock,
             _announcement: announcement.ok(),
         };
-        Ok(Self { premises, listeners, cpus: config.cpus.clone() })
+        Ok(Self { premises, listeners, cpus: config.cpus.clone(), stop_timeout: STOP_TIMEOUT })
     }
 
     /// What the node listens on; with the port that the system chose, where it was asked to (`:0`).
@@ -133,6 +134,7 @@ impl Claim {
                 premises: Arc::clone(&premises),
                 shared: Arc::clone(&shared),
                 notices: notices.clone(),
+                stop_timeout: self.stop_timeout,
             };
             let (make, started) = (Arc::clone(&make), started.clone());
             let name = format!("mesh-{}-{core}", premises.name);
@@ -235,6 +237,7 @@ struct Seat {
     premises: Arc<Premises>,
     shared: Arc<Shared>,
     notices: Sender<Notice>,
+    stop_timeout: Duration,
 }
 
 impl Seat {
@@ -288,8 +291,8 @@ impl Seat {
         );
         let links = Links::new(Rc::clone(&inbox), greeter, scratch, prng);
         let disk = Disk::new(self.premises.data.clone(), Rc::clone(&inbox));
-        let (own, shared, notices) = (self.core, self.shared, self.notices);
-        (Turn { own, server, shared, inbox, mesh, port, links, disk, notices }, self.listener)
+        let Self { core: own, shared, notices, stop_timeout, listener, .. } = self;
+        (Turn { own, server, shared, inbox, mesh, port, links, disk, notices, stop_timeout }, listener)
     }
 }
 

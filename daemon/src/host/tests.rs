@@ -371,7 +371,9 @@ fn a_processor_that_the_machine_has_not_is_named() {
 #[test]
 fn a_node_that_does_not_finish_is_left_after_the_time_limit() {
     let data = on_disk();
-    let claim = Claim::new(&config("a", data.path(), 1)).unwrap();
+    let mut claim = Claim::new(&config("a", data.path(), 1)).unwrap();
+    let limit = Duration::from_millis(300);
+    claim.stop_timeout = limit;
     let log = Log::default();
     let stubborn = move |core, _| Stub { stop: OnStop::Ignore, ..Stub::new("a", core, &log) };
     let node = claim.run(stubborn).unwrap();
@@ -379,8 +381,7 @@ fn a_node_that_does_not_finish_is_left_after_the_time_limit() {
     node.stop();
     let late = node.join().unwrap_err();
     assert!(matches!(late, HostError::StopTimeout { cores: 1 }), "{late}");
-    let limit = mesh_base::limits::STOP_TIMEOUT;
-    assert!(begun.elapsed() >= limit && begun.elapsed() < 2 * limit);
+    assert!(begun.elapsed() >= limit && begun.elapsed() < 30 * limit);
 }
 
 #[test]

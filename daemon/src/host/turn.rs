@@ -18,7 +18,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use glommio::timer::Timer;
-use mesh_base::limits::{STOP_TIMEOUT, TICK, TURN_EVENTS_MAX};
+use mesh_base::limits::{TICK, TURN_EVENTS_MAX};
 use mesh_base::{CoreId, Instant, Now};
 
 use super::bell::step_aside;
@@ -66,6 +66,8 @@ pub(super) struct Turn<S> {
     pub(super) links: Rc<Links>,
     pub(super) disk: Rc<Disk>,
     pub(super) notices: Sender<Notice>,
+    /// How long it may take from the order to stop to the end.
+    pub(super) stop_timeout: Duration,
 }
 
 /// What is made anew every turn, and the memory for it kept.
@@ -185,7 +187,7 @@ impl<S: Server> Turn<S> {
             Parcel::Connection(handed) => self.port.take_over(*handed),
             Parcel::Stop => {
                 if *phase == Phase::Serving {
-                    *phase = Phase::Stopping { deadline: clock::now().monotonic + STOP_TIMEOUT };
+                    *phase = Phase::Stopping { deadline: clock::now().monotonic + self.stop_timeout };
                     events.push(CoreEvent::Stop);
                 }
             }
@@ -228,7 +230,7 @@ impl<S: Server> Turn<S> {
         let deadline = match *phase {
             Phase::Stopping { deadline } => deadline,
             // Another core told this one before the operator's word arrived.
-            Phase::Serving => clock::now().monotonic + STOP_TIMEOUT,
+            Phase::Serving => clock::now().monotonic + self.stop_timeout,
             Phase::Stopped { .. } | Phase::Left(_) => {
                 debug_assert!(false, "a core stops once");
                 return;

@@ -380,6 +380,18 @@ impl Replica {
         StoreOptions { frame_bytes_max: self.options.store.frame_bytes_max / 4, ..self.options.store.clone() }
     }
 
+    /// Lets go of a snapshot whose sender is gone, or that the log has overtaken.
+    pub(super) fn watch_receiving(&mut self, now: Now) {
+        let committed = self.raw.raft.raft_log.committed;
+        let patience = self.options.snapshot_patience * 10;
+        let Phase::Transfer(transfer) = &mut self.receiving.phase else { return };
+        let overtaken = transfer.snapshot.get_metadata().index <= committed;
+        let silent = now.monotonic.since(transfer.last_heard) >= patience;
+        if (overtaken || silent) && transfer.give_up() {
+            self.receiving.phase = Phase::Idle;
+        }
+    }
+
     /// raft accepted the snapshot that the staged store holds: the log notes it first.
     pub(super) fn begin_install(&mut self, meta: &SnapshotMetadata) -> Result<(), ShardError> {
         let phase = std::mem::replace(&mut self.receiving.phase, Phase::Idle);

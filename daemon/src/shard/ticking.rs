@@ -3,7 +3,6 @@
 use mesh_base::{Instant, Now, ReplicaId, Revision, ShardId, WallMillis};
 use mesh_raftlog::Space;
 use mesh_wire::Error;
-use raft::ProgressState;
 
 use super::configuration::next_change;
 use super::error::ShardError;
@@ -40,6 +39,7 @@ impl Replica {
         }
         self.retry_checkpoint_space(now, out)?;
         self.sweep(out)?;
+        self.watch_receiving(now);
         if self.proposals.is_empty() {
             self.log().idle(&mut out.io);
         }
@@ -103,11 +103,9 @@ impl Replica {
 
     pub(super) fn is_caught_up(&self, replica: ReplicaId) -> bool {
         let last = self.raw.raft.raft_log.last_index();
-        self.raw.raft.prs().get(replica.0).is_some_and(|progress| {
-            progress.recent_active
-                && progress.state == ProgressState::Replicate
-                && progress.matched + CAUGHT_UP_ENTRIES >= last
-        })
+        // Whatever raft's state for it: after a snapshot it stays "probed" until there is something to send.
+        let progress = self.raw.raft.prs().get(replica.0);
+        progress.is_some_and(|it| it.recent_active && it.matched + CAUGHT_UP_ENTRIES >= last)
     }
 
     /// Hands leadership to the replica that should have it, when that one has long been able to.

@@ -101,8 +101,10 @@ mod tests {
         fn a_queue_holds_no_more_than_its_share(sizes: Vec<u32>) -> bool {
             [LinkClass::Control, LinkClass::Bulk].into_iter().all(|class| {
                 let mut queue = Queue::new(class);
+                let largest = letter(0, 9_000_000).1;
                 sizes.iter().all(|&size| {
-                    queue.push(letter(0, usize::try_from(size % 9_000_000).unwrap()));
+                    let length = usize::try_from(size).unwrap() % largest.len();
+                    queue.push((ShardId(0), largest.slice(..length)));
                     let held: usize = queue.letters.iter().map(|(_, frame)| frame.len()).sum();
                     let fits = queue.letters.len() == 1 || held <= BULK_BYTES_MAX;
                     held == queue.bytes && fits
