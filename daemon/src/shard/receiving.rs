@@ -194,7 +194,7 @@ fn send_ack(ack: SnapshotAck, out: &mut Output) {
 impl Replica {
     /// A chunk arrived.
     pub(super) fn on_chunk(&mut self, now: Now, chunk: Chunk, out: &mut Output) -> Result<(), ShardError> {
-        if chunk.to != self.identity.replica || self.receiving.is_installing() {
+        if chunk.to != self.identity.replica || self.receiving.is_installing() || self.is_restoring() {
             return Ok(());
         }
         let meta = chunk.snapshot.get_metadata();
@@ -229,6 +229,11 @@ impl Replica {
             }
         }
         self.take_chunk(now, chunk, out)
+    }
+
+    /// Whether raft has taken in a snapshot in this turn: the staged store that holds it must stay.
+    fn is_restoring(&self) -> bool {
+        self.raw.snap().is_some_and(|snapshot| !snapshot.is_empty())
     }
 
     fn take_chunk(&mut self, now: Now, chunk: Chunk, out: &mut Output) -> Result<(), ShardError> {
@@ -382,6 +387,9 @@ impl Replica {
 
     /// Lets go of a snapshot whose sender is gone, or that the log has overtaken.
     pub(super) fn watch_receiving(&mut self, now: Now) {
+        if self.is_restoring() {
+            return;
+        }
         let committed = self.raw.raft.raft_log.committed;
         let patience = self.options.snapshot_patience * 10;
         let Phase::Transfer(transfer) = &mut self.receiving.phase else { return };
