@@ -7,7 +7,7 @@
 //! - What one turn has to say to one core of another node travels in one frame per link.
 //! - A replica that fails takes itself out, not the core.
 //!
-//! Deliberately absent: sockets, files, clocks. See [`event`] for the border.
+//! Deliberately absent: sockets, files, clocks. [`CoreEvent`] and [`CoreEffect`] are the border.
 
 mod clients;
 mod event;

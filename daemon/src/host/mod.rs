@@ -1,11 +1,11 @@
 //! The host: everything around the pure server that waits, reads a clock, or touches a file or a socket.
 //!
-//! Each core is a thread with an executor of its own. Its [`turn`] gathers what happened, steps the [`Server`] once and
-//! does what that says: [`disk`] operations, answers on inbound connections ([`net`]), frames to other nodes ([`link`]),
-//! messages to the node's other cores ([`mesh`]). [`node`] starts the cores of a node and stops them.
+//! Each core is a thread with an executor of its own. Its `turn` gathers what happened, steps the [`Server`] once and
+//! does what that says: `disk` operations, answers on inbound connections (`net`), frames to other nodes (`link`),
+//! messages to the node's other cores (`mesh`). `node` starts the cores of a node and stops them.
 //!
 //! Invariants:
-//! - Only this module names the executor, and only [`clock`] reads a clock.
+//! - Only this module names the executor, and only `clock` reads a clock.
 //! - Every queue is bounded. Where one fills up, connections are read more slowly; nothing that the server relies on is
 //!   dropped.
 //! - No borrow of anything that tasks share is held while a task waits.

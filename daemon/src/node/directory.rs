@@ -215,7 +215,7 @@ impl Directory {
         Ok(next)
     }
 
-    /// The stored form: format u16, cluster [16], version u64, next node u64, shards u16, the slot map, count u16, and
+    /// The stored form: format u16, cluster 16 bytes, version u64, next node u64, shards u16, the slot map, count u16, and
     /// of each node: id u64, standing u8, attempt u64, name (length u16, bytes), address (length u16, bytes).
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
