@@ -62,7 +62,8 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// Takes the data directory, which is made if there is none, and the address.
+    /// Takes the data directory, which is made if there is none, and the address; and leaves word of it for the other
+    /// nodes of this host.
     ///
     /// # Errors
     /// [`HostError`], naming what the operator gave.
@@ -70,22 +71,29 @@ impl Claim {
     /// # Panics
     /// When the configuration names no processor: the caller checks it first.
     pub fn new(config: &NodeConfig) -> Result<Self, HostError> {
+        let registry = Registry::of_user();
+        if let Err(error) = &registry {
+            tracing::warn!(%error, "this node is not found by its name on this host");
+        }
+        Self::announced_in(registry.ok().as_ref(), config)
+    }
+
+    pub(super) fn announced_in(registry: Option<&Registry>, config: &NodeConfig) -> Result<Self, HostError> {
         assert!(!config.cpus.is_empty());
         raise_file_limit();
         let lock = DataLock::take(&config.data, &config.name)?;
         check_direct_io(&config.data)?;
         let listeners = listen(&config.listen, config.cpus.len())?;
         let address = listeners.local_address().to_string();
-        let announcement =
-            Registry::of_user().and_then(|registry| registry.announce(&config.name, &address, &config.data));
-        if let Err(error) = &announcement {
+        let announced = registry.map(|registry| registry.announce(&config.name, &address, &config.data));
+        if let Some(Err(error)) = &announced {
             tracing::warn!(%error, "this node is not found by its name on this host");
         }
         let premises = Premises {
             data: config.data.clone(),
             name: config.name.clone(),
             _lock: lock,
-            _announcement: announcement.ok(),
+            _announcement: announced.and_then(Result::ok),
         };
         Ok(Self { premises, listeners, cpus: config.cpus.clone(), stop_timeout: STOP_TIMEOUT })
     }

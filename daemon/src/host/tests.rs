@@ -270,6 +270,11 @@ fn config(name: &str, data: &Path, cores: usize) -> NodeConfig {
     }
 }
 
+/// A claim that the other nodes of this host do not learn of.
+fn claimed(config: &NodeConfig) -> Result<Claim, HostError> {
+    Claim::announced_in(None, config)
+}
+
 /// A node of stubs, stopped when it is dropped.
 pub(super) struct TestNode {
     handle: Option<NodeHandle>,
@@ -285,7 +290,7 @@ impl TestNode {
 
     pub(super) fn named(name: &str, cores: usize, dial: &[(&str, String)]) -> Self {
         let data = on_disk();
-        let claim = Claim::new(&config(name, data.path(), cores)).unwrap();
+        let claim = claimed(&config(name, data.path(), cores)).unwrap();
         let address = claim.address();
         let log = Log::default();
         let (seen, name) = (Arc::clone(&log), name.to_owned());
@@ -322,7 +327,7 @@ pub(super) fn eventually(what: &str, is_so: impl Fn() -> bool) {
 #[test]
 fn a_node_serves_ticks_gives_notices_and_stops() {
     let data = on_disk();
-    let claim = Claim::new(&config("a", data.path(), 2)).unwrap();
+    let claim = claimed(&config("a", data.path(), 2)).unwrap();
     let log = Log::default();
     let node = claim.run(move |core, _| Stub::new("a", core, &log)).unwrap();
     let mut notices: Vec<_> = node.notices().iter().take(2).collect();
@@ -339,20 +344,36 @@ fn a_node_serves_ticks_gives_notices_and_stops() {
     node.join().unwrap();
     assert_eq!(client.rest(), b"", "its connections are closed");
     // Nothing is held any more, and nothing was left open.
-    let claim = Claim::new(&config("a", data.path(), 2)).unwrap();
+    let claim = claimed(&config("a", data.path(), 2)).unwrap();
     drop(claim);
 }
 
 #[test]
 fn a_node_whose_data_or_port_is_taken_says_so_before_anything_runs() {
     let (data, elsewhere) = (on_disk(), on_disk());
-    let first = Claim::new(&config("a", data.path(), 1)).unwrap();
-    let refused = Claim::new(&config("b", data.path(), 1)).err().unwrap();
+    let first = claimed(&config("a", data.path(), 1)).unwrap();
+    let refused = claimed(&config("b", data.path(), 1)).err().unwrap();
     assert!(matches!(refused, HostError::InUse { .. }), "{refused}");
     let mut same_port = config("b", elsewhere.path(), 1);
     same_port.listen = first.address().to_string();
-    let refused = Claim::new(&same_port).err().unwrap();
+    let refused = claimed(&same_port).err().unwrap();
     assert!(matches!(refused, HostError::AddressInUse { .. }), "{refused}");
+}
+
+#[test]
+fn a_node_is_found_by_its_name_from_its_claim_to_its_end() {
+    let (data, runtime) = (on_disk(), tempfile::tempdir().unwrap());
+    let registry = Registry::at(runtime.path().join("mesh")).unwrap();
+    let claim = Claim::announced_in(Some(&registry), &config("a", data.path(), 1)).unwrap();
+    let address = claim.local_address().to_string();
+    assert_eq!(registry.lookup("a"), Some(address.clone()));
+    let log = Log::default();
+    let node = claim.run(move |core, _| Stub::new("a", core, &log)).unwrap();
+    let found = registry.running();
+    assert_eq!((found[0].address.as_str(), found[0].data.as_path()), (address.as_str(), data.path()));
+    node.stop();
+    node.join().unwrap();
+    assert_eq!(registry.lookup("a"), None);
 }
 
 #[test]
@@ -360,18 +381,18 @@ fn a_processor_that_the_machine_has_not_is_named() {
     let data = on_disk();
     let mut wrong = config("a", data.path(), 2);
     wrong.cpus = vec![0, 100_000];
-    let claim = Claim::new(&wrong).unwrap();
+    let claim = claimed(&wrong).unwrap();
     let log = Log::default();
     let refused = claim.run(move |core, _| Stub::new("a", core, &log)).err().unwrap().to_string();
     assert!(refused.contains("core 1 on processor 100000 (--cores)"), "{refused}");
     // The other core is gone as well, and with it the lock.
-    eventually("the lock is free", || Claim::new(&config("a", data.path(), 1)).is_ok());
+    eventually("the lock is free", || claimed(&config("a", data.path(), 1)).is_ok());
 }
 
 #[test]
 fn a_node_that_does_not_finish_is_left_after_the_time_limit() {
     let data = on_disk();
-    let mut claim = Claim::new(&config("a", data.path(), 1)).unwrap();
+    let mut claim = claimed(&config("a", data.path(), 1)).unwrap();
     let limit = Duration::from_millis(300);
     claim.stop_timeout = limit;
     let log = Log::default();

@@ -134,8 +134,8 @@ impl<S: Server> Turn<S> {
             }
         };
         ticking.cancel().await;
-        self.mesh.wake(None);
         self.close().await;
+        self.mesh.wake(None);
         ending
     }
 
