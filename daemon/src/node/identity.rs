@@ -1,7 +1,8 @@
 //! The identity file: who this node is, kept in its own directory.
 //!
 //! Two copies of [`SLOT_BYTES`] each; a change writes the copy that is not the newest and counts only when that write is
-//! durable, so a crash leaves the old state or the new one. A copy: magic u32, format u16, least reader u16, sequence
+//! durable, so a crash leaves the old state or the new one. What is read at the start is written again before it counts:
+//! what a write that failed left behind can be read and may yet be lost. A copy: magic u32, format u16, least reader u16, sequence
 //! u64, payload length u32, CRC-32 u32 of all but this field, payload.
 //!
 //! Invariants:
@@ -155,11 +156,13 @@ impl IdentityFile {
     fn writing(&mut self, state: IdentityState, io: &mut IoQueue) -> Step {
         self.sequence += 1;
         let data = encode_slot(&self.name, self.sequence, &state);
-        let offset = (self.sequence % 2) * SLOT_BYTES as u64;
-        Step::Writing {
-            token: self.port.submit(io, IoOp::Write { file: FileId::Identity, offset, data }),
-            state,
-        }
+        self.writing_slot(self.sequence, data, state, io)
+    }
+
+    fn writing_slot(&mut self, sequence: u64, data: Bytes, state: IdentityState, io: &mut IoQueue) -> Step {
+        let offset = (sequence % 2) * SLOT_BYTES as u64;
+        let token = self.port.submit(io, IoOp::Write { file: FileId::Identity, offset, data });
+        Step::Writing { token, state }
     }
 
     /// Takes the end of an operation. Returns the state that is durable now, after the first read and after each write.
@@ -174,7 +177,7 @@ impl IdentityFile {
         match std::mem::replace(&mut self.step, Step::Idle { exists: FileExists::Yes }) {
             Step::Reading(token) => {
                 assert_eq!(token, completion.token);
-                self.loaded(completion.result).map(Some)
+                self.loaded(completion.result, io)
             }
             Step::Creating { token, state } => {
                 assert_eq!(token, completion.token);
@@ -200,21 +203,25 @@ impl IdentityFile {
         }
     }
 
-    fn loaded(&mut self, read: Result<IoValue, IoError>) -> Result<IdentityState, IdentityError> {
+    fn loaded(
+        &mut self,
+        read: Result<IoValue, IoError>,
+        io: &mut IoQueue,
+    ) -> Result<Option<IdentityState>, IdentityError> {
         let bytes = match read {
             Ok(IoValue::Read(bytes)) => bytes,
             Ok(_) => Bytes::new(),
             Err(error) if error.kind == IoErrorKind::NotFound => {
                 self.step = Step::Idle { exists: FileExists::No };
-                return Ok(IdentityState::Empty);
+                return Ok(Some(IdentityState::Empty));
             }
             Err(error) => return Err(error.into()),
         };
-        let mut newest: Option<(u64, &[u8])> = None;
+        let mut newest: Option<(u64, &[u8], &[u8])> = None;
         for slot in bytes.chunks(SLOT_BYTES) {
             match decode_slot(slot) {
-                Some((sequence, Ok(payload))) if newest.is_none_or(|(other, _)| sequence > other) => {
-                    newest = Some((sequence, payload));
+                Some((sequence, Ok(payload))) if newest.is_none_or(|(other, ..)| sequence > other) => {
+                    newest = Some((sequence, payload, slot));
                 }
                 Some((_, Err(found))) => {
                     return Err(IdentityError::Newer { found, supported: FORMAT_VERSION });
@@ -222,14 +229,14 @@ impl IdentityFile {
                 _ => {}
             }
         }
-        let Some((sequence, payload)) = newest else {
+        let Some((sequence, payload, slot)) = newest else {
             // The first write goes to the second copy; while the first is untouched only that write can have been
             // torn, and nothing was ever promised on it. A born node has written both.
             let first_written = bytes.iter().take(SLOT_BYTES).any(|&byte| byte != 0);
             return if first_written {
                 Err(IdentityError::Damaged(self.name.clone()))
             } else {
-                Ok(IdentityState::Empty)
+                Ok(Some(IdentityState::Empty))
             };
         };
         self.sequence = sequence;
@@ -238,7 +245,8 @@ impl IdentityFile {
         if found != self.name {
             return Err(IdentityError::OtherNode { found, expected: self.name.clone() });
         }
-        Ok(state)
+        self.step = self.writing_slot(sequence, bytes.slice_ref(slot), state, io);
+        Ok(None)
     }
 }
 
@@ -336,6 +344,8 @@ fn decode_payload(payload: &[u8]) -> Option<(NodeName, IdentityState)> {
 
 #[cfg(test)]
 mod tests {
+    use mesh_base::io::Submission;
+
     use super::*;
 
     fn a() -> NodeName {
@@ -357,7 +367,14 @@ mod tests {
         let mut file = IdentityFile::open(name, &mut io);
         let token = io.drain().next().unwrap().token;
         let read = IoValue::Read(Bytes::copy_from_slice(image));
-        file.complete(Completion { token, result: Ok(read) }, &mut io).map(Option::unwrap)
+        let found = file.complete(Completion { token, result: Ok(read) }, &mut io)?;
+        // What was found is written again, where it is and as it is.
+        let Some(Submission { token, op: IoOp::Write { offset, data, .. } }) = io.drain().next() else {
+            return Ok(found.unwrap());
+        };
+        let offset = usize::try_from(offset).unwrap();
+        assert_eq!(image[offset..offset + SLOT_BYTES], data);
+        file.complete(Completion { token, result: Ok(IoValue::Done) }, &mut io).map(Option::unwrap)
     }
 
     #[test]
@@ -368,7 +385,7 @@ mod tests {
             IdentityState::Joining { attempt: 5 },
             born(),
         ] {
-            let image = encode_slot(&a(), 1, &state);
+            let image = encode_slot(&a(), 2, &state);
             assert_eq!(open_with(&image, a()), Ok(state));
         }
     }

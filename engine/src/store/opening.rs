@@ -1,13 +1,16 @@
 //! Opening and making a store, driven by completions like everything else.
 //!
-//! Opening reads the four superblock copies, takes the newest, syncs the file, and reads the allocator's pages. It does
-//! not walk the tree. The sync is there because what was read may be in a volatile cache alone: a superblock that was
-//! written just before a kill must not vanish in a power loss after pages that only older ones need were reused.
+//! Opening reads the four superblock copies, takes the newest, writes that one again, syncs the file, and reads the
+//! allocator's pages. It does not walk the tree. What was read may be in a volatile cache alone, and a superblock that
+//! was written just before a kill must not vanish in a power loss after pages that only older ones need were reused. The
+//! sync alone would not do: what an earlier sync failed to save no later one is sure to save. Everything else that the
+//! superblock leads to was durable before it was written.
 //!
 //! Making a store writes checkpoint 1, empty. A crash before that is durable leaves a file that does not open.
 
 use std::collections::{BTreeMap, VecDeque};
 
+use bytes::Bytes;
 use mesh_base::io::{
     Completion, FileId, IoError, IoErrorKind, IoOp, IoPort, IoQueue, IoToken, IoValue, page_offset,
 };
@@ -62,7 +65,8 @@ pub struct Opening {
 }
 
 enum Stage {
-    Copies { reads: BTreeMap<u64, usize>, copies: Vec<Option<Copy>> },
+    Copies { reads: BTreeMap<u64, usize>, copies: Vec<Option<(Copy, Bytes)>> },
+    Rewriting { superblock: Box<Superblock>, warnings: Vec<OpenWarning> },
     Syncing { superblock: Box<Superblock>, warnings: Vec<OpenWarning> },
     Loading(Box<Loading>),
     Removing,
@@ -148,6 +152,10 @@ impl Opening {
         assert_eq!(token.lane, lane_of(self.file), "completion of another lane");
         match std::mem::replace(&mut self.stage, Stage::Done) {
             Stage::Copies { reads, copies } => self.copy_read(token, result, reads, copies, io),
+            Stage::Rewriting { superblock, warnings } => {
+                let sync = IoOp::Sync { file: self.file };
+                self.next(result, sync, Stage::Syncing { superblock, warnings }, io)
+            }
             Stage::Syncing { superblock, warnings } => {
                 result?;
                 self.load(*superblock, warnings, io)
@@ -198,26 +206,26 @@ impl Opening {
         token: IoToken,
         result: Result<IoValue, IoError>,
         mut reads: BTreeMap<u64, usize>,
-        mut copies: Vec<Option<Copy>>,
+        mut copies: Vec<Option<(Copy, Bytes)>>,
         io: &mut IoQueue,
     ) -> Result<Option<Opened>, StoreError> {
         let file = self.file;
         let bytes = match result {
             Ok(IoValue::Read(bytes)) => bytes,
-            Ok(_) => bytes::Bytes::new(),
+            Ok(_) => Bytes::new(),
             Err(error) if error.kind == IoErrorKind::NotFound => return Err(StoreError::Missing { file }),
             Err(error) => return Err(error.into()),
         };
         if let Some(index) = reads.remove(&token.number)
             && let Some(copy) = copies.get_mut(index)
         {
-            *copy = Some(Copy::read(&bytes, index));
+            *copy = Some((Copy::read(&bytes, index), bytes));
         }
         if !reads.is_empty() {
             self.stage = Stage::Copies { reads, copies };
             return Ok(None);
         }
-        let copies: Vec<Copy> = copies.into_iter().flatten().collect();
+        let (copies, images): (Vec<Copy>, Vec<Bytes>) = copies.into_iter().flatten().unzip();
         let superblock = superblock::choose(file, &copies, &self.identity, self.least)?;
         self.check_sizes(&superblock)?;
         let warnings = copies.iter().enumerate().filter_map(|(index, copy)| match copy {
@@ -230,8 +238,12 @@ impl Opening {
         for warning in &warnings {
             tracing::warn!(?warning, "page store opened with damage that does not matter");
         }
-        self.port.submit(io, IoOp::Sync { file });
-        self.stage = Stage::Syncing { superblock, warnings };
+        let offset = superblock::copy_offset(superblock.checkpoint);
+        let images = (0u64..).map(|index| index * PAGE_BYTES_MAX as u64).zip(images);
+        for (_, data) in images.filter(|(at, _)| *at == offset) {
+            self.port.submit(io, IoOp::Write { file, offset, data });
+        }
+        self.stage = Stage::Rewriting { superblock, warnings };
         Ok(None)
     }
 

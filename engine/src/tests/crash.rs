@@ -66,40 +66,55 @@ fn a_crash_at_every_io_leaves_the_last_durable_checkpoint_or_the_one_that_ran() 
     }
 }
 
+/// How a superblock came to be read and not durable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum NotDurable {
+    /// The process was killed before the sync.
+    Unsynced,
+    /// The sync failed. None after it saves what it failed to save.
+    SyncFailed,
+}
+
 #[test]
-fn a_superblock_that_only_the_volatile_cache_holds_is_not_built_upon() {
-    let mut rig = Rig::with_store(1, small());
-    for number in 0..100 {
-        rig.put(&key(number), number + 1, &[1; 900]).unwrap();
+fn a_superblock_that_can_be_read_and_is_not_durable_is_not_built_upon() {
+    for why in [NotDurable::Unsynced, NotDurable::SyncFailed] {
+        let mut rig = Rig::with_store(1, small());
+        for number in 0..100 {
+            rig.put(&key(number), number + 1, &[1; 900]).unwrap();
+        }
+        rig.checkpoint(1).unwrap();
+        for number in 0..100 {
+            rig.put(&key(number), number + 200, &[2; 900]).unwrap();
+        }
+        rig.store().set_horizon(mesh_base::Revision(400));
+        let no = rig.begin_checkpoint(2);
+        // Until the superblock was written, but not synced.
+        let offset = superblock::copy_offset(no) as usize;
+        let before = rig.disk.bytes(rig.file)[offset..offset + 4096].to_vec();
+        while rig.disk.bytes(rig.file)[offset..offset + 4096] == before {
+            rig.turn().unwrap().unwrap();
+        }
+        assert_eq!(rig.store().running_checkpoint(), Some(no));
+        if why == NotDurable::SyncFailed {
+            rig.disk.fail = Some(("sync", mesh_base::io::IoErrorKind::Device));
+            while rig.turn().unwrap().is_ok() {}
+        }
+        rig.crash(Crash::Kill);
+        rig.open(CheckpointNo(2)).unwrap().unwrap();
+        assert_eq!(rig.store().checkpoint().checkpoint, no);
+        // The next checkpoint reuses pages that only the one before that superblock needs.
+        for number in 0..100 {
+            rig.put(&key(number), number + 500, &[3; 900]).unwrap();
+        }
+        rig.begin_checkpoint(3);
+        let written = rig.disk.bytes_written;
+        while rig.disk.bytes_written < written + 30 * 4096 {
+            rig.turn().unwrap().unwrap();
+        }
+        rig.crash(Crash::LoseSuperblock);
+        rig.open(CheckpointNo(2)).unwrap().unwrap();
+        rig.assert_sound();
     }
-    rig.checkpoint(1).unwrap();
-    for number in 0..100 {
-        rig.put(&key(number), number + 200, &[2; 900]).unwrap();
-    }
-    rig.store().set_horizon(mesh_base::Revision(400));
-    let no = rig.begin_checkpoint(2);
-    // Until the superblock was written, but not synced.
-    let offset = superblock::copy_offset(no) as usize;
-    let before = rig.disk.bytes(rig.file)[offset..offset + 4096].to_vec();
-    while rig.disk.bytes(rig.file)[offset..offset + 4096] == before {
-        rig.turn().unwrap().unwrap();
-    }
-    assert_eq!(rig.store().running_checkpoint(), Some(no));
-    rig.crash(Crash::Kill);
-    rig.open(CheckpointNo(2)).unwrap().unwrap();
-    assert_eq!(rig.store().checkpoint().checkpoint, no);
-    // The next checkpoint reuses pages that only the one before that superblock needs.
-    for number in 0..100 {
-        rig.put(&key(number), number + 500, &[3; 900]).unwrap();
-    }
-    rig.begin_checkpoint(3);
-    let written = rig.disk.bytes_written;
-    while rig.disk.bytes_written < written + 30 * 4096 {
-        rig.turn().unwrap().unwrap();
-    }
-    rig.crash(Crash::LoseSuperblock);
-    rig.open(CheckpointNo(2)).unwrap().unwrap();
-    rig.assert_sound();
 }
 
 #[test]

@@ -95,6 +95,11 @@ impl Disk {
         self.completed += 1;
         if let Some((_, kind)) = self.fail.take_if(|(verb, _)| *verb == op.verb()) {
             let error = IoError { kind, verb: op.verb(), file: op.file(), detail: "test".into() };
+            if let (IoOp::Sync { .. }, Some(file)) =
+                (&op, op.file().and_then(|file| self.files.get_mut(&file)))
+            {
+                file.unsynced.iter_mut().for_each(|(at, ..)| *at = BEYOND_SAVING);
+            }
             return Some(Completion { token, result: Err(error) });
         }
         Some(Completion { token, result: self.execute(submitted, op) })
@@ -143,6 +148,8 @@ impl Disk {
                         self.writes += 1;
                         self.bytes_written += data.len();
                         put(&mut file.visible, offset as usize, &data);
+                        file.unsynced
+                            .retain(|(at, same, _)| (*at, *same) != (BEYOND_SAVING, offset as usize));
                         file.unsynced.push((self.clock, offset as usize, data));
                         Ok(IoValue::Done)
                     }
@@ -232,6 +239,9 @@ impl Disk {
         self.in_flight.is_empty()
     }
 }
+
+/// The time of a write that a sync failed to make durable, and that no later one does.
+const BEYOND_SAVING: u64 = u64::MAX;
 
 fn put(image: &mut Vec<u8>, offset: usize, data: &[u8]) {
     let end = offset + data.len();

@@ -1,13 +1,15 @@
 //! Brings back the log of a replica after a stop of any kind.
 //!
 //! The steps: make the directory durable as it is seen, list it, read the header of every segment, walk the batches,
-//! decide where the log ends, and begin a fresh segment whose header says so. Only when that is durable is the log
-//! handed out. A crash at any step leaves a log that recovers to the same.
+//! decide where the log ends, write the newest batches again, and begin a fresh segment whose header says where the log
+//! ended. Only when that is durable is the log handed out. A crash at any step leaves a log that recovers to the same.
 //!
 //! Invariants:
 //! - What was acknowledged is there, or the recovery fails and names the file and the byte.
 //! - What was cut once is dead for ever: the fresh segment's header says where the older ones end.
-//! - No file that was part of the log is written or removed here.
+//! - What is taken into the log is durable before the log relies on it. What can be read may not be: a process that was
+//!   killed, or whose write failed, leaves bytes behind that a loss of power takes away, whatever sync comes after.
+//! - No file that was part of the log is removed here, and none is written but with the bytes that are there.
 
 mod reader;
 mod replay;
@@ -142,6 +144,15 @@ struct Reading {
     bytes: u64,
 }
 
+impl Reading {
+    /// The segment that is walked, now that its end is known.
+    fn sealed_at(&self, end: &walk::SegmentEnd) -> Option<Sealed> {
+        let (header, (_, capacity)) = self.headers.get(self.at).zip(self.files.segments.get(self.at))?;
+        let (segment, salt) = (header.segment, header.salt);
+        Some(Sealed { segment, salt, capacity: *capacity, written_to: end.offset })
+    }
+}
+
 /// The log as it was read, waiting for its fresh segment.
 #[derive(Debug)]
 struct Read {
@@ -158,9 +169,9 @@ struct Read {
 enum Step {
     SyncingDirectory(IoToken),
     Listing(IoToken),
-    SyncingNewest(IoToken, Files),
     ReadingHeaders(IoToken, Files, Vec<SegmentHeader>),
     Walking(Box<Reading>),
+    Rewriting(Vec<IoToken>, Box<Reading>, walk::SegmentEnd),
     Beginning(Box<Read>, Box<Beginning>),
     Over,
 }
@@ -211,14 +222,6 @@ impl Recovery {
                 let value = finished(expected, token, result)?;
                 let listing = if let IoValue::Listing(files) = value { files } else { Vec::new() };
                 let files = Files::of(&listing, &self.options);
-                let Some(file) = files.newest() else { return Ok(Some(Recovered::Empty)) };
-                // What was in flight when a process ended can be read and yet be lost with the power. Of older segments
-                // all that counts was durable before they had a successor.
-                self.step = Step::SyncingNewest(self.port.submit(io, IoOp::Sync { file }), files);
-                Ok(None)
-            }
-            Step::SyncingNewest(expected, files) => {
-                finished(expected, token, result)?;
                 self.read_header(files, Vec::new(), io)
             }
             Step::ReadingHeaders(expected, files, headers) => {
@@ -228,6 +231,13 @@ impl Recovery {
             Step::Walking(mut reading) => {
                 reading.walk.complete(token, bytes_of(result?));
                 self.walk(reading, io)
+            }
+            Step::Rewriting(mut writes, reading, end) => {
+                result?;
+                let before = writes.len();
+                writes.retain(|write| *write != token);
+                assert_eq!(writes.len() + 1, before, "a completion of what was never submitted");
+                self.begin_when_rewritten(writes, reading, end, io)
             }
             Step::Beginning(read, beginning) => {
                 match beginning.complete(token, result.map(drop), &mut self.port, io)? {
@@ -296,32 +306,35 @@ impl Recovery {
     /// Walks as far as what was read allows; goes from segment to segment, and on to the fresh one behind the last.
     fn walk(&mut self, mut reading: Box<Reading>, io: &mut IoQueue) -> Result<Option<Recovered>, LogError> {
         while let Some(end) = reading.walk.advance(&mut reading.replay, &mut self.port, io)? {
-            let Some((header, (_, file_bytes))) =
-                reading.headers.get(reading.at).zip(reading.files.segments.get(reading.at))
-            else {
-                break;
-            };
             reading.batches += end.batches;
             reading.bytes += end.offset - SECTOR_BYTES as u64;
-            let sealed = Sealed {
-                segment: header.segment,
-                salt: header.salt,
-                capacity: *file_bytes,
-                written_to: end.offset,
+            let Some(walk) = walk_of(&reading.files, &reading.headers, reading.at + 1, &self.options) else {
+                let writes = reading.walk.rewrite_unproven(&mut self.port, io);
+                return self.begin_when_rewritten(writes, reading, end, io);
             };
+            let sealed = reading.sealed_at(&end);
+            reading.sealed.extend(sealed);
             reading.at += 1;
-            match walk_of(&reading.files, &reading.headers, reading.at, &self.options) {
-                Some(walk) => {
-                    reading.sealed.push(sealed);
-                    reading.walk = walk;
-                    if let Some(next) = reading.headers.get(reading.at) {
-                        reading.replay.enter(next)?;
-                    }
-                }
-                None => return self.begin(*reading, sealed, end, io),
+            reading.walk = walk;
+            if let Some(next) = reading.headers.get(reading.at) {
+                reading.replay.enter(next)?;
             }
         }
         self.step = Step::Walking(reading);
+        Ok(None)
+    }
+
+    fn begin_when_rewritten(
+        &mut self,
+        writes: Vec<IoToken>,
+        reading: Box<Reading>,
+        end: walk::SegmentEnd,
+        io: &mut IoQueue,
+    ) -> Result<Option<Recovered>, LogError> {
+        if writes.is_empty() {
+            return self.begin(*reading, end, io);
+        }
+        self.step = Step::Rewriting(writes, reading, end);
         Ok(None)
     }
 
@@ -330,10 +343,10 @@ impl Recovery {
     fn begin(
         &mut self,
         reading: Reading,
-        newest: Sealed,
         end: walk::SegmentEnd,
         io: &mut IoQueue,
     ) -> Result<Option<Recovered>, LogError> {
+        let Some(newest) = reading.sealed_at(&end) else { return Ok(Some(Recovered::Empty)) };
         let Reading { files, headers, replay, mut sealed, batches, bytes, .. } = reading;
         let contents = whole(replay, &headers)?;
         let segment = if end.batches == 0 { newest.segment } else { newest.segment.next() };

@@ -4,10 +4,12 @@
 //! newest segment it ends at the first batch that is not intact: that is where a crash tore it, unless something behind
 //! testifies that this batch was durable. Then it is damage.
 
+use std::collections::VecDeque;
+
 use bytes::Bytes;
-use mesh_base::SegmentNo;
-use mesh_base::io::{FileId, IoPort, IoQueue, IoToken};
+use mesh_base::io::{FileId, IoOp, IoPort, IoQueue, IoToken};
 use mesh_base::limits::SECTOR_BYTES;
+use mesh_base::{BatchSeq, SegmentNo};
 
 use super::replay::Replay;
 use super::{TornTail, foreign};
@@ -46,13 +48,21 @@ enum Begun {
 }
 
 /// What is at the position.
-enum Found {
+enum Found<'a> {
     /// More bytes are needed to tell.
     Need(usize),
-    /// The next batch.
-    Batch(BatchHeader, Bytes),
+    /// The next batch, its payload, and all its bytes.
+    Batch { header: BatchHeader, payload: &'a [u8], whole: &'a [u8] },
     /// No intact batch that continues the log.
     Nothing,
+}
+
+/// A batch that can be read, and of which nothing says that it is durable.
+#[derive(Debug)]
+struct Unproven {
+    seq: BatchSeq,
+    offset: u64,
+    bytes: Bytes,
 }
 
 /// The walk through one segment.
@@ -64,6 +74,8 @@ pub(crate) struct SegmentWalk {
     until: Option<Cut>,
     head: Cut,
     batches: u64,
+    /// Batches of the newest segment, oldest first: as many at most as were in flight at a time.
+    unproven: VecDeque<Unproven>,
     reader: FileReader,
     file_bytes: u64,
     phase: Phase,
@@ -84,6 +96,7 @@ impl SegmentWalk {
             until,
             head: header.cut,
             batches: 0,
+            unproven: VecDeque::new(),
             reader: FileReader::new(file, SECTOR_BYTES as u64, file_bytes, chunk_bytes),
             file_bytes,
             phase: Phase::Batches,
@@ -115,6 +128,14 @@ impl SegmentWalk {
         }
     }
 
+    /// Writes the batches again of which nothing says that they are durable, as they are and where they are. Answers
+    /// the writes.
+    pub(crate) fn rewrite_unproven(&mut self, port: &mut IoPort, io: &mut IoQueue) -> Vec<IoToken> {
+        let file = FileId::Segment(self.segment);
+        let write = |Unproven { offset, bytes, .. }| IoOp::Write { file, offset, data: bytes };
+        self.unproven.drain(..).map(|batch| port.submit(io, write(batch))).collect()
+    }
+
     /// Takes the batches in the window. Answers the bytes it needs to go on, or none when the phase is over.
     fn take_batches(&mut self, replay: &mut Replay) -> Result<Option<usize>, LogError> {
         loop {
@@ -128,8 +149,16 @@ impl SegmentWalk {
             }
             match self.look()? {
                 Found::Need(bytes) => return Ok(Some(bytes)),
-                Found::Batch(header, payload) => {
+                Found::Batch { header, payload, whole } => {
                     let (offset, bytes) = (self.reader.position(), header.batch_bytes());
+                    // A copy of its own: entries stay in memory without what was around them on disk.
+                    let payload = Bytes::copy_from_slice(payload);
+                    if self.until.is_none() {
+                        let bytes = Bytes::copy_from_slice(whole);
+                        let proven = header.durable_through;
+                        while self.unproven.pop_front_if(|batch| batch.seq <= proven).is_some() {}
+                        self.unproven.push_back(Unproven { seq: header.seq, offset, bytes });
+                    }
                     replay.batch(payload, Place { segment: self.segment, offset, bytes: bytes as u64 })?;
                     self.head = Cut { seq: header.seq, crc: header.crc };
                     self.batches += 1;
@@ -149,7 +178,7 @@ impl SegmentWalk {
         }
     }
 
-    fn look(&self) -> Result<Found, LogError> {
+    fn look(&self) -> Result<Found<'_>, LogError> {
         let window = self.reader.window();
         if window.len() < BATCH_HEADER_BYTES && !self.reader.is_at_end() {
             return Ok(Found::Need(SECTOR_BYTES));
@@ -165,10 +194,10 @@ impl SegmentWalk {
         if window.len() < header.batch_bytes() && !self.reader.is_at_end() {
             return Ok(Found::Need(header.batch_bytes()));
         }
-        let Some(payload) = header.payload(window) else { return Ok(Found::Nothing) };
+        let both = header.payload(window).zip(window.get(..header.batch_bytes()));
+        let Some((payload, whole)) = both else { return Ok(Found::Nothing) };
         foreign(header.encoding, FileId::Segment(self.segment), self.reader.position())?;
-        // A copy of its own: entries stay in memory without what was around them on disk.
-        Ok(Found::Batch(header, Bytes::copy_from_slice(payload)))
+        Ok(Found::Batch { header, payload, whole })
     }
 
     /// Looks at every sector behind the end for the header of a batch of this segment.

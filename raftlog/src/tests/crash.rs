@@ -74,6 +74,25 @@ fn what_a_recovery_cut_is_cut_for_every_later_one() {
 }
 
 #[test]
+fn what_a_failed_write_left_is_lost_before_a_recovery_relies_on_it_or_never() {
+    let mut seen = 0;
+    for seed in 0..100 {
+        let mut node = Node::create(small(), seed);
+        node.append(entries(1..4, 1, 2500), None);
+        node.log.append(entries(4..5, 1, 2500), None).unwrap();
+        node.disk.fail_next = Some("write");
+        assert!(node.step().is_err());
+        node.disk.crash(Crash::Process);
+        let (node, _) = Node::recover(node.disk, small());
+        let last = node.log.last_index();
+        seen += u64::from(last == LogIndex(4));
+        let (node, facts) = node.restart(Crash::Power, small());
+        assert_eq!((node.log.last_index(), facts.torn), (last, None), "seed {seed}");
+    }
+    assert!(seen > 10, "{seen}");
+}
+
+#[test]
 fn a_creation_that_crashes_leaves_no_log_or_the_whole_of_it() {
     for seed in 0..200 {
         let mut disk = Disk::new(seed);

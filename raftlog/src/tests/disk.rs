@@ -24,8 +24,25 @@ struct File {
     bytes: Vec<u8>,
     /// Up to here the length is durable.
     written_to: usize,
-    /// What a write in flight at the end of a process left on the way to the disk: where, and what was there before.
-    volatile: Vec<(usize, Vec<u8>)>,
+    /// What can be read and is not durable.
+    volatile: Vec<Volatile>,
+}
+
+/// What a write left on the way to the disk.
+#[derive(Clone, Debug)]
+struct Volatile {
+    at: usize,
+    /// What was there before.
+    before: Vec<u8>,
+    hope: Hope,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Hope {
+    /// It was in flight when its process ended: a sync makes it durable.
+    Sync,
+    /// It failed: only another write does.
+    Rewrite,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -125,6 +142,7 @@ impl Disk {
         let token = pending.token;
         if self.fail_next == Some(pending.op.verb()) {
             self.fail_next = None;
+            self.tear(&pending, Crash::Process, Hope::Rewrite);
             return Completion { token, result: Err(error(&pending.op, IoErrorKind::Device)) };
         }
         Completion { token, result: self.perform(&pending) }
@@ -158,7 +176,7 @@ impl Disk {
                 let end = start + data.len();
                 file.bytes[start..end].copy_from_slice(data);
                 file.written_to = file.written_to.max(end);
-                file.volatile.retain(|(at, before)| at + before.len() <= start || end <= *at);
+                file.volatile.retain(|it| it.at + it.before.len() <= start || end <= it.at);
             }
             IoOp::Read { offset, length, .. } => {
                 let file = file.ok_or_else(missing)?;
@@ -169,7 +187,7 @@ impl Disk {
             IoOp::Sync { .. } => {
                 let file = file.ok_or_else(missing)?;
                 file.written_to = file.bytes.len();
-                file.volatile.clear();
+                file.volatile.retain(|it| it.hope == Hope::Rewrite);
             }
             IoOp::Rename { from, to } => {
                 self.names.get(from).ok_or_else(missing)?;
@@ -208,13 +226,13 @@ impl Disk {
         let mut pending = std::mem::take(&mut self.pending);
         self.prng.shuffle(&mut pending);
         for pending in pending {
-            self.tear(&pending, crash);
+            self.tear(&pending, crash, Hope::Sync);
         }
         self.fail_next = None;
         if crash == Crash::Power {
             self.lose_names();
             for file in self.files.values_mut() {
-                for (at, before) in std::mem::take(&mut file.volatile) {
+                for Volatile { at, before, .. } in std::mem::take(&mut file.volatile) {
                     if self.prng.chance_per_mille(500) {
                         file.bytes[at..at + before.len()].copy_from_slice(&before);
                     }
@@ -227,7 +245,7 @@ impl Disk {
         }
     }
 
-    fn tear(&mut self, pending: &Pending, crash: Crash) {
+    fn tear(&mut self, pending: &Pending, crash: Crash, hope: Hope) {
         match &pending.op {
             IoOp::Write { offset, data, .. } => {
                 let Some(file) = pending.inode.and_then(|inode| self.files.get_mut(&inode)) else { return };
@@ -237,7 +255,7 @@ impl Disk {
                         let start = position(*offset) + at * TEAR_BYTES;
                         let room = &mut file.bytes[start..start + sector.len()];
                         if crash == Crash::Process {
-                            file.volatile.push((start, room.to_vec()));
+                            file.volatile.push(Volatile { at: start, before: room.to_vec(), hope });
                         } else {
                             file.written_to = file.written_to.max(start + sector.len());
                         }
@@ -246,6 +264,7 @@ impl Disk {
                 }
             }
             IoOp::SyncDirectory | IoOp::Sync { .. } | IoOp::List | IoOp::Read { .. } => {}
+            _ if hope == Hope::Rewrite => {}
             _ if self.prng.chance_per_mille(500) => {
                 let _ = self.perform(pending);
             }
