@@ -11,6 +11,7 @@ use crate::base::{Ballot, Base, CheckpointMark, EntryPosition};
 use crate::begin::{Beginning, Begun, WhenFull};
 use crate::contents::Contents;
 use crate::error::LogError;
+use crate::footer::Footer;
 use crate::format::segment::{Cut, SegmentHeader};
 use crate::log::{Log, Parts};
 use crate::options::LogOptions;
@@ -130,7 +131,8 @@ impl Creation {
         }
         let segment = self.base.first_segment;
         let salt = draw_salt(&mut self.prng, segment, 0);
-        let header = SegmentHeader::new(self.identity, segment, salt, Cut::default(), self.base);
+        let header =
+            SegmentHeader::new(self.identity, segment, salt, Cut::default(), Footer::default(), self.base);
         let beginning =
             Beginning::start(header, files.leftovers(), WhenFull::Fail, &self.options, &mut self.port, io);
         self.step = Step::Beginning(files.purge(), beginning);

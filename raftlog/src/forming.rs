@@ -2,9 +2,10 @@
 
 use std::collections::VecDeque;
 
-use mesh_base::{BatchSeq, LogIndex};
+use mesh_base::{BatchSeq, LogIndex, Revision};
 
 use crate::base::Base;
+use crate::footer::RevisionRange;
 use crate::format::batch::{BATCH_HEADER_BYTES, batch_bytes};
 
 /// A batch that gathers records.
@@ -16,6 +17,8 @@ pub(crate) struct FormingBatch {
     pub(crate) records: u32,
     /// The entries it leaves in the log, first and last.
     pub(crate) entries: Option<(LogIndex, LogIndex)>,
+    /// The revisions its entries assign.
+    pub(crate) revisions: Option<RevisionRange>,
     /// Whether the log starts anew in it, at a snapshot.
     pub(crate) restarts: bool,
     /// The log as of this batch.
@@ -34,7 +37,8 @@ impl FormingBatch {
     }
 
     /// Notes that an entry's record was added.
-    pub(crate) fn note_entry(&mut self, index: LogIndex) {
+    pub(crate) fn note_entry(&mut self, index: LogIndex, revision: Revision) {
+        RevisionRange::widen(&mut self.revisions, revision);
         let first = self.entries.map_or(index, |(first, _)| first.min(index));
         self.entries = Some((first, index));
     }
@@ -97,6 +101,7 @@ impl Forming {
             buffer: vec![0; BATCH_HEADER_BYTES],
             records: 0,
             entries: None,
+            revisions: None,
             restarts: false,
             after,
         });

@@ -1,12 +1,13 @@
 //! The sizes and bounds of a log.
 
-use mesh_base::limits;
 use mesh_base::limits::SECTOR_BYTES;
+use mesh_base::{Revision, limits};
+use raft::eraftpb::Entry;
 
 use crate::format::batch::BATCH_HEADER_BYTES;
 
 /// The sizes and bounds of a log. The default is the product's; tests make everything small.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub struct LogOptions {
     /// Bytes of a segment file.
     pub segment_bytes: u64,
@@ -26,6 +27,8 @@ pub struct LogOptions {
     pub fetch_bytes_max: usize,
     /// Bytes of old entries that were read and not used yet, the newest read aside.
     pub fetched_bytes_max: usize,
+    /// The newest revision that an entry assigns, or zero: for the footers of segments. What entries mean is the owner's.
+    pub revision_of: fn(&Entry) -> Revision,
 }
 
 impl Default for LogOptions {
@@ -40,6 +43,7 @@ impl Default for LogOptions {
             read_bytes: limits::LOG_READ_BYTES,
             fetch_bytes_max: limits::LOG_FETCH_BYTES_MAX,
             fetched_bytes_max: limits::LOG_FETCHED_BYTES_MAX,
+            revision_of: |_| Revision::ZERO,
         }
     }
 }

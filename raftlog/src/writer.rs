@@ -15,6 +15,7 @@ use mesh_base::{BatchSeq, LogIndex, SegmentNo};
 
 use crate::base::Base;
 use crate::contents::Place;
+use crate::footer::Footer;
 use crate::format::batch::{Seal, seal};
 use crate::format::segment::Cut;
 use crate::forming::FormingBatch;
@@ -97,6 +98,8 @@ pub(crate) struct Writer {
     active: Active,
     /// The newest batch submitted.
     head: Cut,
+    /// What was submitted to the active segment.
+    footer: Footer,
     /// The log as of that batch.
     submitted: Base,
     in_flight: VecDeque<InFlight>,
@@ -121,6 +124,7 @@ impl Writer {
         Self {
             active,
             head: cut,
+            footer: Footer::default(),
             submitted: base,
             in_flight: VecDeque::new(),
             durable: cut.seq,
@@ -143,6 +147,11 @@ impl Writer {
     /// The newest batch submitted: where a segment that follows now is cut.
     pub(crate) const fn head(&self) -> Cut {
         self.head
+    }
+
+    /// What the active segment holds: the footer of it if another follows now.
+    pub(crate) const fn footer(&self) -> Footer {
+        self.footer
     }
 
     /// The log as of the newest batch submitted.
@@ -210,7 +219,9 @@ impl Writer {
         if !batch.is_marker() {
             self.newest_real = batch.seq;
         }
+        let unpadded = batch.buffer.len();
         let (data, crc) = seal(batch.buffer, fields);
+        self.footer.add(data.get(..unpadded).unwrap_or_default(), batch.revisions);
         let (file, offset, bytes) = (FileId::Segment(self.active.segment), self.active.offset, data.len());
         assert_eq!(offset + bytes as u64, end);
         let token = port.submit(io, IoOp::Write { file, offset, data });
@@ -273,6 +284,7 @@ impl Writer {
         assert!(active.capacity <= self.segment_bytes);
         // The new header says what the old segment must hold.
         self.attested = self.durable;
+        self.footer = Footer::default();
         self.active = active;
     }
 

@@ -11,6 +11,8 @@ use mesh_base::{LogIndex, ReplicaId};
 use mesh_engine::StoreOptions;
 use mesh_raftlog::LogOptions;
 
+use super::replica::newest_revision_of;
+
 /// The sizes and times of a replica. The default is the product's; the simulator makes them small.
 #[derive(Clone, Debug)]
 pub struct ShardOptions {
@@ -59,7 +61,7 @@ impl ShardOptions {
     pub fn for_memory(bytes: u64) -> Self {
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
         Self {
-            log: LogOptions::default(),
+            log: LogOptions { revision_of: newest_revision_of, ..LogOptions::default() },
             store: StoreOptions { frame_bytes_max: bytes / 8 * 5, ..StoreOptions::default() },
             checkpoint_at_bytes: bytes / 4,
             unsaved_bytes_max: bytes / 2,

@@ -10,11 +10,12 @@ use rkyv::{Archive, Place, Serialize};
 
 /// Bytes of the prefix before the archive.
 pub(super) const PREFIX_BYTES: usize = 16;
+/// Where in the prefix the newest revision is; it can be read without the archive.
+pub(super) const REVISION_AT: usize = 8;
 
 /// The root of the archive.
 #[derive(Archive, Serialize)]
 pub(super) struct EntryRecord {
-    pub(super) revision_high: u64,
     pub(super) wall_ms: u64,
     pub(super) effects: Vec<EffectRecord>,
     pub(super) outcomes: Vec<OutcomeRecord>,

@@ -5,7 +5,9 @@ use mesh_base::Revision;
 use mesh_base::bytesio::Writer;
 use rkyv::rancor;
 
-use super::archive::{EffectRecord, EntryRecord, OutcomeRecord, PREFIX_BYTES, PutRecord, Stored, StoredIds};
+use super::archive::{
+    EffectRecord, EntryRecord, OutcomeRecord, PREFIX_BYTES, PutRecord, REVISION_AT, Stored, StoredIds,
+};
 use super::{ENTRY_FORMAT, ENTRY_MIN_READER, Effect, Outcome, ReservedEffect};
 
 /// What an entry says of itself as a whole.
@@ -133,8 +135,10 @@ impl EntryBuilder {
         self.start();
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.reserve_exact(size - buffer.len());
+        if let Some(place) = buffer.get_mut(REVISION_AT..PREFIX_BYTES) {
+            place.copy_from_slice(&head.revision_high.get().to_le_bytes());
+        }
         let record = EntryRecord {
-            revision_high: head.revision_high.get(),
             wall_ms: head.wall_ms,
             effects: std::mem::take(&mut self.effects),
             outcomes: std::mem::take(&mut self.outcomes),

@@ -19,7 +19,7 @@ use mesh_base::{Namespace, Revision, SessionId, SessionSeq};
 use crate::write::{Attributes, CellWrite, Change};
 
 pub use build::{EntryBuilder, EntryHead};
-pub use read::EntryView;
+pub use read::{EntryView, newest_revision};
 
 /// The version of the encoding that this release writes.
 pub const ENTRY_FORMAT: u16 = 1;

@@ -6,14 +6,23 @@ use rkyv::rancor;
 
 use super::archive::{
     ArchivedEffectRecord, ArchivedEntryRecord, ArchivedOutcomeRecord, ArchivedPutRecord, PREFIX_BYTES,
+    REVISION_AT,
 };
 use super::{ENTRY_FORMAT, Effect, EntryHead, Outcome, ReservedEffect, SessionIds, SessionIdsInner};
 use crate::error::StoreError;
 use crate::write::{Attributes, CellWrite};
 
+/// The newest revision that the effects of an entry assign, read without the rest; zero if the bytes are no entry.
+#[must_use]
+pub fn newest_revision(bytes: &[u8]) -> Revision {
+    let revision = bytes.get(REVISION_AT..).and_then(|bytes| Reader::new(bytes).u64());
+    revision.map(Revision).unwrap_or_default()
+}
+
 /// A validated entry.
 #[derive(Clone, Copy)]
 pub struct EntryView<'a> {
+    revision_high: Revision,
     record: &'a ArchivedEntryRecord,
 }
 
@@ -27,7 +36,8 @@ impl<'a> EntryView<'a> {
             .split_at_checked(PREFIX_BYTES)
             .ok_or(StoreError::MalformedEntry { what: "shorter than its prefix" })?;
         let mut reader = Reader::new(prefix);
-        let (Some(version), Some(min_reader)) = (reader.u16(), reader.u16()) else {
+        let fields = (reader.u16(), reader.u16(), reader.u32(), reader.u64());
+        let (Some(version), Some(min_reader), Some(_reserved), Some(revision_high)) = fields else {
             return Err(StoreError::MalformedEntry { what: "shorter than its prefix" });
         };
         if version == 0 {
@@ -42,16 +52,13 @@ impl<'a> EntryView<'a> {
         }
         let record = rkyv::access::<ArchivedEntryRecord, rancor::Failure>(archive)
             .map_err(|_| StoreError::MalformedEntry { what: "invalid archive" })?;
-        Ok(Self { record })
+        Ok(Self { revision_high: Revision(revision_high), record })
     }
 
     /// What the entry says of itself as a whole.
     #[must_use]
     pub fn head(&self) -> EntryHead {
-        EntryHead {
-            revision_high: Revision(self.record.revision_high.to_native()),
-            wall_ms: self.record.wall_ms.to_native(),
-        }
+        EntryHead { revision_high: self.revision_high, wall_ms: self.record.wall_ms.to_native() }
     }
 
     /// The effects, in the order they were pushed.

@@ -8,24 +8,27 @@ use mesh_base::bytesio::{Reader, Writer};
 use mesh_base::checksum::{ChecksumAlgorithm, crc32};
 use mesh_base::limits::SECTOR_BYTES;
 use mesh_base::{
-    BatchSeq, CheckpointNo, ClusterId, LogIndex, ReplicaId, ReplicaIdentity, SegmentNo, ShardId, Term,
+    BatchSeq, CheckpointNo, ClusterId, LogIndex, ReplicaId, ReplicaIdentity, Revision, SegmentNo, ShardId,
+    Term,
 };
 
 use super::{CODEC_NONE, Encoding, FORMAT_VERSION, KEY_NONE, READER_VERSION_MIN, TAG_BYTES};
 use crate::base::{Ballot, Base, CheckpointMark, EntryPosition, SnapshotBase};
+use crate::footer::{Footer, RevisionRange};
 
 const MAGIC: [u8; 8] = *b"MESHLOG\0";
 /// Where the checksum is: after magic and two versions.
 const CRC_AT: usize = 12;
 /// Bytes of the fields; the rest of the sector is zero.
-const FIELDS_BYTES: usize = 208;
+const FIELDS_BYTES: usize = 232;
 
 const _: () = {
     let start = 8 + 2 + 2 + 4;
     let identity = 16 + 2 + 1 + 1 + 4 + 8;
     let segment = 8 + 8 + 8 + 4 + 4;
     let base = 3 * 8 + 2 * 8 + 2 * 8 + 8 + 2 * 8 + 8 + 3 * 8;
-    assert!(start + identity + segment + base + TAG_BYTES == FIELDS_BYTES);
+    let footer = 3 * 8;
+    assert!(start + identity + segment + base + TAG_BYTES + footer == FIELDS_BYTES);
     assert!(FIELDS_BYTES <= SECTOR_BYTES);
 };
 
@@ -45,6 +48,8 @@ pub(crate) struct SegmentHeader {
     /// Tells this use of the file from every other: its batches carry it.
     pub(crate) salt: u64,
     pub(crate) cut: Cut,
+    /// What the segment before holds.
+    pub(crate) footer: Footer,
     /// The log as of the cut.
     pub(crate) base: Base,
 }
@@ -56,6 +61,7 @@ impl SegmentHeader {
         segment: SegmentNo,
         salt: u64,
         cut: Cut,
+        footer: Footer,
         base: Base,
     ) -> Self {
         let encoding = Encoding {
@@ -64,7 +70,7 @@ impl SegmentHeader {
             codec: CODEC_NONE,
             key: KEY_NONE,
         };
-        Self { encoding, identity, segment, salt, cut, base }
+        Self { encoding, identity, segment, salt, cut, footer, base }
     }
 
     /// The sector.
@@ -78,6 +84,7 @@ impl SegmentHeader {
         self.put_place(&mut after);
         put_base(&mut after, &self.base);
         after.put_bytes(&[0; TAG_BYTES]);
+        put_footer(&mut after, &self.footer);
         assert_eq!(CRC_AT + 4 + after.len(), FIELDS_BYTES);
         after.pad_to(SECTOR_BYTES - CRC_AT - 4);
         let crc = crc32(&[&before, &[0; 4], &after]);
@@ -118,15 +125,32 @@ impl SegmentHeader {
         let (segment, salt) = (SegmentNo(fields.u64()?), fields.u64()?);
         let cut = Cut { seq: BatchSeq(fields.u64()?), crc: fields.u32()? };
         let _reserved = fields.u32()?;
+        let base = base(&mut fields)?;
+        let _tag = fields.bytes(TAG_BYTES)?;
         Some(Self {
             encoding: Encoding { reader_version_min, checksum, codec, key },
             identity: ReplicaIdentity { cluster, shard, replica },
             segment,
             salt,
             cut,
-            base: base(&mut fields)?,
+            footer: footer(&mut fields)?,
+            base,
         })
     }
+}
+
+fn put_footer(to: &mut Vec<u8>, footer: &Footer) {
+    let none = RevisionRange { least: Revision::ZERO, greatest: Revision::ZERO };
+    let range = footer.revisions.unwrap_or(none);
+    to.put_u64(range.least.0);
+    to.put_u64(range.greatest.0);
+    to.put_u64(footer.digest);
+}
+
+fn footer(fields: &mut Reader<'_>) -> Option<Footer> {
+    let range = RevisionRange { least: Revision(fields.u64()?), greatest: Revision(fields.u64()?) };
+    let revisions = (range.greatest > Revision::ZERO).then_some(range);
+    Some(Footer { revisions, digest: fields.u64()? })
 }
 
 fn put_base(to: &mut Vec<u8>, base: &Base) {
@@ -179,7 +203,9 @@ mod tests {
             checkpoint: CheckpointMark { no: CheckpointNo(2), applied: LogIndex(33) },
             install: Some(SnapshotBase { index: LogIndex(10), term: Term(3), checkpoint: CheckpointNo(1) }),
         };
-        SegmentHeader::new(identity, SegmentNo(7), 99, Cut { seq: BatchSeq(123), crc: 456 }, base)
+        let revisions = Some(RevisionRange { least: Revision(70), greatest: Revision(90) });
+        let (cut, footer) = (Cut { seq: BatchSeq(123), crc: 456 }, Footer { revisions, digest: 77 });
+        SegmentHeader::new(identity, SegmentNo(7), 99, cut, footer, base)
     }
 
     #[test]
@@ -189,6 +215,7 @@ mod tests {
         assert_eq!(header().encoding.foreign(), None);
         let mut without = header();
         without.base.install = None;
+        without.footer.revisions = None;
         assert_eq!(SegmentHeader::decode(&without.encode()), Some(without));
     }
 

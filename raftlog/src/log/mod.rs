@@ -137,12 +137,12 @@ impl Log {
         let uncommitted = Ballot { commit: before.commit, ..ballot };
         self.set_ballot(uncommitted);
         for entry in entries {
-            let index = LogIndex(entry.index);
+            let (index, revision) = (LogIndex(entry.index), (self.options.revision_of)(&entry));
             self.contents.append(entry.clone());
             let after = self.contents.base;
             self.forming
                 .add(entry_record_bytes(&entry), after, |buffer| put_entry(buffer, &entry))
-                .note_entry(index);
+                .note_entry(index, revision);
         }
         assert!(ballot.commit <= self.contents.base.last.index, "what is committed is there");
         self.set_ballot(ballot);

@@ -149,8 +149,8 @@ impl Log {
         let old = self.writer.active();
         let segment = old.segment.next();
         let salt = draw_salt(&mut self.prng, segment, old.salt);
-        let header =
-            SegmentHeader::new(self.identity, segment, salt, self.writer.head(), *self.writer.submitted());
+        let (cut, footer) = (self.writer.head(), self.writer.footer());
+        let header = SegmentHeader::new(self.identity, segment, salt, cut, footer, *self.writer.submitted());
         tracing::debug!(segment = segment.get(), "the log goes on in another segment");
         self.switch = Some(Switch::start(spare, &header, &mut self.port, io));
     }

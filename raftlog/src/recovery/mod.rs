@@ -349,12 +349,15 @@ impl Recovery {
         let Some(newest) = reading.sealed_at(&end) else { return Ok(Some(Recovered::Empty)) };
         let Reading { files, headers, replay, mut sealed, batches, bytes, .. } = reading;
         let contents = whole(replay, &headers)?;
-        let segment = if end.batches == 0 { newest.segment } else { newest.segment.next() };
-        if end.batches > 0 {
+        // The newest segment's header, if it is replaced: what it says of the segment before stays true.
+        let replaced = headers.last().filter(|_| end.batches == 0);
+        let segment = if replaced.is_some() { newest.segment } else { newest.segment.next() };
+        if replaced.is_none() {
             sealed.push(newest);
         }
+        let footer = replaced.map_or(end.footer, |header| header.footer);
         let salt = draw_salt(&mut self.prng, segment, newest.salt);
-        let header = SegmentHeader::new(self.identity, segment, salt, end.head, contents.base);
+        let header = SegmentHeader::new(self.identity, segment, salt, end.head, footer, contents.base);
         let beginning =
             Beginning::start(header, files.leftovers(), WhenFull::MakeDo, &self.options, &mut self.port, io);
         let (purge, torn) = (files.purge(), end.torn);
@@ -421,8 +424,7 @@ fn foreign(encoding: Encoding, file: FileId, offset: u64) -> Result<(), LogError
 /// The walk through a segment, if there is one of this place in the order.
 fn walk_of(files: &Files, headers: &[SegmentHeader], at: usize, options: &LogOptions) -> Option<SegmentWalk> {
     let (_, file_bytes) = files.segments.get(at)?;
-    let until = headers.get(at + 1).map(|next| next.cut);
-    Some(SegmentWalk::new(headers.get(at)?, until, *file_bytes, options.read_bytes))
+    Some(SegmentWalk::new(headers.get(at)?, headers.get(at + 1), *file_bytes, options))
 }
 
 /// The contents of the log, if no segment of it is missing.

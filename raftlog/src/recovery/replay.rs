@@ -1,12 +1,14 @@
 //! Rebuilds what the log held, batch by batch, and checks on the way that every record fits what came before.
 
 use bytes::Bytes;
-use mesh_base::LogIndex;
 use mesh_base::io::FileId;
+use mesh_base::{LogIndex, Revision};
+use raft::eraftpb::Entry;
 
 use crate::base::EntryPosition;
 use crate::contents::{Contents, Place, Run};
 use crate::error::LogError;
+use crate::footer::RevisionRange;
 use crate::format::record::{Record, RecordError, Records};
 use crate::format::segment::SegmentHeader;
 
@@ -33,12 +35,18 @@ impl Replay {
         Ok(())
     }
 
-    /// Takes a batch.
-    pub(crate) fn batch(&mut self, payload: Bytes, place: Place) -> Result<(), LogError> {
+    /// Takes a batch; answers the revisions that its entries assign.
+    pub(crate) fn batch(
+        &mut self,
+        payload: Bytes,
+        place: Place,
+        revision_of: fn(&Entry) -> Revision,
+    ) -> Result<Option<RevisionRange>, LogError> {
         let corrupt =
             |what| LogError::Corrupt { file: FileId::Segment(place.segment), offset: place.offset, what };
         let mut records = Records::new(payload);
         let mut entries: Option<(LogIndex, LogIndex)> = None;
+        let mut revisions = None;
         loop {
             let record = records.next().map_err(|error| match error {
                 RecordError::Malformed => corrupt("a record that does not follow the format"),
@@ -53,6 +61,7 @@ impl Replay {
             match &record {
                 Record::Entry(entry) => {
                     let index = LogIndex(entry.index);
+                    RevisionRange::widen(&mut revisions, revision_of(entry));
                     entries = Some((entries.map_or(index, |(first, _)| first.min(index)), index));
                 }
                 Record::Install(_) => {
@@ -66,7 +75,7 @@ impl Replay {
         if let Some((first, last)) = entries {
             self.contents.locations.record(Run { first, last, place });
         }
-        Ok(())
+        Ok(revisions)
     }
 
     fn record(&mut self, record: Record) -> Result<(), &'static str> {

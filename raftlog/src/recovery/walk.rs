@@ -9,14 +9,17 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use mesh_base::io::{FileId, IoOp, IoPort, IoQueue, IoToken};
 use mesh_base::limits::SECTOR_BYTES;
-use mesh_base::{BatchSeq, SegmentNo};
+use mesh_base::{BatchSeq, Revision, SegmentNo};
+use raft::eraftpb::Entry;
 
 use super::replay::Replay;
 use super::{TornTail, foreign};
 use crate::contents::Place;
 use crate::error::LogError;
+use crate::footer::Footer;
 use crate::format::batch::{BATCH_HEADER_BYTES, BatchHeader, resembles_batch};
 use crate::format::segment::{Cut, SegmentHeader};
+use crate::options::LogOptions;
 use crate::recovery::reader::FileReader;
 
 /// What a segment turned out to hold.
@@ -27,6 +30,7 @@ pub(crate) struct SegmentEnd {
     /// Where the log ends in it, in bytes.
     pub(crate) offset: u64,
     pub(crate) batches: u64,
+    pub(crate) footer: Footer,
     pub(crate) torn: Option<TornTail>,
 }
 
@@ -48,11 +52,11 @@ enum Begun {
 }
 
 /// What is at the position.
-enum Found<'a> {
+enum Found {
     /// More bytes are needed to tell.
     Need(usize),
-    /// The next batch, its payload, and all its bytes.
-    Batch { header: BatchHeader, payload: &'a [u8], whole: &'a [u8] },
+    /// The next batch and its payload.
+    Batch(BatchHeader, Bytes),
     /// No intact batch that continues the log.
     Nothing,
 }
@@ -70,9 +74,11 @@ struct Unproven {
 pub(crate) struct SegmentWalk {
     segment: SegmentNo,
     salt: u64,
-    /// Where its successor says it was cut; none for the newest segment.
-    until: Option<Cut>,
+    /// Its successor's header, which says where it was cut; none for the newest segment.
+    successor: Option<SegmentHeader>,
     head: Cut,
+    footer: Footer,
+    revision_of: fn(&Entry) -> Revision,
     batches: u64,
     /// Batches of the newest segment, oldest first: as many at most as were in flight at a time.
     unproven: VecDeque<Unproven>,
@@ -85,19 +91,21 @@ impl SegmentWalk {
     /// Begins behind the segment's header.
     pub(crate) fn new(
         header: &SegmentHeader,
-        until: Option<Cut>,
+        successor: Option<&SegmentHeader>,
         file_bytes: u64,
-        chunk_bytes: usize,
+        options: &LogOptions,
     ) -> Self {
         let file = FileId::Segment(header.segment);
         Self {
             segment: header.segment,
             salt: header.salt,
-            until,
+            successor: successor.copied(),
             head: header.cut,
+            footer: Footer::default(),
+            revision_of: options.revision_of,
             batches: 0,
             unproven: VecDeque::new(),
-            reader: FileReader::new(file, SECTOR_BYTES as u64, file_bytes, chunk_bytes),
+            reader: FileReader::new(file, SECTOR_BYTES as u64, file_bytes, options.read_bytes),
             file_bytes,
             phase: Phase::Batches,
         }
@@ -139,32 +147,21 @@ impl SegmentWalk {
     /// Takes the batches in the window. Answers the bytes it needs to go on, or none when the phase is over.
     fn take_batches(&mut self, replay: &mut Replay) -> Result<Option<usize>, LogError> {
         loop {
-            if let Some(cut) = self.until.filter(|cut| cut.seq <= self.head.seq) {
-                return if cut == self.head {
-                    self.finish(self.reader.position(), None);
-                    Ok(None)
-                } else {
-                    Err(self.corrupt(self.reader.position(), "the next segment follows another batch"))
-                };
+            if let Some(next) = self.successor.filter(|next| next.cut.seq <= self.head.seq) {
+                let position = self.reader.position();
+                if next.cut != self.head {
+                    return Err(self.corrupt(position, "the next segment follows another batch"));
+                }
+                if next.footer != self.footer {
+                    return Err(self.corrupt(position, "the next segment has another footer of this one"));
+                }
+                self.finish(position, None);
+                return Ok(None);
             }
             match self.look()? {
                 Found::Need(bytes) => return Ok(Some(bytes)),
-                Found::Batch { header, payload, whole } => {
-                    let (offset, bytes) = (self.reader.position(), header.batch_bytes());
-                    // A copy of its own: entries stay in memory without what was around them on disk.
-                    let payload = Bytes::copy_from_slice(payload);
-                    if self.until.is_none() {
-                        let bytes = Bytes::copy_from_slice(whole);
-                        let proven = header.durable_through;
-                        while self.unproven.pop_front_if(|batch| batch.seq <= proven).is_some() {}
-                        self.unproven.push_back(Unproven { seq: header.seq, offset, bytes });
-                    }
-                    replay.batch(payload, Place { segment: self.segment, offset, bytes: bytes as u64 })?;
-                    self.head = Cut { seq: header.seq, crc: header.crc };
-                    self.batches += 1;
-                    self.reader.skip(bytes);
-                }
-                Found::Nothing if self.until.is_some() => {
+                Found::Batch(header, payload) => self.take(&header, payload, replay)?,
+                Found::Nothing if self.successor.is_some() => {
                     let what = "a batch is damaged that the next segment relies on";
                     return Err(self.corrupt(self.reader.position(), what));
                 }
@@ -178,7 +175,26 @@ impl SegmentWalk {
         }
     }
 
-    fn look(&self) -> Result<Found<'_>, LogError> {
+    fn take(&mut self, header: &BatchHeader, payload: Bytes, replay: &mut Replay) -> Result<(), LogError> {
+        let (offset, bytes) = (self.reader.position(), header.batch_bytes());
+        let unpadded = BATCH_HEADER_BYTES + payload.len();
+        let place = Place { segment: self.segment, offset, bytes: bytes as u64 };
+        let revisions = replay.batch(payload, place, self.revision_of)?;
+        let whole = self.reader.window().get(..bytes).unwrap_or_default();
+        self.footer.add(whole.get(..unpadded).unwrap_or_default(), revisions);
+        if self.successor.is_none() {
+            let proven = header.durable_through;
+            while self.unproven.pop_front_if(|batch| batch.seq <= proven).is_some() {}
+            let bytes = Bytes::copy_from_slice(whole);
+            self.unproven.push_back(Unproven { seq: header.seq, offset, bytes });
+        }
+        self.head = Cut { seq: header.seq, crc: header.crc };
+        self.batches += 1;
+        self.reader.skip(bytes);
+        Ok(())
+    }
+
+    fn look(&self) -> Result<Found, LogError> {
         let window = self.reader.window();
         if window.len() < BATCH_HEADER_BYTES && !self.reader.is_at_end() {
             return Ok(Found::Need(SECTOR_BYTES));
@@ -194,10 +210,11 @@ impl SegmentWalk {
         if window.len() < header.batch_bytes() && !self.reader.is_at_end() {
             return Ok(Found::Need(header.batch_bytes()));
         }
-        let both = header.payload(window).zip(window.get(..header.batch_bytes()));
-        let Some((payload, whole)) = both else { return Ok(Found::Nothing) };
+        let whole = window.get(..header.batch_bytes());
+        let Some(payload) = whole.and_then(|whole| header.payload(whole)) else { return Ok(Found::Nothing) };
         foreign(header.encoding, FileId::Segment(self.segment), self.reader.position())?;
-        Ok(Found::Batch { header, payload, whole })
+        // A copy of its own: entries stay in memory without what was around them on disk.
+        Ok(Found::Batch(header, Bytes::copy_from_slice(payload)))
     }
 
     /// Looks at every sector behind the end for the header of a batch of this segment.
@@ -227,7 +244,8 @@ impl SegmentWalk {
     }
 
     fn finish(&mut self, offset: u64, torn: Option<TornTail>) {
-        self.phase = Phase::Done(SegmentEnd { head: self.head, offset, batches: self.batches, torn });
+        let (head, batches, footer) = (self.head, self.batches, self.footer);
+        self.phase = Phase::Done(SegmentEnd { head, offset, batches, footer, torn });
     }
 
     const fn corrupt(&self, offset: u64, what: &'static str) -> LogError {

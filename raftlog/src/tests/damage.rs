@@ -1,12 +1,14 @@
 //! Every byte and every sector of a small log damaged, one at a time.
 
-use mesh_base::LogIndex;
 use mesh_base::io::FileId;
+use mesh_base::{LogIndex, Revision};
 use raft::{GetEntriesContext, Storage};
 
 use super::disk::{Crash, Disk};
 use super::harness::*;
-use crate::{LogError, LogOptions, Recovered};
+use crate::footer::Footer;
+use crate::format::segment::SegmentHeader;
+use crate::{LogError, LogOptions, Recovered, RevisionRange};
 
 /// What damage did.
 #[derive(Debug, PartialEq, Eq)]
@@ -100,6 +102,30 @@ fn a_lost_sector_is_found_where_it_is() {
                 assert_eq!(outcome(damaged, 30), expected, "sector {at} of {file}");
             }
         }
+    }
+}
+
+#[test]
+fn a_segment_that_is_not_what_its_footer_says_is_corrupt() {
+    let mut disk = written();
+    let header = |disk: &mut Disk, file| SegmentHeader::decode(&disk.bytes(file)[..4096]).unwrap();
+    assert_eq!(header(&mut disk, segment(1)).footer, Footer::default());
+    let entries_before = header(&mut disk, segment(2)).base.last.index.get();
+    let through =
+        |least, greatest| RevisionRange { least: Revision(least * 10), greatest: Revision(greatest * 10) };
+    assert_eq!(header(&mut disk, segment(2)).footer.revisions, Some(through(1, entries_before)));
+    let last = header(&mut disk, segment(3)).base.last.index.get();
+    let right = header(&mut disk, segment(3));
+    assert_eq!(right.footer.revisions, Some(through(entries_before + 1, last)));
+    let end = end_of(&mut disk, segment(2)) as u64;
+    for footer in [
+        Footer { digest: right.footer.digest ^ 1, ..right.footer },
+        Footer { revisions: Some(through(entries_before + 1, last + 1)), ..right.footer },
+        Footer { revisions: None, ..right.footer },
+    ] {
+        let mut other = disk.clone();
+        other.bytes(segment(3))[..4096].copy_from_slice(&SegmentHeader { footer, ..right }.encode());
+        assert_eq!(outcome(other, 30), Outcome::Corrupt { file: segment(2), offset: end });
     }
 }
 

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use mesh_base::io::{FileId, IoQueue};
 use mesh_base::prng::Prng;
 use mesh_base::{
-    BatchSeq, CheckpointNo, ClusterId, LogIndex, ReplicaId, ReplicaIdentity, SegmentNo, ShardId,
+    BatchSeq, CheckpointNo, ClusterId, LogIndex, ReplicaId, ReplicaIdentity, Revision, SegmentNo, ShardId,
 };
 use raft::eraftpb::{Entry, HardState};
 use raft::{Error, GetEntriesContext, Storage, StorageError};
@@ -31,6 +31,7 @@ pub(super) fn small() -> LogOptions {
         read_bytes: 8 * 1024,
         fetch_bytes_max: 12 * 1024,
         fetched_bytes_max: 32 * 1024,
+        revision_of: |entry| Revision(entry.index * 10),
     }
 }
 

@@ -68,6 +68,7 @@ fn options(prng: &mut Prng) -> LogOptions {
         read_bytes: *prng.choose(&[4096, 8192, 65_536]).unwrap(),
         fetch_bytes_max: *prng.choose(&[1, 10_000]).unwrap(),
         fetched_bytes_max: *prng.choose(&[1, 30_000]).unwrap(),
+        revision_of: |entry| mesh_base::Revision(entry.index % 1000),
     }
 }
 
