@@ -8,6 +8,7 @@ mod checkpointing;
 pub mod command;
 pub mod configuration;
 mod error;
+mod leading;
 pub mod messages;
 mod options;
 mod output;
@@ -295,7 +296,7 @@ impl Shard {
                 if let Some(directory) = &replica.state.directory {
                     out.news.push(News::Directory(Arc::clone(directory)));
                 }
-                replica.campaign_early()?;
+                replica.campaign_early(now, out)?;
                 self.phase = Phase::Serving(Box::new(replica));
                 Ok(())
             }
@@ -327,7 +328,7 @@ fn on_serving(
     out: &mut Output,
 ) -> Result<(), ShardError> {
     match event {
-        ShardEvent::Raft(message) => replica.on_raft_message(message),
+        ShardEvent::Raft(message) => replica.on_raft_message(now, message, out),
         ShardEvent::Chunk { from, to, transfer, number, last, snapshot, bytes } => {
             let chunk = receiving::Chunk { from, to, transfer, number, last, snapshot, bytes };
             replica.on_chunk(now, chunk, out)

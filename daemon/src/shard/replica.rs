@@ -12,19 +12,18 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use mesh_base::{
-    BatchSeq, Instant, LogIndex, NodeId, Now, ReplicaId, ReplicaIdentity, Revision, Term, WallMillis,
-};
+use mesh_base::{BatchSeq, Instant, LogIndex, Now, ReplicaId, ReplicaIdentity, Revision, Term, WallMillis};
 use mesh_engine::effect::EntryBuilder;
 use mesh_engine::{FetchId, Lookup, Misses, StoreEvent};
 use mesh_raftlog::Log;
-use mesh_wire::{Error, LeaderAt};
+use mesh_wire::Error;
 use raft::eraftpb::{ConfChangeType, Entry, HardState, Message, MessageType};
-use raft::{RawNode, Ready, SoftState, StateRole};
+use raft::{RawNode, Ready};
 
 use super::checkpointing::Checkpointing;
 use super::command::Request;
 use super::error::ShardError;
+use super::leading::{Leading, Role};
 use super::options::ShardOptions;
 use super::output::{News, Output};
 use super::overlay::Overlay;
@@ -57,7 +56,9 @@ pub(super) struct Replica {
     logged_vote: HardState,
     /// The batch that made the term and the vote what they are.
     vote_batch: BatchSeq,
-    election_seed: u64,
+    pub(super) election_seed: u64,
+    /// The role that was acted on.
+    pub(super) role: Role,
     /// Where and when this replica became leader; `None` while it is not.
     pub(super) leading: Option<Leading>,
     /// The newest revision in the log, committed or not, or seen from others.
@@ -87,15 +88,6 @@ pub(super) struct Replica {
     pub(super) stopping: Option<Stopping>,
     /// When this replica last moved the horizon.
     pub(super) horizon_moved: WallMillis,
-}
-
-/// A leader's own facts.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Leading {
-    pub(super) term: Term,
-    pub(super) since: Instant,
-    /// The first entry of the term: when it is applied, so is everything before the term.
-    pub(super) first_entry: LogIndex,
 }
 
 /// What waits for pages.
@@ -148,6 +140,7 @@ impl Replica {
             logged_vote,
             vote_batch,
             election_seed,
+            role: Role::NONE,
             leading: None,
             newest,
             builder: EntryBuilder::new(),
@@ -173,68 +166,6 @@ impl Replica {
         self.raw.mut_store()
     }
 
-    /// Begins an election at once if no one else could win it, or if this replica is the one that should lead.
-    pub(super) fn campaign_early(&mut self) -> Result<(), ShardError> {
-        let voters = &self.state.conf.voters;
-        let votes = voters.contains(&self.identity.replica.0);
-        if votes && (voters.len() == 1 || self.is_preferred_leader()) {
-            self.raw.campaign()?;
-            self.settle_election_timeout();
-        }
-        Ok(())
-    }
-
-    pub(super) fn is_preferred_leader(&self) -> bool {
-        let shard = self.identity.shard;
-        self.directory
-            .preferred_leader(shard)
-            .is_some_and(|entry| entry.replica(shard) == self.identity.replica)
-    }
-
-    /// Whether this replica leads and has applied everything that came before it.
-    pub(super) fn may_evaluate(&self) -> bool {
-        self.leading.is_some_and(|leading| self.state.applied.index >= leading.first_entry)
-    }
-
-    /// The error for a request that only the leader may answer.
-    pub(super) fn not_leader(&self, now: Now) -> Error {
-        let shard = self.identity.shard;
-        let leader = self.directory.by_replica(shard, ReplicaId(self.raw.raft.leader_id));
-        let long_gone = self
-            .leaderless_since
-            .is_some_and(|since| now.monotonic.since(since) > self.options.leaderless_patience);
-        match leader {
-            Some(entry) if entry.replica(shard) != self.identity.replica => Error::NotLeader {
-                shard,
-                leader: Some(LeaderAt { node: entry.node, address: entry.address.clone() }),
-            },
-            None if long_gone => Error::NoQuorum,
-            _ => Error::NotLeader { shard, leader: None },
-        }
-    }
-
-    /// A message of raft's from another replica, checked by [`super::messages`].
-    pub(super) fn on_raft_message(&mut self, message: Message) -> Result<(), ShardError> {
-        let log = &self.raw.raft.raft_log;
-        let last = log.last_index();
-        if message.get_msg_type() == MessageType::MsgHeartbeat && message.commit > last {
-            return Err(ShardError::LostEntries { known: message.commit, last });
-        }
-        if message.get_msg_type() == MessageType::MsgSnapshot {
-            let meta = message.get_snapshot().get_metadata();
-            if meta.index > log.committed && !self.receiving.holds(meta) {
-                return Ok(());
-            }
-        }
-        match self.raw.step(message) {
-            // A message of a replica that has left, or that we do not know yet: as good as lost.
-            Ok(()) | Err(raft::Error::StepPeerNotFound | raft::Error::StepLocalMsg) => {}
-            Err(error) => return Err(error.into()),
-        }
-        self.settle_election_timeout();
-        Ok(())
-    }
-
     /// Ends a turn.
     pub(super) fn flush(&mut self, now: Now, out: &mut Output) -> Result<(), ShardError> {
         self.propose_gathered(out)?;
@@ -255,6 +186,7 @@ impl Replica {
                 break;
             }
         }
+        self.settle_role(now, out);
         self.serve_proven_reads(now, out)?;
         self.begin_checkpoint_if_due(now, out)?;
         self.send_snapshots(now, out)?;
@@ -268,7 +200,6 @@ impl Replica {
 
     fn handle_ready(&mut self, now: Now, out: &mut Output) -> Result<(), ShardError> {
         let mut ready = self.raw.ready();
-        let soft = ready.ss().map(|soft| (soft.leader_id, soft.raft_state));
         for read in ready.take_read_states() {
             self.reads.prove(&read.request_ctx, LogIndex(read.index));
         }
@@ -278,9 +209,6 @@ impl Replica {
         self.unpersisted.push_back(unpersisted);
         self.raw.advance_append_async(ready);
 
-        if let Some((leader_id, raft_state)) = soft {
-            self.role_changed(now, &SoftState { leader_id, raft_state }, out);
-        }
         self.send(now, early, out)?;
         self.send_early_heartbeat_responses(now, out)
     }
@@ -325,6 +253,11 @@ impl Replica {
     fn is_persisted(&self) -> bool {
         let durable = self.raw.store().durable().seq();
         self.unpersisted.front().is_some_and(|first| first.batch <= durable && !self.is_installing(first))
+    }
+
+    /// Whether a snapshot is being taken in: raft's log begins behind what raft holds to be applied.
+    pub(super) fn takes_in_snapshot(&self) -> bool {
+        self.receiving.is_installing() || self.unpersisted.iter().any(|ready| ready.snapshot)
     }
 
     fn is_installing(&self, unpersisted: &Unpersisted) -> bool {
@@ -489,57 +422,6 @@ impl Replica {
         Ok(())
     }
 
-    fn role_changed(&mut self, now: Now, soft: &SoftState, out: &mut Output) {
-        let term = self.raw.raft.term;
-        if soft.raft_state == StateRole::Leader {
-            if self.leading.is_none_or(|leading| leading.term.0 != term) {
-                let first_entry = LogIndex(self.raw.raft.raft_log.last_index());
-                self.leading = Some(Leading { term: Term(term), since: now.monotonic, first_entry });
-                tracing::info!(shard = %self.identity.shard, term, "leads");
-            }
-        } else if self.leading.take().is_some() {
-            tracing::info!(shard = %self.identity.shard, term, "leads no more");
-            self.stepped_down(now, out);
-        }
-        let leader = self.leader_node();
-        self.leaderless_since = match leader {
-            Some(_) => None,
-            None => self.leaderless_since.or(Some(now.monotonic)),
-        };
-        out.news.push(News::Leader { leader, term });
-    }
-
-    /// Requests that only a leader can finish are given back; what is in the log is decided there.
-    fn stepped_down(&mut self, now: Now, out: &mut Output) {
-        let error = self.not_leader(now);
-        self.give_up_gathered(&error, out);
-        self.overlay.clear();
-        self.directory_pending = false;
-        self.end_all_sendings();
-        for read in self.reads.take_all() {
-            out.fail(read.waiter.responder, &error);
-        }
-        for write in std::mem::take(&mut self.early) {
-            out.fail(write.waiter.responder, &error);
-        }
-        // Parked requests are answered when their pages come.
-    }
-
-    /// The node that leads, as far as this replica knows.
-    pub(super) fn leader_node(&self) -> Option<NodeId> {
-        let leader = ReplicaId(self.raw.raft.leader_id);
-        self.directory.by_replica(self.identity.shard, leader).map(|entry| entry.node)
-    }
-
-    /// raft draws its election timeout from the thread's generator, and again at every reset. It is replaced, each time
-    /// it differs, by one that depends on the replica's seed and the term alone, so that runs can be repeated.
-    pub(super) fn settle_election_timeout(&mut self) {
-        let timeout = self.options.election_timeout(self.election_seed, self.raw.raft.term);
-        if self.raw.raft.randomized_election_timeout() != timeout {
-            self.raw.raft.set_randomized_election_timeout(timeout);
-        }
-    }
-
     /// How many requests wait here.
     pub(super) fn requests_waiting(&self) -> usize {
         self.reads.len() + self.early.len() + self.parked.len() + self.proposals.len()
@@ -584,5 +466,5 @@ pub(super) fn newest_revision_of(entry: &Entry) -> Revision {
     if entry.data.is_empty() || entry.get_entry_type() != raft::eraftpb::EntryType::EntryNormal {
         return Revision::ZERO;
     }
-    mesh_engine::effect::EntryView::read(&entry.data).map_or(Revision::ZERO, |view| view.head().revision_high)
+    mesh_engine::effect::newest_revision(&entry.data)
 }

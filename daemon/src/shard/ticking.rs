@@ -24,8 +24,7 @@ pub(super) enum Stopping {
 impl Replica {
     /// A tick's period passed.
     pub(super) fn tick(&mut self, now: Now, out: &mut Output) -> Result<(), ShardError> {
-        self.raw.tick();
-        self.settle_election_timeout();
+        self.tick_raft(now, out);
         self.expire(now, out);
         if self.leading.is_some() {
             if let Some(context) = self.reads.retry_rounds(now.monotonic) {

@@ -1,0 +1,177 @@
+//! The replica's part in its group: who leads, since when, and what follows from a change of that.
+//!
+//! Invariants:
+//! - A change of role or term is acted on before anything else is done with raft: what was gathered in one term is never
+//!   proposed in another, and nothing is evaluated on the strength of a leadership that is over.
+//! - While a snapshot is being installed this replica does not campaign: raft's log begins behind what it has applied.
+
+use mesh_base::{Instant, LogIndex, NodeId, Now, ReplicaId, Term};
+use mesh_wire::{Error, LeaderAt};
+use raft::StateRole;
+use raft::eraftpb::{Message, MessageType};
+
+use super::error::ShardError;
+use super::output::{News, Output};
+use super::replica::Replica;
+
+/// What raft says of this replica's part in the group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Role {
+    state: StateRole,
+    leader: ReplicaId,
+    term: Term,
+}
+
+impl Role {
+    /// Before raft said anything.
+    pub(super) const NONE: Self = Self { state: StateRole::Follower, leader: ReplicaId(0), term: Term(0) };
+}
+
+/// A leader's own facts.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Leading {
+    pub(super) term: Term,
+    pub(super) since: Instant,
+    /// The first entry of the term: when it is applied, so is everything before the term.
+    pub(super) first_entry: LogIndex,
+}
+
+impl Replica {
+    /// Begins an election at once if no one else could win it, or if this replica is the one that should lead.
+    pub(super) fn campaign_early(&mut self, now: Now, out: &mut Output) -> Result<(), ShardError> {
+        let voters = &self.state.conf.voters;
+        let votes = voters.contains(&self.identity.replica.0);
+        if votes && (voters.len() == 1 || self.is_preferred_leader()) {
+            self.raw.campaign()?;
+            self.settle_role(now, out);
+        }
+        Ok(())
+    }
+
+    /// A message of raft's from another replica, checked by [`super::messages`].
+    pub(super) fn on_raft_message(
+        &mut self,
+        now: Now,
+        message: Message,
+        out: &mut Output,
+    ) -> Result<(), ShardError> {
+        let log = &self.raw.raft.raft_log;
+        let last = log.last_index();
+        if message.get_msg_type() == MessageType::MsgHeartbeat && message.commit > last {
+            return Err(ShardError::LostEntries { known: message.commit, last });
+        }
+        if message.get_msg_type() == MessageType::MsgSnapshot {
+            let meta = message.get_snapshot().get_metadata();
+            if meta.index > log.committed && !self.receiving.holds(meta) {
+                return Ok(());
+            }
+        }
+        if message.get_msg_type() == MessageType::MsgTimeoutNow && self.takes_in_snapshot() {
+            return Ok(());
+        }
+        match self.raw.step(message) {
+            // A message of a replica that has left, or that we do not know yet: as good as lost.
+            Ok(()) | Err(raft::Error::StepPeerNotFound | raft::Error::StepLocalMsg) => {}
+            Err(error) => return Err(error.into()),
+        }
+        self.settle_role(now, out);
+        Ok(())
+    }
+
+    /// Lets raft's time pass.
+    pub(super) fn tick_raft(&mut self, now: Now, out: &mut Output) {
+        if !self.takes_in_snapshot() {
+            self.raw.tick();
+            self.settle_role(now, out);
+        }
+    }
+
+    /// Acts on a change of the replica's role or term. To be called after everything that may bring one about.
+    pub(super) fn settle_role(&mut self, now: Now, out: &mut Output) {
+        self.settle_election_timeout();
+        let raft = &self.raw.raft;
+        let role = Role { state: raft.state, leader: ReplicaId(raft.leader_id), term: Term(raft.term) };
+        if role == self.role {
+            return;
+        }
+        self.role = role;
+        let (shard, term) = (self.identity.shard, role.term);
+        let leads = role.state == StateRole::Leader;
+        if self.leading.is_some_and(|leading| !leads || leading.term != term) {
+            self.leading = None;
+            tracing::info!(%shard, %term, "leads no more");
+            self.stepped_down(now, out);
+        }
+        if leads && self.leading.is_none() {
+            let first_entry = LogIndex(self.raw.raft.raft_log.last_index());
+            self.leading = Some(Leading { term, since: now.monotonic, first_entry });
+            tracing::info!(%shard, %term, "leads");
+        }
+        let leader = self.leader_node();
+        self.leaderless_since = match leader {
+            Some(_) => None,
+            None => self.leaderless_since.or(Some(now.monotonic)),
+        };
+        out.news.push(News::Leader { leader, term: term.0 });
+    }
+
+    /// Requests that only a leader can finish are given back; what is in the log is decided there.
+    fn stepped_down(&mut self, now: Now, out: &mut Output) {
+        let error = self.not_leader(now);
+        self.give_up_gathered(&error, out);
+        self.overlay.clear();
+        self.directory_pending = false;
+        self.end_all_sendings();
+        for read in self.reads.take_all() {
+            out.fail(read.waiter.responder, &error);
+        }
+        for write in std::mem::take(&mut self.early) {
+            out.fail(write.waiter.responder, &error);
+        }
+        // Parked requests are answered when their pages come.
+    }
+
+    pub(super) fn is_preferred_leader(&self) -> bool {
+        let shard = self.identity.shard;
+        self.directory
+            .preferred_leader(shard)
+            .is_some_and(|entry| entry.replica(shard) == self.identity.replica)
+    }
+
+    /// Whether this replica leads and has applied everything that came before it.
+    pub(super) fn may_evaluate(&self) -> bool {
+        self.leading.is_some_and(|leading| self.state.applied.index >= leading.first_entry)
+    }
+
+    /// The error for a request that only the leader may answer.
+    pub(super) fn not_leader(&self, now: Now) -> Error {
+        let shard = self.identity.shard;
+        let leader = self.directory.by_replica(shard, ReplicaId(self.raw.raft.leader_id));
+        let long_gone = self
+            .leaderless_since
+            .is_some_and(|since| now.monotonic.since(since) > self.options.leaderless_patience);
+        match leader {
+            Some(entry) if entry.replica(shard) != self.identity.replica => Error::NotLeader {
+                shard,
+                leader: Some(LeaderAt { node: entry.node, address: entry.address.clone() }),
+            },
+            None if long_gone => Error::NoQuorum,
+            _ => Error::NotLeader { shard, leader: None },
+        }
+    }
+
+    /// The node that leads, as far as this replica knows.
+    pub(super) fn leader_node(&self) -> Option<NodeId> {
+        let leader = ReplicaId(self.raw.raft.leader_id);
+        self.directory.by_replica(self.identity.shard, leader).map(|entry| entry.node)
+    }
+
+    /// raft draws its election timeout from the thread's generator, and again at every reset. It is replaced, each time
+    /// it differs, by one that depends on the replica's seed and the term alone, so that runs can be repeated.
+    pub(super) fn settle_election_timeout(&mut self) {
+        let timeout = self.options.election_timeout(self.election_seed, self.raw.raft.term);
+        if self.raw.raft.randomized_election_timeout() != timeout {
+            self.raw.raft.set_randomized_election_timeout(timeout);
+        }
+    }
+}
