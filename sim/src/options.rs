@@ -80,8 +80,6 @@ pub struct FaultOptions {
     pub full_disk_every: Option<Duration>,
     /// A wall clock jumps, by at most [`ClockOptions::skew_max`].
     pub clock_jump_every: Option<Duration>,
-    /// Stored bytes are damaged.
-    pub damage_every: Option<Duration>,
 }
 
 /// The options of a seed, and the root from which the run forks all its generators.
@@ -137,7 +135,6 @@ impl FaultOptions {
             slow_disk_every: sometimes(prng, 250, MS * 500, MS * 5000),
             full_disk_every: sometimes(prng, 150, MS * 1000, MS * 10_000),
             clock_jump_every: sometimes(prng, 250, MS * 200, MS * 5000),
-            damage_every: sometimes(prng, 150, MS * 1000, MS * 10_000),
         }
     }
 }
@@ -235,7 +232,6 @@ impl fmt::Display for FaultOptions {
             ("slow disks", self.slow_disk_every),
             ("full disks", self.full_disk_every),
             ("clock jumps", self.clock_jump_every),
-            ("damage", self.damage_every),
         ];
         for (name, every) in rest {
             if let Some(every) = every {
@@ -263,13 +259,12 @@ mod tests {
     #[test]
     fn every_fault_is_off_in_some_runs_and_on_in_others() {
         let runs: Vec<FaultOptions> = (0..200).map(|seed| draw(seed).0.faults).collect();
-        let switches: [fn(&FaultOptions) -> Option<Duration>; 6] = [
+        let switches: [fn(&FaultOptions) -> Option<Duration>; 5] = [
             |it| it.crash_every,
             |it| it.partition_every,
             |it| it.slow_disk_every,
             |it| it.full_disk_every,
             |it| it.clock_jump_every,
-            |it| it.damage_every,
         ];
         for switch in switches {
             let on = runs.iter().filter(|run| switch(run).is_some()).count();

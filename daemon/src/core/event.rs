@@ -193,7 +193,8 @@ pub enum Notice {
         /// Each shard and the name of its leader.
         leaders: Vec<(ShardId, NodeName)>,
     },
-    /// The node waits for others before it can form a cluster or join one; repeated when the reason changes.
+    /// The node waits: for others before it can form a cluster or join one, or for space on its disk; repeated when the
+    /// reason changes.
     Waiting {
         /// Why, and what to do about it.
         reason: String,

@@ -277,6 +277,7 @@ impl Core {
                 self.tell_core_0(now, MeshMessage::Applied(directory), effects);
             }
             News::Joined { directory, name, attempt } => self.admit(&directory, &name, attempt, effects),
+            News::Waiting(reason) => effects.push(CoreEffect::Notice(Notice::Waiting { reason })),
             News::Damaged(reason) => effects.push(CoreEffect::Notice(Notice::Damaged { shard, reason })),
             News::Stopped => self.check_stopped(effects),
         }

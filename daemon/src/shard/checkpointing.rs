@@ -16,7 +16,7 @@ use super::output::Output;
 use super::replica::{Parked, Replica};
 
 /// How long to wait before looking for disk space again.
-const SPACE_PATIENCE: Duration = Duration::from_secs(1);
+pub(super) const SPACE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The state of checkpoints.
 #[derive(Debug)]

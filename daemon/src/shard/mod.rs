@@ -32,8 +32,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use mesh_base::io::{Completion, Lane};
 use mesh_base::prng::Prng;
-use mesh_base::{LogIndex, Now, ReplicaId, ReplicaIdentity, Revision, Term};
-use mesh_raftlog::Space;
+use mesh_base::{Instant, LogIndex, Now, ReplicaId, ReplicaIdentity, Revision, Term};
+use mesh_raftlog::{LogError, Space};
 use mesh_wire::{Error, SnapshotAck, TransferId};
 use raft::StateRole;
 use raft::eraftpb::{Message, Snapshot};
@@ -45,6 +45,7 @@ pub use self::output::{News, Output, PeerMessage, PeerSend};
 pub use self::startup::Birth;
 pub use self::status::ShardStatus;
 
+use self::checkpointing::SPACE_PATIENCE;
 use self::replica::Replica;
 use self::startup::{Creating, Progress, Starting};
 use self::status::{Condition, Role};
@@ -119,6 +120,10 @@ enum Phase {
     Creating(Box<Creating>),
     Created,
     Starting(Box<Starting>),
+    /// There was no space to start. It is tried again from that time on.
+    NoSpace {
+        again_at: Instant,
+    },
     Serving(Box<Replica>),
     Damaged(String),
     Stopped,
@@ -184,6 +189,10 @@ impl Shard {
             }
             ShardEvent::Request(request) => self.on_request(now, request, out),
             ShardEvent::Io(completion) => self.on_completion(now, completion, out),
+            ShardEvent::Tick if self.may_look_for_space(now.monotonic) => {
+                self.open(out);
+                Ok(())
+            }
             event => match &mut self.phase {
                 Phase::Serving(replica) => on_serving(replica, now, event, out),
                 _ => Ok(()),
@@ -249,7 +258,7 @@ impl Shard {
     }
 
     fn open(&mut self, out: &mut Output) {
-        if !matches!(self.phase, Phase::Idle | Phase::Created) {
+        if !matches!(self.phase, Phase::Idle | Phase::Created | Phase::NoSpace { .. }) {
             return;
         }
         let starting =
@@ -262,6 +271,7 @@ impl Shard {
             Phase::Serving(replica) => return replica.on_request(now, request, out),
             Phase::Damaged(reason) => Error::Damaged { what: reason.clone().into() },
             Phase::Stopped => Error::ShuttingDown,
+            Phase::NoSpace { .. } => Error::NoSpace,
             Phase::Idle | Phase::Creating(_) | Phase::Created | Phase::Starting(_) => {
                 Error::NotReady { why: "the shard's replica on this node is starting".into() }
             }
@@ -285,7 +295,15 @@ impl Shard {
                 Ok(())
             }
             Phase::Starting(starting) => {
-                let Some(started) = starting.complete(completion, &mut out.io)? else { return Ok(()) };
+                let started = match starting.complete(completion, &mut out.io) {
+                    Ok(None) => return Ok(()),
+                    Ok(Some(started)) => started,
+                    Err(ShardError::Log(LogError::NoSpace { bytes })) => {
+                        self.wait_for_space(now.monotonic, bytes, out);
+                        return Ok(());
+                    }
+                    Err(error) => return Err(error),
+                };
                 let mut replica = Replica::new(
                     self.identity,
                     Arc::clone(&self.options),
@@ -302,8 +320,23 @@ impl Shard {
             }
             Phase::Serving(replica) => replica.on_completion(now, completion, out),
             // What ends after the replica is out concerns nobody.
-            Phase::Idle | Phase::Created | Phase::Damaged(_) | Phase::Stopped => Ok(()),
+            Phase::Idle | Phase::Created | Phase::NoSpace { .. } | Phase::Damaged(_) | Phase::Stopped => {
+                Ok(())
+            }
         }
+    }
+
+    fn may_look_for_space(&self, now: Instant) -> bool {
+        matches!(self.phase, Phase::NoSpace { again_at } if again_at <= now)
+    }
+
+    /// A full disk is no reason to be out: nothing was changed, and it is tried again.
+    fn wait_for_space(&mut self, now: Instant, bytes: u64, out: &mut Output) {
+        let shard = self.identity.shard;
+        let reason = format!("{shard} cannot start: its disk is full; free {bytes} bytes at least");
+        tracing::warn!(%shard, bytes, "no space to start: trying again");
+        out.news.push(News::Waiting(reason));
+        self.phase = Phase::NoSpace { again_at: now + SPACE_PATIENCE };
     }
 
     /// What the replica reports of itself.
@@ -314,9 +347,11 @@ impl Shard {
             Phase::Serving(replica) => replica.status(),
             Phase::Damaged(reason) => idle(Condition::Damaged(reason.clone())),
             Phase::Stopped => idle(Condition::Stopped),
-            Phase::Idle | Phase::Creating(_) | Phase::Created | Phase::Starting(_) => {
-                idle(Condition::Recovering)
-            }
+            Phase::Idle
+            | Phase::Creating(_)
+            | Phase::Created
+            | Phase::Starting(_)
+            | Phase::NoSpace { .. } => idle(Condition::Recovering),
         }
     }
 }

@@ -71,6 +71,8 @@ pub enum News {
         /// The attempt it is told to.
         attempt: u64,
     },
+    /// The replica cannot start yet, and tries again by itself: why, and what would help.
+    Waiting(String),
     /// The replica is out.
     Damaged(String),
     /// The replica has stopped; everything it had to write is durable.

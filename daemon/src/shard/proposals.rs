@@ -138,11 +138,13 @@ impl Proposals {
         writes
     }
 
-    /// The entry at `index` with `term` was applied. Returns the writes that are now decided: those it carried, and those
-    /// whose place in the log it took.
+    /// The entry at `index` with `term` was applied. Returns the writes that are now decided: those it carried, those
+    /// whose place in the log it took, and those proposed in an earlier term for a place behind it. For behind a committed
+    /// entry no log that can ever lead has an entry of an earlier term.
     pub fn applied(&mut self, index: LogIndex, term: Term) -> Decided {
         let mut decided = Decided::default();
-        while let Some(proposal) = self.queue.pop_front_if(|front| front.index <= index) {
+        let is_decided = |front: &mut Proposal| front.index <= index || front.term < term;
+        while let Some(proposal) = self.queue.pop_front_if(is_decided) {
             self.bytes -= proposal.bytes;
             self.forget(&proposal.writes);
             let done = proposal.index == index && proposal.term == term;
@@ -257,8 +259,18 @@ mod tests {
         let first = proposals.applied(LogIndex(1), Term(1));
         assert_eq!((first.done.len(), first.lost.len()), (1, 0));
         let second = proposals.applied(LogIndex(2), Term(2));
-        assert_eq!((second.done.len(), second.lost.len()), (0, 1));
-        assert_eq!(proposals.bytes(), 10);
+        assert_eq!((second.done.len(), second.lost.len()), (0, 2));
+        assert_eq!(proposals.bytes(), 0);
+    }
+
+    #[test]
+    fn a_leader_elected_again_with_a_shorter_log_begins_where_its_log_ends() {
+        let mut proposals = proposed(&[5, 6, 7]);
+        // Another leader's log ended at 4; our own first entry of the new term is at 5.
+        assert_eq!(proposals.applied(LogIndex(5), Term(3)).lost.len(), 3);
+        proposals.gather(write(8));
+        proposals.proposed(LogIndex(6), Term(3), 10);
+        assert_eq!(proposals.applied(LogIndex(6), Term(3)).done.len(), 1);
     }
 
     #[test]

@@ -44,6 +44,8 @@ const TURN: Latency = Latency::between(Duration::ZERO, Duration::from_micros(30)
 const OPERATOR: Duration = Duration::from_millis(400);
 /// Cores of a node at most.
 const CORES_MAX: usize = 2;
+/// Mean time that a disk is slow or full.
+const DISK_AILS: Duration = Duration::from_secs(2);
 /// Mean time between wipes of a directory, in the runs that have any.
 const WIPE_EVERY: Duration = Duration::from_secs(4);
 
@@ -95,6 +97,10 @@ enum Event {
     Heal,
     Wipe,
     ClockJump,
+    SlowDisk,
+    FullDisk,
+    /// A node's disk is as fast and as large as ever.
+    DiskRepaired(usize),
 }
 
 struct Node {
@@ -174,6 +180,8 @@ impl World {
         world.plan(options.faults.crash_every, Event::Crash);
         world.plan(options.faults.partition_every, Event::Partition);
         world.plan(options.faults.clock_jump_every, Event::ClockJump);
+        world.plan(options.faults.slow_disk_every, Event::SlowDisk);
+        world.plan(options.faults.full_disk_every, Event::FullDisk);
         world.plan(world.wipes.then_some(WIPE_EVERY), Event::Wipe);
         world
     }
@@ -230,6 +238,7 @@ impl World {
             if let Some(node) = self.nodes.get_mut(node) {
                 node.disk.set_device_errors(0);
             }
+            self.repair_disk(node);
             self.heap.schedule(Duration::ZERO, Event::Restart(node));
         }
     }
@@ -265,6 +274,9 @@ impl World {
             Event::Heal => self.net.heal(),
             Event::Wipe => self.wipe(),
             Event::ClockJump => self.jump_clock(),
+            Event::SlowDisk => self.slow_disk(),
+            Event::FullDisk => self.fill_disk(),
+            Event::DiskRepaired(node) => self.repair_disk(node),
         }
         self.complaint.take().map_or(Ok(()), |complaint| Err(Failure::Safety(complaint)))
     }
@@ -591,6 +603,41 @@ impl World {
             node.clock.jump_wall(now, jump);
         }
         self.plan(self.options.faults.clock_jump_every, Event::ClockJump);
+    }
+
+    /// A node's disk is much slower for a while.
+    fn slow_disk(&mut self) {
+        if !self.is_hostile {
+            return;
+        }
+        let number = self.prng.index(self.nodes.len());
+        let factor = self.prng.choose(&[3, 10, 50]).copied().unwrap_or(1);
+        if let Some(node) = self.nodes.get_mut(number) {
+            node.disk.set_slowdown(factor);
+        }
+        self.plan(Some(DISK_AILS), Event::DiskRepaired(number));
+        self.plan(self.options.faults.slow_disk_every, Event::SlowDisk);
+    }
+
+    /// A node's disk has no more space than what is in use, or little more, for a while.
+    fn fill_disk(&mut self) {
+        if !self.is_hostile {
+            return;
+        }
+        let number = self.prng.index(self.nodes.len());
+        let room = self.prng.choose(&[0, 0, 64 * 1024, 512 * 1024]).copied().unwrap_or(0);
+        if let Some(node) = self.nodes.get_mut(number) {
+            node.disk.set_capacity_bytes(node.disk.used_bytes() + room);
+        }
+        self.plan(Some(DISK_AILS), Event::DiskRepaired(number));
+        self.plan(self.options.faults.full_disk_every, Event::FullDisk);
+    }
+
+    fn repair_disk(&mut self, number: usize) {
+        if let Some(node) = self.nodes.get_mut(number) {
+            node.disk.set_slowdown(1);
+            node.disk.set_capacity_bytes(self.options.disk.capacity_bytes);
+        }
     }
 
     /// Lets a fault happen after a time with the mean `every`.
