@@ -1,5 +1,6 @@
 //! What ends a replica's part in its group.
 
+use mesh_base::io::{IoError, IoErrorKind};
 use mesh_engine::StoreError;
 use mesh_raftlog::LogError;
 
@@ -14,7 +15,7 @@ pub enum ShardError {
     Store(#[from] StoreError),
     /// A file operation between log and store failed.
     #[error("{0}")]
-    Io(#[from] mesh_base::io::IoError),
+    Io(#[from] IoError),
     /// raft refuses to go on.
     #[error("raft: {0}")]
     Raft(#[from] raft::Error),
@@ -61,4 +62,18 @@ pub enum ShardError {
         /// What is wrong with it.
         why: String,
     },
+}
+
+impl ShardError {
+    /// Whether there was no space for a file that was to be made or to grow.
+    pub(super) fn is_no_space(&self) -> bool {
+        let full = |error: &IoError| error.kind == IoErrorKind::NoSpace;
+        match self {
+            Self::Log(LogError::NoSpace { .. }) => true,
+            Self::Log(LogError::Io(error)) | Self::Store(StoreError::Io(error)) | Self::Io(error) => {
+                full(error)
+            }
+            _ => false,
+        }
+    }
 }

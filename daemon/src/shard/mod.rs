@@ -33,7 +33,7 @@ use bytes::Bytes;
 use mesh_base::io::{Completion, Lane};
 use mesh_base::prng::Prng;
 use mesh_base::{Instant, LogIndex, Now, ReplicaId, ReplicaIdentity, Revision, Term};
-use mesh_raftlog::{LogError, Space};
+use mesh_raftlog::Space;
 use mesh_wire::{Error, SnapshotAck, TransferId};
 use raft::StateRole;
 use raft::eraftpb::{Message, Snapshot};
@@ -115,14 +115,22 @@ enum StopWish {
     Yes,
 }
 
+/// What a replica begins with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Beginning {
+    Creation(Birth),
+    Opening,
+}
+
 enum Phase {
     Idle,
-    Creating(Box<Creating>),
+    Creating(Box<Creating>, Birth),
     Created,
     Starting(Box<Starting>),
-    /// There was no space to start. It is tried again from that time on.
+    /// There was no space to begin. It is tried again from that time on.
     NoSpace {
         again_at: Instant,
+        beginning: Beginning,
     },
     Serving(Box<Replica>),
     Damaged(String),
@@ -189,8 +197,8 @@ impl Shard {
             }
             ShardEvent::Request(request) => self.on_request(now, request, out),
             ShardEvent::Io(completion) => self.on_completion(now, completion, out),
-            ShardEvent::Tick if self.may_look_for_space(now.monotonic) => {
-                self.open(out);
+            ShardEvent::Tick if matches!(self.phase, Phase::NoSpace { .. }) => {
+                self.look_for_space(now.monotonic, out);
                 Ok(())
             }
             event => match &mut self.phase {
@@ -243,7 +251,7 @@ impl Shard {
     }
 
     fn create(&mut self, birth: Birth, out: &mut Output) {
-        if !matches!(self.phase, Phase::Idle) {
+        if !matches!(self.phase, Phase::Idle | Phase::NoSpace { .. }) {
             return;
         }
         let creating = Creating::start(
@@ -254,7 +262,7 @@ impl Shard {
             self.prng.fork(),
             &mut out.io,
         );
-        self.phase = Phase::Creating(Box::new(creating));
+        self.phase = Phase::Creating(Box::new(creating), birth);
     }
 
     fn open(&mut self, out: &mut Output) {
@@ -272,7 +280,7 @@ impl Shard {
             Phase::Damaged(reason) => Error::Damaged { what: reason.clone().into() },
             Phase::Stopped => Error::ShuttingDown,
             Phase::NoSpace { .. } => Error::NoSpace,
-            Phase::Idle | Phase::Creating(_) | Phase::Created | Phase::Starting(_) => {
+            Phase::Idle | Phase::Creating(..) | Phase::Created | Phase::Starting(_) => {
                 Error::NotReady { why: "the shard's replica on this node is starting".into() }
             }
         };
@@ -287,22 +295,23 @@ impl Shard {
         out: &mut Output,
     ) -> Result<(), ShardError> {
         match &mut self.phase {
-            Phase::Creating(creating) => {
-                if creating.complete(completion, &mut out.io)? == Progress::Done {
+            Phase::Creating(creating, birth) => match creating.complete(completion, &mut out.io) {
+                Ok(Progress::Pending) => Ok(()),
+                Ok(Progress::Done) => {
                     self.phase = Phase::Created;
                     out.news.push(News::Created);
+                    Ok(())
                 }
-                Ok(())
-            }
+                Err(error) => {
+                    let beginning = Beginning::Creation(*birth);
+                    self.wait_for_space(now.monotonic, error, beginning, out)
+                }
+            },
             Phase::Starting(starting) => {
                 let started = match starting.complete(completion, &mut out.io) {
                     Ok(None) => return Ok(()),
                     Ok(Some(started)) => started,
-                    Err(ShardError::Log(LogError::NoSpace { bytes })) => {
-                        self.wait_for_space(now.monotonic, bytes, out);
-                        return Ok(());
-                    }
-                    Err(error) => return Err(error),
+                    Err(error) => return self.wait_for_space(now.monotonic, error, Beginning::Opening, out),
                 };
                 let mut replica = Replica::new(
                     self.identity,
@@ -326,17 +335,31 @@ impl Shard {
         }
     }
 
-    fn may_look_for_space(&self, now: Instant) -> bool {
-        matches!(self.phase, Phase::NoSpace { again_at } if again_at <= now)
+    fn look_for_space(&mut self, now: Instant, out: &mut Output) {
+        match self.phase {
+            Phase::NoSpace { again_at, .. } if again_at > now => {}
+            Phase::NoSpace { beginning: Beginning::Creation(birth), .. } => self.create(birth, out),
+            _ => self.open(out),
+        }
     }
 
-    /// A full disk is no reason to be out: nothing was changed, and it is tried again.
-    fn wait_for_space(&mut self, now: Instant, bytes: u64, out: &mut Output) {
+    /// A full disk is no reason to be out: nothing that counts was changed, and it is tried again. Any other error is.
+    fn wait_for_space(
+        &mut self,
+        now: Instant,
+        error: ShardError,
+        beginning: Beginning,
+        out: &mut Output,
+    ) -> Result<(), ShardError> {
+        if !error.is_no_space() {
+            return Err(error);
+        }
         let shard = self.identity.shard;
-        let reason = format!("{shard} cannot start: its disk is full; free {bytes} bytes at least");
-        tracing::warn!(%shard, bytes, "no space to start: trying again");
+        let reason = format!("{shard} cannot start, its disk is full ({error}): free some space");
+        tracing::warn!(%shard, %error, "no space to begin: trying again");
         out.news.push(News::Waiting(reason));
-        self.phase = Phase::NoSpace { again_at: now + SPACE_PATIENCE };
+        self.phase = Phase::NoSpace { again_at: now + SPACE_PATIENCE, beginning };
+        Ok(())
     }
 
     /// What the replica reports of itself.
@@ -348,7 +371,7 @@ impl Shard {
             Phase::Damaged(reason) => idle(Condition::Damaged(reason.clone())),
             Phase::Stopped => idle(Condition::Stopped),
             Phase::Idle
-            | Phase::Creating(_)
+            | Phase::Creating(..)
             | Phase::Created
             | Phase::Starting(_)
             | Phase::NoSpace { .. } => idle(Condition::Recovering),

@@ -10,10 +10,10 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use mesh_base::io::{Completion, FileId, IoOp, IoPort, IoQueue, IoToken, Lane};
+use mesh_base::io::{Completion, FileId, IoErrorKind, IoOp, IoPort, IoQueue, IoToken, Lane};
 use mesh_base::limits::SNAPSHOT_CHUNKS_IN_FLIGHT_MAX;
 use mesh_base::{BatchSeq, CheckpointNo, Instant, LogIndex, Now, ReplicaId, ReplicaIdentity, Revision, Term};
-use mesh_engine::{CheckpointMeta, FetchId, Lookup, Opening, Store, StoreEvent, StoreOptions};
+use mesh_engine::{CheckpointMeta, FetchId, Lookup, Opening, Store, StoreError, StoreEvent, StoreOptions};
 use mesh_raftlog::{CheckpointMark, SnapshotBase};
 use mesh_wire::{Error, SnapshotAck, SnapshotStatus, TransferId};
 use raft::eraftpb::{Snapshot, SnapshotMetadata};
@@ -352,11 +352,17 @@ impl Replica {
         let Phase::Transfer(transfer) = phase else { return Ok(()) };
         let transfer = transfer.as_mut();
         transfer.step = match std::mem::replace(&mut transfer.step, Step::Gone) {
-            Step::Creating(mut opening) => match opening.complete(completion, &mut out.io)? {
-                Some(opened) => {
+            Step::Creating(mut opening) => match opening.complete(completion, &mut out.io) {
+                Ok(Some(opened)) => {
                     Step::Ingesting { store: opened.store, fetches: Vec::new(), pause: Pause::No }
                 }
-                None => Step::Creating(opening),
+                Ok(None) => Step::Creating(opening),
+                // The sender tries again, when there may be space.
+                Err(StoreError::Io(error)) if error.kind == IoErrorKind::NoSpace => {
+                    transfer.ack(self.identity, SnapshotStatus::Failed, out);
+                    Step::Gone
+                }
+                Err(error) => return Err(error.into()),
             },
             Step::Ingesting { mut store, fetches, pause } => {
                 store.complete(completion, &mut out.io)?;
