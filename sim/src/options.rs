@@ -66,6 +66,8 @@ pub struct FaultOptions {
     pub crash_every: Option<Duration>,
     /// Of a thousand crashes, those that are a loss of the machine's power rather than the end of a process.
     pub power_per_mille: u64,
+    /// Of a thousand crashes, those that are no crashes: the node is told to stop, and stops in order.
+    pub orderly_per_mille: u64,
     /// Of a thousand crashes, those that take all nodes at once.
     pub everyone_per_mille: u64,
     /// How long a crashed node stays down.
@@ -128,6 +130,7 @@ impl FaultOptions {
         Self {
             crash_every: sometimes(prng, 500, MS * 300, MS * 5000),
             power_per_mille: pick(prng, &[0, 300, 500, 1000]),
+            orderly_per_mille: pick(prng, &[0, 0, 200, 800]),
             everyone_per_mille: pick(prng, &[0, 0, 50, 300]),
             down_for: Some(Latency::between(MS, down)),
             partition_every: sometimes(prng, 400, MS * 300, MS * 5000),
@@ -221,6 +224,7 @@ impl fmt::Display for FaultOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(every) = self.crash_every {
             write!(f, "crashes       every {every:?}, power {}/1000", self.power_per_mille)?;
+            write!(f, ", in order {}/1000", self.orderly_per_mille)?;
             write!(f, ", everyone {}/1000", self.everyone_per_mille)?;
             writeln!(f, ", down {}", self.down_for.unwrap_or(Latency::fixed(Duration::ZERO)))?;
         }

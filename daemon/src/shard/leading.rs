@@ -13,6 +13,7 @@ use raft::eraftpb::{Message, MessageType};
 use super::error::ShardError;
 use super::output::{News, Output};
 use super::replica::Replica;
+use super::ticking::Stopping;
 
 /// What raft says of this replica's part in the group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -55,6 +56,9 @@ impl Replica {
         message: Message,
         out: &mut Output,
     ) -> Result<(), ShardError> {
+        if matches!(self.stopping, Some(Stopping::Saving { .. })) {
+            return Ok(());
+        }
         let log = &self.raw.raft.raft_log;
         let last = log.last_index();
         if message.get_msg_type() == MessageType::MsgHeartbeat && message.commit > last {
@@ -66,7 +70,8 @@ impl Replica {
                 return Ok(());
             }
         }
-        if message.get_msg_type() == MessageType::MsgTimeoutNow && self.takes_in_snapshot() {
+        let may_campaign = !self.takes_in_snapshot() && self.stopping.is_none();
+        if message.get_msg_type() == MessageType::MsgTimeoutNow && !may_campaign {
             return Ok(());
         }
         match self.raw.step(message) {
@@ -80,7 +85,9 @@ impl Replica {
 
     /// Lets raft's time pass.
     pub(super) fn tick_raft(&mut self, now: Now, out: &mut Output) {
-        if !self.takes_in_snapshot() {
+        // Who is about to leave does not try to lead.
+        let is_leaving = self.stopping.is_some() && self.leading.is_none();
+        if !self.takes_in_snapshot() && !is_leaving {
             self.raw.tick();
             self.settle_role(now, out);
         }

@@ -1,6 +1,6 @@
 //! What a replica does as time passes: elections and heartbeats through raft, deadlines, and a leader's duties.
 
-use mesh_base::{Instant, Now, ReplicaId, Revision, ShardId, WallMillis};
+use mesh_base::{Instant, LogIndex, Now, ReplicaId, Revision, ShardId, WallMillis};
 use mesh_raftlog::Space;
 use mesh_wire::Error;
 
@@ -17,8 +17,8 @@ const CAUGHT_UP_ENTRIES: u64 = 64;
 pub(super) enum Stopping {
     /// Leadership is being handed over until then.
     HandingOver(Instant),
-    /// The last checkpoint is being written.
-    Saving,
+    /// The last checkpoint is being written, with every entry up to here. Nothing new is taken from other replicas.
+    Saving { through: LogIndex },
 }
 
 impl Replica {
@@ -148,12 +148,12 @@ impl Replica {
             Some(Stopping::HandingOver(until)) => {
                 if self.leading.is_none() || self.state.conf.voters.len() < 2 || now.monotonic >= until {
                     self.checkpointing.want();
-                    self.stopping = Some(Stopping::Saving);
+                    self.stopping = Some(Stopping::Saving { through: self.state.applied.index });
                 }
             }
-            Some(Stopping::Saving) => {
+            Some(Stopping::Saving { through }) => {
                 let noted = self.raw.store().least_checkpoint().applied;
-                let saved = noted >= self.state.applied.index || self.checkpointing.is_out_of_space();
+                let saved = noted >= through || self.checkpointing.is_out_of_space();
                 if saved && !self.checkpointing.is_busy() && self.raw.store().is_all_durable() {
                     out.news.push(News::Stopped);
                 }

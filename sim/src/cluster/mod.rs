@@ -44,6 +44,8 @@ const TURN: Latency = Latency::between(Duration::ZERO, Duration::from_micros(30)
 const OPERATOR: Duration = Duration::from_millis(400);
 /// Cores of a node at most.
 const CORES_MAX: usize = 2;
+/// How long a node may take to stop in order, whatever goes wrong meanwhile.
+const STOP_PATIENCE: Duration = Duration::from_secs(30);
 /// Mean time that a disk is slow or full.
 const DISK_AILS: Duration = Duration::from_secs(2);
 /// Mean time between wipes of a directory, in the runs that have any.
@@ -92,6 +94,11 @@ enum Event {
     },
     Operator,
     Crash,
+    /// A node was told to stop long ago, in the run of the program with this number.
+    StopOverdue {
+        node: usize,
+        incarnation: u64,
+    },
     Restart(usize),
     Partition,
     Heal,
@@ -269,6 +276,7 @@ impl World {
             }
             Event::Operator => self.operate(),
             Event::Crash => self.crash(),
+            Event::StopOverdue { node, incarnation } => self.stop_overdue(node, incarnation),
             Event::Restart(node) => self.restart(node),
             Event::Partition => self.partition(),
             Event::Heal => self.net.heal(),
@@ -368,7 +376,8 @@ impl World {
                     }
                 }
                 CoreEffect::Notice(notice) => self.notice(number, notice),
-                CoreEffect::Dial { .. } | CoreEffect::Stopped => {}
+                CoreEffect::Stopped => self.stopped(number, core),
+                CoreEffect::Dial { .. } => {}
             }
         }
     }
@@ -500,14 +509,40 @@ impl World {
         let is_power = self.prng.chance_per_mille(faults.power_per_mille);
         let is_everyone = self.prng.chance_per_mille(faults.everyone_per_mille);
         let every = faults.crash_every;
+        let is_orderly = self.prng.chance_per_mille(faults.orderly_per_mille);
         let kind = if is_power { Crash::Power } else { Crash::Process };
         let chosen = self.prng.index(self.nodes.len());
         for node in 0..self.nodes.len() {
-            if is_everyone || node == chosen {
-                self.end(node, kind);
+            match is_everyone || node == chosen {
+                true if is_orderly => self.stop(node),
+                true => self.end(node, kind),
+                false => {}
             }
         }
         self.plan(every, Event::Crash);
+    }
+
+    /// Asks a node to stop in order.
+    fn stop(&mut self, number: usize) {
+        let process = self.nodes.get(number).and_then(|node| node.process.as_ref());
+        let Some(incarnation) = process.map(|process| process.incarnation) else { return };
+        self.push(number, 0, CoreEvent::Stop);
+        self.heap.schedule(STOP_PATIENCE, Event::StopOverdue { node: number, incarnation });
+    }
+
+    /// A core has stopped. The process ends with the last of them.
+    fn stopped(&mut self, number: usize, core: usize) {
+        let process = self.nodes.get_mut(number).and_then(|node| node.process.as_mut());
+        if process.is_some_and(|process| process.stopped(core)) {
+            self.end(number, Crash::Process);
+        }
+    }
+
+    fn stop_overdue(&mut self, number: usize, incarnation: u64) {
+        let process = self.nodes.get(number).and_then(|node| node.process.as_ref());
+        if process.is_some_and(|process| process.incarnation == incarnation) {
+            self.complaint = Some(format!("node {number} did not stop within {STOP_PATIENCE:?}"));
+        }
     }
 
     fn end(&mut self, number: usize, kind: Crash) {

@@ -3,7 +3,7 @@
 //! What happens to a core waits in its inbox until the core's next turn, a moment later: so events are batched as they are
 //! on a busy host.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +19,8 @@ pub(super) struct Process {
     /// Tells this run's events from those of the runs before.
     pub(super) incarnation: u64,
     cores: Vec<Core>,
+    /// Cores that have stopped.
+    stopped: BTreeSet<usize>,
     inboxes: BTreeMap<usize, Inbox>,
 }
 
@@ -58,7 +60,7 @@ impl Process {
         };
         let cores =
             (0..).zip(&config.cpus).map(|(id, _)| Core::new(options.clone(), CoreId(id), prng.fork()));
-        Self { incarnation, cores: cores.collect(), inboxes: BTreeMap::new() }
+        Self { incarnation, cores: cores.collect(), stopped: BTreeSet::new(), inboxes: BTreeMap::new() }
     }
 
     pub(super) const fn core_count(&self) -> usize {
@@ -93,6 +95,12 @@ impl Process {
             core.step(now, &mut inbox.events, &mut effects);
         }
         effects
+    }
+
+    /// Notes that a core has stopped; answers whether all have.
+    pub(super) fn stopped(&mut self, core: usize) -> bool {
+        self.stopped.insert(core);
+        self.stopped.len() == self.cores.len()
     }
 
     /// The reports of all replicas.
