@@ -130,6 +130,11 @@ pub enum CoreEvent {
     },
     /// A tick's period passed. Ticks missed in a stall are not replayed.
     Tick,
+    /// The process has so much memory resident.
+    Memory {
+        /// In bytes.
+        resident_bytes: u64,
+    },
     /// The process was asked to stop: hand leaders over, write a checkpoint, then [`CoreEffect::Stopped`].
     Stop,
 }
@@ -278,6 +283,8 @@ pub enum MeshMessage {
         question: u64,
         /// Its shards.
         shards: Vec<ShardStatus>,
+        /// How many other nodes answer this one; core 0 knows.
+        peers_answering: u32,
     },
     /// The process was asked to stop.
     Stop,

@@ -147,7 +147,15 @@ impl Core {
     pub fn greeted(&mut self, from: &NodeName, answer: &Frame) -> Result<PeerPlacement, String> {
         let answer = match answer.response() {
             Ok(Response::Hello(answer)) => answer,
-            Ok(Response::Error(error)) => return Err(error.to_string()),
+            Ok(Response::Error(error)) => {
+                // The words are the other node's: what it calls ours is its own.
+                if let (Error::WrongCluster { ours: cluster, .. }, Some(membership)) =
+                    (&error, &mut self.membership)
+                {
+                    membership.met_stranger(from, *cluster);
+                }
+                return Err(error.to_string());
+            }
             Ok(_) => return Err("it did not answer the hello".into()),
             Err(error) => return Err(error.to_string()),
         };

@@ -82,6 +82,8 @@ pub struct Core {
     peer_cores: BTreeMap<NodeName, u16>,
     /// The newest revision this core has seen.
     newest: Revision,
+    /// Memory of the process.
+    resident_bytes: u64,
     stopping: Stopping,
     writer: FrameWriter,
 }
@@ -131,6 +133,7 @@ impl Core {
             questions: Questions::default(),
             peer_cores: BTreeMap::new(),
             newest: Revision::ZERO,
+            resident_bytes: 0,
             stopping: Stopping::No,
             writer: FrameWriter::new(),
         }
@@ -172,6 +175,7 @@ impl Core {
             }
             CoreEvent::Disconnected { conn } => self.questions.forget(conn),
             CoreEvent::Tick => self.tick(now, effects),
+            CoreEvent::Memory { resident_bytes } => self.resident_bytes = resident_bytes,
             CoreEvent::Stop => self.stop(effects),
         }
     }
@@ -196,13 +200,13 @@ impl Core {
                 self.step_shard(now, ShardId(0), ShardEvent::Admit { name, address, attempt }, effects);
             }
             MeshMessage::StatusAsk { question } => {
-                let shards = self.statuses();
-                effects.push(CoreEffect::Mesh {
-                    to: from,
-                    message: MeshMessage::StatusTell { question, shards },
-                });
+                let (shards, peers_answering) = (self.statuses(), self.peers_answering(now));
+                let message = MeshMessage::StatusTell { question, shards, peers_answering };
+                effects.push(CoreEffect::Mesh { to: from, message });
             }
-            MeshMessage::StatusTell { question, shards } => self.told(now, question, shards, effects),
+            MeshMessage::StatusTell { question, shards, peers_answering } => {
+                self.told(now, question, shards, peers_answering, effects);
+            }
             MeshMessage::Stop => self.stop(effects),
         }
     }

@@ -26,6 +26,7 @@ struct Question {
     responder: Responder,
     missing: usize,
     shards: Vec<ShardStatus>,
+    peers_answering: u32,
 }
 
 impl Questions {
@@ -75,8 +76,9 @@ impl Core {
         let others = self.other_cores();
         self.questions.last += 1;
         let question = self.questions.last;
-        let shards = self.statuses();
-        self.questions.open.insert(question, Question { responder, missing: others.len(), shards });
+        let (shards, peers_answering) = (self.statuses(), self.peers_answering(now));
+        let asked = Question { responder, missing: others.len(), shards, peers_answering };
+        self.questions.open.insert(question, asked);
         for to in others {
             effects.push(CoreEffect::Mesh { to, message: MeshMessage::StatusAsk { question } });
         }
@@ -89,13 +91,21 @@ impl Core {
         now: Now,
         question: u64,
         shards: Vec<ShardStatus>,
+        peers_answering: u32,
         effects: &mut Vec<CoreEffect>,
     ) {
         if let Some(open) = self.questions.open.get_mut(&question) {
             open.missing -= 1;
             open.shards.extend(shards);
+            open.peers_answering = open.peers_answering.max(peers_answering);
         }
         self.answer_status_if_complete(now, question, effects);
+    }
+
+    /// How many other nodes answer; zero on all cores but the first.
+    pub(super) fn peers_answering(&self, now: Now) -> u32 {
+        let answering = self.membership.as_ref().map_or(0, |it| it.peers_answering(now.monotonic));
+        u32::try_from(answering).unwrap_or(u32::MAX)
     }
 
     /// The reports of this core's replicas.
@@ -108,9 +118,8 @@ impl Core {
         if self.questions.open.get(&question).is_none_or(|open| open.missing > 0) {
             return;
         }
-        let Some(Question { responder, mut shards, .. }) = self.questions.open.remove(&question) else {
-            return;
-        };
+        let Some(asked) = self.questions.open.remove(&question) else { return };
+        let Question { responder, mut shards, peers_answering, .. } = asked;
         shards.sort_by_key(|status| status.shard);
         let directory = self.directory.clone();
         let members: Vec<_> = shards.iter().map(|status| members(directory.as_deref(), status)).collect();
@@ -125,7 +134,6 @@ impl Core {
             })
             .collect();
         let config = std::sync::Arc::clone(&self.config);
-        let used = shards.iter().map(|status| status.resident_bytes).sum();
         let answer = StatusAnswer {
             node: self.node,
             name: config.name.as_str(),
@@ -135,8 +143,8 @@ impl Core {
             uptime_ms: u64::try_from(now.monotonic.since(self.started).as_millis()).unwrap_or(u64::MAX),
             cores: u16::try_from(config.cpus.len()).unwrap_or(u16::MAX),
             memory_budget_bytes: config.memory_bytes,
-            memory_used_bytes: used,
-            peers_reachable: u32::try_from(self.peer_cores.len()).unwrap_or(u32::MAX),
+            memory_used_bytes: self.resident_bytes,
+            peers_reachable: peers_answering,
             replicas: (&replicas).into(),
         };
         self.answer(responder, &Response::Status(answer), effects);

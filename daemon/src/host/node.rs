@@ -5,7 +5,7 @@
 //!
 //! Invariant: a node with a dead core does not go on. A panic on a core's thread ends the process.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fs::File;
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener};
@@ -300,7 +300,21 @@ impl Seat {
         let links = Links::new(Rc::clone(&inbox), greeter, scratch, prng);
         let disk = Disk::new(self.premises.data.clone(), Rc::clone(&inbox));
         let Self { core: own, shared, notices, stop_timeout, listener, .. } = self;
-        (Turn { own, server, shared, inbox, mesh, port, links, disk, notices, stop_timeout }, listener)
+        let resident_bytes = Cell::new(0);
+        let turn = Turn {
+            own,
+            server,
+            shared,
+            inbox,
+            mesh,
+            port,
+            links,
+            disk,
+            notices,
+            resident_bytes,
+            stop_timeout,
+        };
+        (turn, listener)
     }
 }
 

@@ -66,6 +66,8 @@ pub(super) struct Turn<S> {
     pub(super) links: Rc<Links>,
     pub(super) disk: Rc<Disk>,
     pub(super) notices: Sender<Notice>,
+    /// The memory that the server was last told of.
+    pub(super) resident_bytes: Cell<u64>,
     /// How long it may take from the order to stop to the end.
     pub(super) stop_timeout: Duration,
 }
@@ -160,13 +162,17 @@ impl<S: Server> Turn<S> {
         debug_assert!(batch.events.is_empty() && batch.effects.is_empty() && batch.answered.is_empty());
         if tick.replace(false) {
             batch.events.push(CoreEvent::Tick);
+            let resident_bytes = self.shared.pulse.resident_bytes();
+            if self.resident_bytes.replace(resident_bytes) != resident_bytes {
+                batch.events.push(CoreEvent::Memory { resident_bytes });
+            }
         }
         self.mesh.receive(&mut batch.parcels);
         for parcel in batch.parcels.drain(..) {
             self.unpack(parcel, &mut batch.events, phase);
         }
         self.inbox.take(&mut batch.events);
-        debug_assert!(batch.events.len() <= 2 * TURN_EVENTS_MAX + 1);
+        debug_assert!(batch.events.len() <= 2 * TURN_EVENTS_MAX + 2);
         let now = clock::now();
         if !batch.events.is_empty() {
             self.server.borrow_mut().step(now, &mut batch.events, &mut batch.effects);

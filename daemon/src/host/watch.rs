@@ -1,4 +1,4 @@
-//! Seeing to it that no core sleeps while it has something to do.
+//! Seeing to it that no core sleeps while it has something to do, and how much memory the process has.
 //!
 //! The executor goes to sleep with tasks that are ready if an event meant to interrupt them arrives just before the first
 //! of them runs, and then sleeps until the next completion; with its own timers among those tasks, that may be never. The
@@ -17,16 +17,24 @@ use super::mesh::Exchange;
 /// How often the cores are looked at: several ticks.
 const PERIOD: Duration = Duration::from_millis(100);
 
+/// The memory is measured once in so many periods.
+const MEMORY_PERIODS: u32 = 10;
+
 /// The signs of life of a node's cores.
 #[derive(Debug)]
 pub(super) struct Pulse {
     turns: Vec<AtomicU64>,
     gone: AtomicUsize,
+    resident_bytes: AtomicU64,
 }
 
 impl Pulse {
     pub(super) fn new(cores: usize) -> Self {
-        Self { turns: (0..cores).map(|_| AtomicU64::new(0)).collect(), gone: AtomicUsize::new(0) }
+        Self {
+            turns: (0..cores).map(|_| AtomicU64::new(0)).collect(),
+            gone: AtomicUsize::new(0),
+            resident_bytes: AtomicU64::new(0),
+        }
     }
 
     /// A core begins a turn.
@@ -41,6 +49,11 @@ impl Pulse {
         self.gone.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// The process's resident memory, as last measured.
+    pub(super) fn resident_bytes(&self) -> u64 {
+        self.resident_bytes.load(Ordering::Relaxed)
+    }
+
     fn is_over(&self) -> bool {
         self.gone.load(Ordering::Relaxed) == self.turns.len()
     }
@@ -49,7 +62,13 @@ impl Pulse {
 /// Wakes the cores that have not turned for a while, until all of them are gone.
 pub(super) fn watch(pulse: &Pulse, exchange: &Arc<Exchange>) {
     let mut seen = vec![None; pulse.turns.len()];
-    while !pulse.is_over() {
+    for round in 0_u32.. {
+        if pulse.is_over() {
+            break;
+        }
+        if round.is_multiple_of(MEMORY_PERIODS) {
+            pulse.resident_bytes.store(resident_bytes(), Ordering::Relaxed);
+        }
         thread::sleep(PERIOD);
         for ((core, turns), seen) in (0..).map(CoreId).zip(&pulse.turns).zip(&mut seen) {
             let now = Some(turns.load(Ordering::Relaxed));
@@ -60,6 +79,15 @@ pub(super) fn watch(pulse: &Pulse, exchange: &Arc<Exchange>) {
             *seen = now;
         }
     }
+}
+
+/// The memory that this process has resident; zero where that cannot be told.
+fn resident_bytes() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm").ok().and_then(|statm| {
+        let resident = statm.split_ascii_whitespace().nth(1)?;
+        resident.parse::<u64>().ok()
+    });
+    pages.unwrap_or(0) * rustix::param::page_size() as u64
 }
 
 #[cfg(test)]

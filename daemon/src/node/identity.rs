@@ -96,6 +96,12 @@ pub enum IdentityError {
         "node/identity is damaged (no valid copy at offset 0 or {SLOT_BYTES}): restore the directory, or remove it and run `mesh node replace {0}`"
     )]
     Damaged(NodeName),
+    /// There is no space for the file. Nothing was changed; the state can be written again.
+    #[error("there is no space for the identity file")]
+    NoSpace {
+        /// What was to be written.
+        state: Box<IdentityState>,
+    },
     /// The disk failed.
     #[error("the identity file cannot be read or written: {0}")]
     Io(#[from] IoError),
@@ -155,8 +161,14 @@ impl IdentityFile {
 
     fn writing(&mut self, state: IdentityState, io: &mut IoQueue) -> Step {
         self.sequence += 1;
-        let data = encode_slot(&self.name, self.sequence, &state);
-        self.writing_slot(self.sequence, data, state, io)
+        let slot = encode_slot(&self.name, self.sequence, &state);
+        if self.sequence == 1 {
+            // The whole file, so that no later write needs space.
+            let whole = Bytes::from([vec![0; SLOT_BYTES], slot.to_vec()].concat());
+            let token = self.port.submit(io, IoOp::Write { file: FileId::Identity, offset: 0, data: whole });
+            return Step::Writing { token, state };
+        }
+        self.writing_slot(self.sequence, slot, state, io)
     }
 
     fn writing_slot(&mut self, sequence: u64, data: Bytes, state: IdentityState, io: &mut IoQueue) -> Step {
@@ -182,6 +194,10 @@ impl IdentityFile {
             Step::Creating { token, state } => {
                 assert_eq!(token, completion.token);
                 match completion.result {
+                    Err(error) if error.kind == IoErrorKind::NoSpace => {
+                        self.step = Step::Idle { exists: FileExists::No };
+                        return Err(IdentityError::NoSpace { state: Box::new(state) });
+                    }
                     Err(error) if error.kind != IoErrorKind::Exists => return Err(error.into()),
                     _ => {}
                 }
@@ -196,8 +212,15 @@ impl IdentityFile {
             }
             Step::Writing { token, state } => {
                 assert_eq!(token, completion.token);
-                completion.result?;
-                Ok(Some(state))
+                match completion.result {
+                    Err(error) if error.kind == IoErrorKind::NoSpace => {
+                        // The next attempt writes the same copy.
+                        self.sequence -= 1;
+                        Err(IdentityError::NoSpace { state: Box::new(state) })
+                    }
+                    Err(error) => Err(error.into()),
+                    Ok(_) => Ok(Some(state)),
+                }
             }
             Step::Idle { .. } => Ok(None),
         }

@@ -25,9 +25,12 @@ use super::config::NodeConfig;
 use super::directory::{Directory, Standing};
 use super::identity::{Born, Files, IdentityError, IdentityFile, IdentityState};
 use super::message::{NodeMessage, NodeReport, Stage};
+use super::reach::{Reach, Source};
 use crate::core::{CreatePlan, NodeName, Notice, Origin};
 
 const PROBE_PERIOD: Duration = Duration::from_millis(100);
+/// How long to wait before looking for disk space again.
+const SPACE_PATIENCE: Duration = Duration::from_secs(1);
 const PROBE_PERIOD_BORN: Duration = Duration::from_secs(1);
 /// A report older than this says nothing about the present.
 const REPORT_FRESH: Duration = Duration::from_secs(1);
@@ -84,7 +87,10 @@ pub struct Membership {
     reports: BTreeMap<NodeName, (Instant, NodeReport)>,
     accepted: BTreeMap<NodeName, ClusterId>,
     cores_created: Vec<CoreId>,
+    reach: Reach,
     next_probe: Instant,
+    /// There was no space to write what is wanted: not before that time again.
+    full_until: Option<Instant>,
     waiting_for: String,
     io: IoQueue,
 }
@@ -111,7 +117,9 @@ impl Membership {
             reports: BTreeMap::new(),
             accepted: BTreeMap::new(),
             cores_created: Vec::new(),
+            reach: Reach::default(),
             next_probe: Instant::ZERO,
+            full_until: None,
             waiting_for: String::new(),
             io,
         }
@@ -140,9 +148,26 @@ impl Membership {
                 let before = std::mem::replace(&mut self.loaded, Loaded::Yes);
                 self.entered(before, now, out);
             }
+            Err(IdentityError::NoSpace { state }) => {
+                self.wanted.get_or_insert(*state);
+                self.full_until = Some(now + SPACE_PATIENCE);
+                let data = self.config.data.display();
+                self.wait_for(format!("the disk of {data} is full: free some space"), out);
+            }
             Err(error) => out.push(MembershipEffect::Notice(fatal(&error))),
         }
         self.write_wanted();
+    }
+
+    /// How many of the other nodes answer.
+    #[must_use]
+    pub fn peers_answering(&self, now: Instant) -> usize {
+        self.reach.answering(now)
+    }
+
+    /// At another node's address there is one of another cluster.
+    pub fn met_stranger(&mut self, name: &NodeName, cluster: ClusterId) {
+        self.reach.met_stranger(name, cluster);
     }
 
     /// A tick's period passed.
@@ -152,10 +177,43 @@ impl Membership {
         }
         let born = self.born().is_some();
         self.next_probe = now + if born { PROBE_PERIOD_BORN } else { PROBE_PERIOD };
+        if self.full_until.is_some_and(|until| until <= now) {
+            self.full_until = None;
+        }
         for to in self.others() {
             out.push(MembershipEffect::Send { to, message: NodeMessage::Probe(self.report()) });
         }
+        self.look_around(now, out);
         self.advance(now, out);
+    }
+
+    /// Looks elsewhere for nodes that do not answer, and tells of those that are of another cluster.
+    fn look_around(&mut self, now: Instant, out: &mut Vec<MembershipEffect>) {
+        let Some(directory) = self.born().map(|born| born.directory.clone()) else { return };
+        let others = self.others();
+        if self.reach.look_elsewhere(now, others.iter()) {
+            out.push(MembershipEffect::Dial(self.addresses(&directory)));
+        }
+        let (ours, data) = (directory.cluster(), self.config.data.display().to_string());
+        let news = self.reach.news_of_strangers();
+        if let (true, Some((_, theirs))) = (self.reach.is_alone_among_strangers(others.iter()), news.first())
+        {
+            let nodes: Vec<_> = others.iter().map(NodeName::as_str).collect();
+            let reason = format!(
+                "the data directory {data} belongs to cluster {ours}, and the node(s) {} to cluster {theirs}: give --data \
+                 another directory, or --peers the nodes of the directory's own cluster",
+                nodes.join(", ")
+            );
+            out.push(MembershipEffect::Notice(Notice::Fatal { reason }));
+            return;
+        }
+        for (name, theirs) in news {
+            let reason = format!(
+                "node `{name}` belongs to cluster {theirs}, and this node's data directory {data} to cluster {ours}: \
+                 one of them has the wrong directory or the wrong peers"
+            );
+            out.push(MembershipEffect::Notice(Notice::Waiting { reason }));
+        }
     }
 
     /// Another node's message.
@@ -169,6 +227,7 @@ impl Membership {
         if self.loaded == Loaded::No {
             return;
         }
+        self.reach.heard(now, from);
         match message {
             NodeMessage::Probe(report) => {
                 let message = NodeMessage::Answer(self.report());
@@ -560,11 +619,13 @@ impl Membership {
         others
             .map(|entry| {
                 let given = self.config.peers.iter().find(|(name, _)| *name == entry.name);
-                let address = match (given, entry.standing) {
-                    // A node that was replaced may come back anywhere; the operator's word is then the newest.
-                    (Some((_, given)), Standing::Expected) => given.clone(),
-                    _ => entry.address.clone(),
+                // A node that was replaced may come back anywhere; the operator's word is then the newest.
+                let is_new = entry.standing == Standing::Expected;
+                let address = match given {
+                    Some((_, given)) if is_new || self.reach.source(&entry.name) == Source::Operator => given,
+                    _ => &entry.address,
                 };
+                let address = address.clone();
                 (entry.name.clone(), address)
             })
             .collect()
@@ -580,7 +641,7 @@ impl Membership {
     }
 
     fn write_wanted(&mut self) {
-        if !self.file.is_idle() {
+        if !self.file.is_idle() || self.full_until.is_some() {
             return;
         }
         let Some(state) = self.wanted.take() else { return };

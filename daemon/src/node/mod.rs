@@ -5,6 +5,7 @@ pub mod directory;
 pub mod identity;
 pub mod membership;
 pub mod message;
+mod reach;
 
 pub use config::NodeConfig;
 pub use directory::Directory;

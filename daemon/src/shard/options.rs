@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use mesh_base::limits::{
     APPEND_MESSAGE_BYTES_MAX, APPEND_MESSAGES_IN_FLIGHT_MAX, COMMITTED_BYTES_PER_READY_MAX,
-    ELECTION_TICKS_MAX, ELECTION_TICKS_MIN, HEARTBEAT_TICKS, LOG_REPLAY_BYTES_MAX, SESSIONS_PER_SHARD_MAX,
-    TICK, UNCOMMITTED_BYTES_MAX,
+    ELECTION_TICKS_MAX, ELECTION_TICKS_MIN, HEARTBEAT_TICKS, LOG_REPLAY_BYTES_MAX, LOG_RETAINED_BYTES,
+    LOG_SEGMENT_BYTES_MIN, SEGMENT_BYTES, SESSIONS_PER_SHARD_MAX, TICK, UNCOMMITTED_BYTES_MAX,
 };
 use mesh_base::{LogIndex, ReplicaId};
 use mesh_engine::StoreOptions;
@@ -56,12 +56,21 @@ impl Default for ShardOptions {
 
 impl ShardOptions {
     /// The options of a replica that may use `bytes` of memory: five eighths for pages, and the rest for entries, messages
-    /// and requests.
+    /// and requests. Whoever gives it little memory hardly wants it to fill a disk with log: segments, and what is kept of
+    /// them, are smaller then.
     #[must_use]
     pub fn for_memory(bytes: u64) -> Self {
+        let segment_bytes =
+            (bytes / 8).next_power_of_two().clamp(LOG_SEGMENT_BYTES_MIN, SEGMENT_BYTES as u64);
+        let log = LogOptions {
+            segment_bytes,
+            retained_bytes: (bytes / 2).min(LOG_RETAINED_BYTES),
+            revision_of: newest_revision_of,
+            ..LogOptions::default()
+        };
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
         Self {
-            log: LogOptions { revision_of: newest_revision_of, ..LogOptions::default() },
+            log,
             store: StoreOptions { frame_bytes_max: bytes / 8 * 5, ..StoreOptions::default() },
             checkpoint_at_bytes: bytes / 4,
             unsaved_bytes_max: bytes / 2,

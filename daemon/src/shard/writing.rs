@@ -271,8 +271,9 @@ impl Replica {
                 let node = next.by_name(name).map(|entry| entry.node).unwrap_or_default();
                 self.gather_directory(&next.encode(), Answer::NodeReplaced(node), vec![waiter]);
             }
-            Err(error @ (DirectoryError::NoSuchNode(_) | DirectoryError::AlreadyJoined(_))) => {
-                out.fail(waiter.responder, &Error::NotFound { what: error.to_string().into() });
+            Err(DirectoryError::NoSuchNode(_) | DirectoryError::AlreadyJoined(_)) => {
+                let what = format!("node named `{name}` in this cluster").into();
+                out.fail(waiter.responder, &Error::NotFound { what });
             }
         }
     }

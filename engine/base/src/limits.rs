@@ -75,7 +75,9 @@ pub const COMMITTED_BYTES_PER_READY_MAX: usize = 1024 * 1024;
 /// Requests that wait in one shard (for a page, a quorum, a leader).
 pub const SHARD_REQUESTS_WAITING_MAX: usize = 16 * 1024;
 
-/// Bytes of a log segment file.
+/// Bytes of a log segment file at least, of a replica with little memory.
+pub const LOG_SEGMENT_BYTES_MIN: u64 = 16 * 1024 * 1024;
+/// Bytes of a log segment file, unless memory is scarce.
 pub const SEGMENT_BYTES: usize = 64 * 1024 * 1024;
 /// Bytes zeroed ahead of the append position.
 pub const SEGMENT_ZERO_AHEAD_BYTES: usize = 4 * 1024 * 1024;
@@ -194,6 +196,7 @@ const _: () = {
     assert!(BATCH_OPS_MAX < FRAME_TABLES_MAX && RANGE_ITEMS_MAX < FRAME_TABLES_MAX);
     assert!(SHARDS_MAX + NODES_MAX < FRAME_TABLES_MAX);
     assert!(ENTRY_BYTES_MAX + LOG_BATCH_BYTES_SOFT_MAX < SEGMENT_BYTES / 2);
+    assert!(((ENTRY_BYTES_MAX + 4 * LOG_RESERVE_BYTES) as u64) < LOG_SEGMENT_BYTES_MIN);
     assert!(
         SEGMENT_BYTES.is_multiple_of(SECTOR_BYTES) && SEGMENT_ZERO_AHEAD_BYTES.is_multiple_of(SECTOR_BYTES)
     );
