@@ -8,6 +8,7 @@ use mesh_base::{Now, Revision, ShardId};
 use mesh_wire::{Error, Frame, List, Request as WireRequest};
 
 use super::event::{MeshMessage, NodeName, Responder};
+use super::peers::is_plausible;
 use super::{Core, CoreEffect};
 use crate::shard::ShardEvent;
 use crate::shard::command::{
@@ -17,6 +18,15 @@ use crate::shard::sessions::WriteId;
 
 /// A request without a deadline, or with a later one, is given up after this.
 const PATIENCE_MAX: Duration = Duration::from_secs(60);
+
+/// What a request says of itself beside its command.
+#[derive(Clone, Copy, Default, Debug)]
+struct Asked {
+    /// The time it has, from now; 0 for no bound of its own.
+    deadline_ms: u32,
+    /// The newest revision its client knows of: what is written now comes after it.
+    revision_seen: Revision,
+}
 
 impl Core {
     /// A frame from a client of this core, or of another core of this node.
@@ -42,8 +52,13 @@ impl Core {
             return;
         }
         match self.read_command(shard, &frame) {
-            Ok((command, deadline_ms)) => {
-                let patience = match deadline_ms {
+            Ok((_, asked)) if !is_plausible(now, asked.revision_seen) => {
+                let what = "revision_seen is too far ahead of this node's clock".into();
+                self.fail(responder, &Error::Malformed { what }, effects);
+            }
+            Ok((command, asked)) => {
+                self.newest = self.newest.max(asked.revision_seen);
+                let patience = match asked.deadline_ms {
                     0 => PATIENCE_MAX,
                     ms => Duration::from_millis(u64::from(ms)).min(PATIENCE_MAX),
                 };
@@ -54,29 +69,39 @@ impl Core {
         }
     }
 
-    /// The command in a frame, and its deadline in milliseconds from now; 0 for none.
-    fn read_command(&self, shard: ShardId, frame: &Frame) -> Result<(Command, u32), Error> {
+    /// The command in a frame, and what is asked beside it.
+    fn read_command(&self, shard: ShardId, frame: &Frame) -> Result<(Command, Asked), Error> {
         let payload = &frame.payload;
         let own = |bytes: &[u8]| payload.slice_ref(bytes);
         let request = frame.request().map_err(Error::from)?;
         let command = match request {
             WireRequest::Get(get) => {
                 self.check_shard(shard, [get.key])?;
-                (Command::Read(Read::Get { key: own(get.key), at: at(get.at) }), get.ctx.deadline_ms)
+                (
+                    Command::Read(Read::Get { key: own(get.key), at: at(get.at) }),
+                    Asked { deadline_ms: get.ctx.deadline_ms, revision_seen: get.ctx.revision_seen },
+                )
             }
             WireRequest::GetBatch(batch) => {
                 self.check_shard(shard, batch.keys)?;
                 let keys = batch.keys.iter().map(own).collect();
-                (Command::Read(Read::GetBatch { keys, at: at(batch.at) }), batch.ctx.deadline_ms)
+                (
+                    Command::Read(Read::GetBatch { keys, at: at(batch.at) }),
+                    Asked { deadline_ms: batch.ctx.deadline_ms, revision_seen: batch.ctx.revision_seen },
+                )
             }
             WireRequest::Range(range) => {
-                let deadline_ms = range.ctx.deadline_ms;
-                (Command::Read(Read::Range(own_range(&range, payload))), deadline_ms)
+                let asked =
+                    Asked { deadline_ms: range.ctx.deadline_ms, revision_seen: range.ctx.revision_seen };
+                (Command::Read(Read::Range(own_range(&range, payload))), asked)
             }
             WireRequest::Put(put) => {
                 self.check_shard(shard, [put.key])?;
                 let item = PutItem { key: own(put.key), value: own(put.value), type_tag: put.type_tag };
-                (Command::Write(write(&put.ctx, Change::Put(vec![item]))), put.ctx.deadline_ms)
+                (
+                    Command::Write(write(&put.ctx, Change::Put(vec![item]))),
+                    Asked { deadline_ms: put.ctx.deadline_ms, revision_seen: put.ctx.revision_seen },
+                )
             }
             WireRequest::PutBatch(batch) => {
                 let own_item = |item: mesh_wire::KeyValue<'_>| PutItem {
@@ -87,16 +112,22 @@ impl Core {
                 let items: Vec<_> = batch.items.iter().map(own_item).collect();
                 self.check_shard(shard, items.iter().map(|item| item.key.as_ref()))?;
                 let change = Change::Put(last_of_each_key(items));
-                (Command::Write(write(&batch.ctx, change)), batch.ctx.deadline_ms)
+                (
+                    Command::Write(write(&batch.ctx, change)),
+                    Asked { deadline_ms: batch.ctx.deadline_ms, revision_seen: batch.ctx.revision_seen },
+                )
             }
             WireRequest::Delete(delete) => {
                 self.check_shard(shard, delete.keys)?;
                 let change = Change::Delete(distinct(delete.keys, payload));
-                (Command::Write(write(&delete.ctx, change)), delete.ctx.deadline_ms)
+                (
+                    Command::Write(write(&delete.ctx, change)),
+                    Asked { deadline_ms: delete.ctx.deadline_ms, revision_seen: delete.ctx.revision_seen },
+                )
             }
-            WireRequest::OpenSession(_) => (Command::OpenSession, 0),
+            WireRequest::OpenSession(_) => (Command::OpenSession, Asked::default()),
             WireRequest::ReplaceNode(replace) => {
-                (Command::ReplaceNode { name: NodeName::from(replace.name) }, 0)
+                (Command::ReplaceNode { name: NodeName::from(replace.name) }, Asked::default())
             }
             WireRequest::Hello(_) | WireRequest::Topology | WireRequest::Status => {
                 return Err(Error::Malformed { what: "this request is not for a shard".into() });

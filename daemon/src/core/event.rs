@@ -184,6 +184,8 @@ pub enum CoreEffect {
         /// Whose.
         directory: DirectoryKey,
     },
+    /// Step again soon, whether anything happens or not: there was more to do than a turn has room for.
+    Again,
     /// Tell the operator.
     Notice(Notice),
     /// This core has stopped: everything it had to write is durable.

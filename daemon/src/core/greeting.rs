@@ -79,8 +79,14 @@ impl Core {
             hello.wanted_shard.map(|shard| self.placement.core_of(shard)).filter(|&core| core != self.id);
         match hello.role {
             Role::Client => HelloOutcome::Client { answer: self.welcome(request, version), hand_to },
-            Role::Peer { .. } => {
+            Role::Peer { node, .. } => {
                 let name = NodeName::from(hello.name);
+                let known = self.directory.as_ref().and_then(|directory| directory.by_name(&name));
+                // Ids only grow: who has a lower one was replaced.
+                if let Some(known) = known.filter(|known| node != NodeId(0) && node < known.node) {
+                    let what = format!("node `{name}` was replaced: id {node} is now {}", known.node).into();
+                    return self.refuse(request, Error::Malformed { what });
+                }
                 if name == self.config.name {
                     let what =
                         format!("node `{name}` cannot be its own peer: two nodes have one name").into();

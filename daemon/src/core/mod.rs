@@ -35,7 +35,7 @@ use self::peers::Outbox;
 use self::report::Questions;
 use crate::node::{Directory, Membership, MembershipEffect, NodeConfig};
 use crate::router::Placement;
-use crate::shard::{Birth, News, Output, Shard, ShardEvent, ShardOptions};
+use crate::shard::{Again, Birth, News, Output, Shard, ShardEvent, ShardOptions};
 
 /// What happens when a replica's code panics.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -76,6 +76,8 @@ pub struct Core {
     announced: Announced,
     /// Replicas stepped in this turn and not flushed yet.
     touched: BTreeSet<ShardId>,
+    /// Replicas that want another turn.
+    unfinished: BTreeSet<ShardId>,
     outbox: Outbox,
     questions: Questions,
     /// How many cores other nodes have, by the node's name.
@@ -129,6 +131,7 @@ impl Core {
             leaders: BTreeMap::new(),
             announced: Announced::Nothing,
             touched: BTreeSet::new(),
+            unfinished: BTreeSet::new(),
             outbox: Outbox::default(),
             questions: Questions::default(),
             peer_cores: BTreeMap::new(),
@@ -147,10 +150,14 @@ impl Core {
 
     /// One turn: everything that happened, then everything that is to be done.
     pub fn step(&mut self, now: Now, events: &mut Vec<CoreEvent>, effects: &mut Vec<CoreEffect>) {
+        self.touched.append(&mut self.unfinished);
         for event in events.drain(..) {
             self.handle(now, event, effects);
         }
         self.flush(now, effects);
+        if !self.unfinished.is_empty() {
+            effects.push(CoreEffect::Again);
+        }
     }
 
     fn handle(&mut self, now: Now, event: CoreEvent, effects: &mut Vec<CoreEffect>) {
@@ -229,6 +236,8 @@ impl Core {
             return;
         };
         self.touched.insert(shard);
+        // What is written here from now on comes after all that this core has heard of.
+        slot.shard.observe(self.newest);
         let panics = self.panics;
         contain(panics, slot, |slot| slot.shard.step(now, event, &mut slot.out));
     }
@@ -248,6 +257,9 @@ impl Core {
         let Some(slot) = self.shards.get_mut(&shard) else { return };
         let directory = slot.directory;
         effects.extend(slot.out.io.drain().map(|submission| CoreEffect::Io { directory, submission }));
+        if slot.out.end_turn() == Again::Yes {
+            self.unfinished.insert(shard);
+        }
         let replies = std::mem::take(&mut slot.out.replies);
         let sends = std::mem::take(&mut slot.out.peers);
         let news = std::mem::take(&mut slot.out.news);

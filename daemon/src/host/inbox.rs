@@ -4,7 +4,8 @@
 //! - What keeps the cluster together (ticks, completions, peers, other cores) is not held up by clients: it is taken
 //!   first, and clients always get a part of the turn.
 //! - A connection's requests, and the news that it is gone, stay in order.
-//! - Connections are not read while too much waits here, so memory is bounded whatever clients and peers send.
+//! - Connections are not read while too much waits here, so memory is bounded whatever clients and peers send. Peers are
+//!   not held up by what clients sent, nor by messages to other cores that pile up.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -28,14 +29,24 @@ pub(super) enum Intake {
     Shut,
 }
 
+/// Who wants to be read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Sender {
+    /// A client.
+    Client,
+    /// Another node.
+    Peer,
+}
+
 /// See the module.
 pub(super) struct Inbox {
     urgent: RefCell<VecDeque<CoreEvent>>,
     requests: RefCell<VecDeque<CoreEvent>>,
-    frame_bytes: Cell<usize>,
+    urgent_bytes: Cell<usize>,
+    request_bytes: Cell<usize>,
     /// Set by the turn when messages to other cores pile up.
     congested: Cell<bool>,
-    readers: RefCell<Vec<Waker>>,
+    readers: RefCell<Vec<(Sender, Waker)>>,
     bell: Bell,
 }
 
@@ -44,7 +55,8 @@ impl Inbox {
         Self {
             urgent: RefCell::default(),
             requests: RefCell::default(),
-            frame_bytes: Cell::new(0),
+            urgent_bytes: Cell::new(0),
+            request_bytes: Cell::new(0),
             congested: Cell::new(false),
             readers: RefCell::default(),
             bell: Bell::default(),
@@ -53,11 +65,13 @@ impl Inbox {
 
     /// Adds an event and wakes the turn.
     pub(super) fn push(&self, event: CoreEvent) {
-        self.frame_bytes.set(self.frame_bytes.get() + frame_bytes(&event));
-        let queue = match event {
-            CoreEvent::Request { .. } | CoreEvent::Disconnected { .. } => &self.requests,
-            _ => &self.urgent,
+        let (queue, bytes) = match event {
+            CoreEvent::Request { .. } | CoreEvent::Disconnected { .. } => {
+                (&self.requests, &self.request_bytes)
+            }
+            _ => (&self.urgent, &self.urgent_bytes),
         };
+        bytes.set(bytes.get() + frame_bytes(&event));
         queue.borrow_mut().push_back(event);
         self.bell.ring();
     }
@@ -68,10 +82,8 @@ impl Inbox {
         let for_urgent = TURN_EVENTS_MAX - requests.len().min(REQUESTS_PER_TURN_MIN);
         let urgent_count = urgent.len().min(for_urgent);
         let request_count = requests.len().min(TURN_EVENTS_MAX - urgent_count);
-        events.extend(urgent.drain(..urgent_count));
-        events.extend(requests.drain(..request_count));
-        let taken: usize = events.iter().map(frame_bytes).sum();
-        self.frame_bytes.set(self.frame_bytes.get().saturating_sub(taken));
+        take_from(&mut urgent, urgent_count, &self.urgent_bytes, events);
+        take_from(&mut requests, request_count, &self.request_bytes, events);
         drop((urgent, requests));
         self.wake_readers();
     }
@@ -97,30 +109,48 @@ impl Inbox {
         self.wake_readers();
     }
 
-    /// Completes when connections may be read.
-    pub(super) async fn room(&self) {
-        poll_fn(|cx| match self.intake() {
+    /// Completes when connections of the kind may be read.
+    pub(super) async fn room(&self, sender: Sender) {
+        poll_fn(|cx| match self.intake(sender) {
             Intake::Open => Poll::Ready(()),
             Intake::Shut => {
-                self.readers.borrow_mut().push(cx.waker().clone());
+                self.readers.borrow_mut().push((sender, cx.waker().clone()));
                 Poll::Pending
             }
         })
         .await;
     }
 
-    fn intake(&self) -> Intake {
-        let waiting = self.urgent.borrow().len() + self.requests.borrow().len();
-        let full = self.congested.get()
-            || waiting >= CORE_EVENTS_WAITING_MAX
-            || self.frame_bytes.get() >= CORE_EVENT_BYTES_WAITING_MAX;
+    fn intake(&self, sender: Sender) -> Intake {
+        let (urgent, requests) = (self.urgent.borrow().len(), self.requests.borrow().len());
+        let (urgent_bytes, request_bytes) = (self.urgent_bytes.get(), self.request_bytes.get());
+        let full = match sender {
+            Sender::Peer => urgent >= CORE_EVENTS_WAITING_MAX || urgent_bytes >= CORE_EVENT_BYTES_WAITING_MAX,
+            Sender::Client => {
+                self.congested.get()
+                    || urgent + requests >= CORE_EVENTS_WAITING_MAX
+                    || urgent_bytes + request_bytes >= CORE_EVENT_BYTES_WAITING_MAX
+            }
+        };
         if full { Intake::Shut } else { Intake::Open }
     }
 
     fn wake_readers(&self) {
-        if self.intake() == Intake::Open {
-            self.readers.borrow_mut().drain(..).for_each(Waker::wake);
-        }
+        let open = |(sender, _): &mut (Sender, Waker)| self.intake(*sender) == Intake::Open;
+        let woken: Vec<_> = self.readers.borrow_mut().extract_if(.., open).collect();
+        woken.into_iter().for_each(|(_, waker)| waker.wake());
+    }
+}
+
+fn take_from(
+    queue: &mut VecDeque<CoreEvent>,
+    count: usize,
+    waiting: &Cell<usize>,
+    events: &mut Vec<CoreEvent>,
+) {
+    for event in queue.drain(..count) {
+        waiting.set(waiting.get() - frame_bytes(&event));
+        events.push(event);
     }
 }
 
@@ -167,10 +197,14 @@ mod tests {
     fn connections_are_not_read_while_too_much_waits() {
         let inbox = Inbox::new();
         (0..CORE_EVENTS_WAITING_MAX as u64).for_each(|number| inbox.push(gone(number)));
-        assert_eq!(inbox.intake(), Intake::Shut);
+        assert_eq!(inbox.intake(Sender::Client), Intake::Shut);
+        // What keeps the cluster together is read all the same.
+        assert_eq!(inbox.intake(Sender::Peer), Intake::Open);
         inbox.take(&mut Vec::new());
-        assert_eq!(inbox.intake(), Intake::Open);
+        assert_eq!(inbox.intake(Sender::Client), Intake::Open);
         inbox.set_congested(Intake::Shut);
-        assert_eq!(inbox.intake(), Intake::Shut);
+        assert_eq!((inbox.intake(Sender::Client), inbox.intake(Sender::Peer)), (Intake::Shut, Intake::Open));
+        (0..CORE_EVENTS_WAITING_MAX).for_each(|_| inbox.push(CoreEvent::Tick));
+        assert_eq!(inbox.intake(Sender::Peer), Intake::Shut);
     }
 }

@@ -300,7 +300,7 @@ impl Seat {
         let links = Links::new(Rc::clone(&inbox), greeter, scratch, prng);
         let disk = Disk::new(self.premises.data.clone(), Rc::clone(&inbox));
         let Self { core: own, shared, notices, stop_timeout, listener, .. } = self;
-        let resident_bytes = Cell::new(0);
+        let (resident_bytes, again) = (Cell::new(0), Cell::new(false));
         let turn = Turn {
             own,
             server,
@@ -312,6 +312,7 @@ impl Seat {
             disk,
             notices,
             resident_bytes,
+            again,
             stop_timeout,
         };
         (turn, listener)

@@ -68,6 +68,8 @@ pub(super) struct Turn<S> {
     pub(super) notices: Sender<Notice>,
     /// The memory that the server was last told of.
     pub(super) resident_bytes: Cell<u64>,
+    /// Whether the server has more to do.
+    pub(super) again: Cell<bool>,
     /// How long it may take from the order to stop to the end.
     pub(super) stop_timeout: Duration,
 }
@@ -145,7 +147,7 @@ impl<S: Server> Turn<S> {
         let mut rest = Rest::None;
         poll_fn(|cx| {
             loop {
-                if tick.get() || self.mesh.has_mail() || !self.inbox.is_empty() {
+                if tick.get() || self.again.get() || self.mesh.has_mail() || !self.inbox.is_empty() {
                     return Poll::Ready(rest);
                 }
                 if self.inbox.poll_rung(cx).is_pending() {
@@ -174,7 +176,8 @@ impl<S: Server> Turn<S> {
         self.inbox.take(&mut batch.events);
         debug_assert!(batch.events.len() <= 2 * TURN_EVENTS_MAX + 2);
         let now = clock::now();
-        if !batch.events.is_empty() {
+        let again = self.again.replace(false);
+        if again || !batch.events.is_empty() {
             self.server.borrow_mut().step(now, &mut batch.events, &mut batch.effects);
             assert!(batch.events.is_empty(), "a step handles every event");
         }
@@ -220,6 +223,10 @@ impl<S: Server> Turn<S> {
                 }
                 CoreEffect::Dial { nodes } => self.links.dial(nodes),
                 CoreEffect::RemoveDirectory { directory } => self.disk.remove_directory(directory),
+                CoreEffect::Again => {
+                    self.again.set(true);
+                    self.inbox.ring();
+                }
                 // No one listens any more: the node is going down.
                 CoreEffect::Notice(notice) => drop(self.notices.send(notice)),
                 CoreEffect::Stopped => self.stopped(phase),

@@ -1,8 +1,9 @@
 //! The identity file: who this node is, kept in its own directory.
 //!
-//! Two copies of [`SLOT_BYTES`] each; a change writes the copy that is not the newest and counts only when that write is
-//! durable, so a crash leaves the old state or the new one. What is read at the start is written again before it counts:
-//! what a write that failed left behind can be read and may yet be lost. A copy: magic u32, format u16, least reader u16, sequence
+//! Two copies of [`SLOT_BYTES`] each; a change writes first the one and then the other, never the newest, and counts only
+//! when both are durable: a crash leaves the old state or the new one, and the damage of one copy never brings back an
+//! older state than the last that counted. What is read at the start is written again, over the other copy, before it
+//! counts: what a write that failed left behind can be read and may yet be lost. A copy: magic u32, format u16, least reader u16, sequence
 //! u64, payload length u32, CRC-32 u32 of all but this field, payload.
 //!
 //! Invariants:
@@ -122,7 +123,14 @@ enum Step {
     Creating { token: IoToken, state: IdentityState },
     NamingDurable { token: IoToken, state: IdentityState },
     Idle { exists: FileExists },
-    Writing { token: IoToken, state: IdentityState },
+    Writing { token: IoToken, state: IdentityState, left: CopiesLeft },
+}
+
+/// What is to be written after a write.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum CopiesLeft {
+    One,
+    None,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -149,7 +157,7 @@ impl IdentityFile {
             FileExists::No => {
                 Step::Creating { token: self.port.submit(io, IoOp::Create { file: FileId::Identity }), state }
             }
-            FileExists::Yes => self.writing(state, io),
+            FileExists::Yes => self.writing(state, CopiesLeft::One, io),
         };
     }
 
@@ -159,22 +167,18 @@ impl IdentityFile {
         matches!(self.step, Step::Idle { .. })
     }
 
-    fn writing(&mut self, state: IdentityState, io: &mut IoQueue) -> Step {
+    /// Writes the copy that is not the newest.
+    fn writing(&mut self, state: IdentityState, left: CopiesLeft, io: &mut IoQueue) -> Step {
         self.sequence += 1;
         let slot = encode_slot(&self.name, self.sequence, &state);
-        if self.sequence == 1 {
+        let (offset, data) = if self.sequence == 1 {
             // The whole file, so that no later write needs space.
-            let whole = Bytes::from([vec![0; SLOT_BYTES], slot.to_vec()].concat());
-            let token = self.port.submit(io, IoOp::Write { file: FileId::Identity, offset: 0, data: whole });
-            return Step::Writing { token, state };
-        }
-        self.writing_slot(self.sequence, slot, state, io)
-    }
-
-    fn writing_slot(&mut self, sequence: u64, data: Bytes, state: IdentityState, io: &mut IoQueue) -> Step {
-        let offset = (sequence % 2) * SLOT_BYTES as u64;
+            (0, Bytes::from([vec![0; SLOT_BYTES], slot.to_vec()].concat()))
+        } else {
+            ((self.sequence % 2) * SLOT_BYTES as u64, slot)
+        };
         let token = self.port.submit(io, IoOp::Write { file: FileId::Identity, offset, data });
-        Step::Writing { token, state }
+        Step::Writing { token, state, left }
     }
 
     /// Takes the end of an operation. Returns the state that is durable now, after the first read and after each write.
@@ -207,10 +211,10 @@ impl IdentityFile {
             Step::NamingDurable { token, state } => {
                 assert_eq!(token, completion.token);
                 completion.result?;
-                self.step = self.writing(state, io);
+                self.step = self.writing(state, CopiesLeft::One, io);
                 Ok(None)
             }
-            Step::Writing { token, state } => {
+            Step::Writing { token, state, left } => {
                 assert_eq!(token, completion.token);
                 match completion.result {
                     Err(error) if error.kind == IoErrorKind::NoSpace => {
@@ -219,6 +223,10 @@ impl IdentityFile {
                         Err(IdentityError::NoSpace { state: Box::new(state) })
                     }
                     Err(error) => Err(error.into()),
+                    Ok(_) if left == CopiesLeft::One => {
+                        self.step = self.writing(state, CopiesLeft::None, io);
+                        Ok(None)
+                    }
                     Ok(_) => Ok(Some(state)),
                 }
             }
@@ -240,11 +248,11 @@ impl IdentityFile {
             }
             Err(error) => return Err(error.into()),
         };
-        let mut newest: Option<(u64, &[u8], &[u8])> = None;
+        let mut newest: Option<(u64, &[u8])> = None;
         for slot in bytes.chunks(SLOT_BYTES) {
             match decode_slot(slot) {
-                Some((sequence, Ok(payload))) if newest.is_none_or(|(other, ..)| sequence > other) => {
-                    newest = Some((sequence, payload, slot));
+                Some((sequence, Ok(payload))) if newest.is_none_or(|(other, _)| sequence > other) => {
+                    newest = Some((sequence, payload));
                 }
                 Some((_, Err(found))) => {
                     return Err(IdentityError::Newer { found, supported: FORMAT_VERSION });
@@ -252,7 +260,7 @@ impl IdentityFile {
                 _ => {}
             }
         }
-        let Some((sequence, payload, slot)) = newest else {
+        let Some((sequence, payload)) = newest else {
             // The first write goes to the second copy; while the first is untouched only that write can have been
             // torn, and nothing was ever promised on it. A born node has written both.
             let first_written = bytes.iter().take(SLOT_BYTES).any(|&byte| byte != 0);
@@ -268,7 +276,7 @@ impl IdentityFile {
         if found != self.name {
             return Err(IdentityError::OtherNode { found, expected: self.name.clone() });
         }
-        self.step = self.writing_slot(sequence, bytes.slice_ref(slot), state, io);
+        self.step = self.writing(state, CopiesLeft::None, io);
         Ok(None)
     }
 }
@@ -391,12 +399,13 @@ mod tests {
         let token = io.drain().next().unwrap().token;
         let read = IoValue::Read(Bytes::copy_from_slice(image));
         let found = file.complete(Completion { token, result: Ok(read) }, &mut io)?;
-        // What was found is written again, where it is and as it is.
+        // What was found is written over the other copy.
         let Some(Submission { token, op: IoOp::Write { offset, data, .. } }) = io.drain().next() else {
             return Ok(found.unwrap());
         };
-        let offset = usize::try_from(offset).unwrap();
-        assert_eq!(image[offset..offset + SLOT_BYTES], data);
+        let newest = image.chunks(SLOT_BYTES).filter_map(decode_slot).map(|(sequence, _)| sequence).max();
+        let written = decode_slot(&data).unwrap();
+        assert_eq!((written.0, offset), (newest.unwrap() + 1, (written.0 % 2) * SLOT_BYTES as u64));
         file.complete(Completion { token, result: Ok(IoValue::Done) }, &mut io).map(Option::unwrap)
     }
 

@@ -243,7 +243,7 @@ impl Membership {
                 self.accepted.insert(from.clone(), cluster);
                 self.advance(now, out);
             }
-            NodeMessage::Decided { directory } => self.decided(directory),
+            NodeMessage::Decided { directory } => self.decided(directory, out),
             NodeMessage::Join { address, attempt } => {
                 if self.born().is_some() {
                     out.push(MembershipEffect::Admit { name: from.clone(), address, attempt });
@@ -426,10 +426,15 @@ impl Membership {
         }
     }
 
-    /// A born node says that the cluster exists.
-    fn decided(&mut self, directory: Directory) {
-        if matches!(&self.state, IdentityState::Forming { cluster } if *cluster == directory.cluster()) {
-            self.be_born(directory, Origin::Birth);
+    /// A born node says that the cluster exists. Whoever was replaced before hearing of it is not the incarnation that was
+    /// born: the id under that name is another's, and this node comes back as any lost one does.
+    fn decided(&mut self, directory: Directory, out: &mut Vec<MembershipEffect>) {
+        if !matches!(&self.state, IdentityState::Forming { cluster } if *cluster == directory.cluster()) {
+            return;
+        }
+        match directory.by_name(&self.config.name).map(|entry| entry.standing) {
+            Some(Standing::Member) => self.be_born(directory, Origin::Birth),
+            _ => self.stay_out(directory.cluster(), out),
         }
     }
 

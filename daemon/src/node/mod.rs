@@ -6,6 +6,8 @@ pub mod identity;
 pub mod membership;
 pub mod message;
 mod reach;
+#[cfg(test)]
+mod tests;
 
 pub use config::NodeConfig;
 pub use directory::Directory;

@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use mesh_base::limits::{
+    BATCH_BYTES_MAX, BATCH_OPS_MAX, ENTRY_BYTES_MAX, ENTRY_BYTES_SOFT_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX,
+};
 use mesh_base::{Instant, Revision, SessionSeq};
 
 use super::sessions::WriteId;
@@ -114,6 +117,26 @@ pub enum Change {
     /// Keys to delete. No key twice.
     Delete(Vec<Bytes>),
 }
+
+impl Change {
+    /// Bytes that it adds to an entry, at most.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Put(items) => items.iter().map(|it| it.key.len() + it.value.len() + EFFECT_BYTES_MAX).sum(),
+            Self::Delete(keys) => keys.iter().map(|key| key.len() + EFFECT_BYTES_MAX).sum(),
+        }
+    }
+}
+
+/// Bytes of an effect and its session's outcome beside key and value, at most.
+const EFFECT_BYTES_MAX: usize = 256;
+
+const _: () = assert!(
+    ENTRY_BYTES_SOFT_MAX < ENTRY_BYTES_MAX
+        && KEY_BYTES_MAX + VALUE_BYTES_MAX + 2 * EFFECT_BYTES_MAX < ENTRY_BYTES_MAX
+        && BATCH_BYTES_MAX + (BATCH_OPS_MAX + 1) * EFFECT_BYTES_MAX < ENTRY_BYTES_MAX
+);
 
 /// A key and its new value.
 #[derive(Clone, Debug)]

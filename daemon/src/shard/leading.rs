@@ -6,6 +6,7 @@
 //! - While a snapshot is being installed this replica does not campaign: raft's log begins behind what it has applied.
 
 use mesh_base::{Instant, LogIndex, NodeId, Now, ReplicaId, Term};
+use mesh_raftlog::Space;
 use mesh_wire::{Error, LeaderAt};
 use raft::StateRole;
 use raft::eraftpb::{Message, MessageType};
@@ -70,6 +71,11 @@ impl Replica {
                 return Ok(());
             }
         }
+        // What cannot be written or kept would only gather in memory. The leader sends it again.
+        let brings_entries = !message.entries.is_empty();
+        if brings_entries && (self.raw.store().space() == Space::Full || self.is_out_of_memory()) {
+            return Ok(());
+        }
         let may_campaign = !self.takes_in_snapshot() && self.stopping.is_none();
         if message.get_msg_type() == MessageType::MsgTimeoutNow && !may_campaign {
             return Ok(());
@@ -127,6 +133,7 @@ impl Replica {
         let error = self.not_leader(now);
         self.give_up_gathered(&error, out);
         self.overlay.clear();
+        self.past.clear();
         self.directory_pending = false;
         self.end_all_sendings();
         for read in self.reads.take_all() {

@@ -41,7 +41,7 @@ use raft::eraftpb::{Message, Snapshot};
 pub use self::command::Request;
 pub use self::error::ShardError;
 pub use self::options::ShardOptions;
-pub use self::output::{News, Output, PeerMessage, PeerSend};
+pub use self::output::{Again, News, Output, PeerMessage, PeerSend};
 pub use self::startup::Birth;
 pub use self::status::ShardStatus;
 
@@ -173,6 +173,13 @@ impl Shard {
         match &self.phase {
             Phase::Serving(replica) => replica.newest,
             _ => Revision::ZERO,
+        }
+    }
+
+    /// A revision was assigned elsewhere: those assigned here from now on are above it.
+    pub fn observe(&mut self, revision: Revision) {
+        if let Phase::Serving(replica) = &mut self.phase {
+            replica.newest = replica.newest.max(revision);
         }
     }
 

@@ -103,7 +103,8 @@ impl ShardOptions {
             max_election_tick: self.election_ticks.1,
             read_only_option: raft::ReadOnlyOption::Safe,
             skip_bcast_commit: true,
-            batch_append: true,
+            // A turn proposes once. Appends that raft merges may outgrow a frame.
+            batch_append: false,
             priority: 0,
             // Refused by the shard before raft would drop it.
             max_uncommitted_size: 4 * UNCOMMITTED_BYTES_MAX as u64,

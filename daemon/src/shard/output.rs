@@ -1,11 +1,13 @@
 //! What a step of a shard gives back: operations, messages, answers, news. Plain values, performed by the core.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use mesh_base::io::IoQueue;
+use mesh_base::limits::TURN_ANSWER_BYTES_MAX;
 use mesh_base::{NodeId, ReplicaId, ShardId, SlotEpoch};
 use mesh_wire::{Envelope, Error, FrameWriter, Outgoing, RequestId, Response, SnapshotAck};
 use raft::eraftpb::Message;
-use std::sync::Arc;
 
 use super::proposals::Waiter;
 use crate::core::{LinkClass, Responder};
@@ -23,7 +25,19 @@ pub struct Output {
     pub news: Vec<News>,
     shard: ShardId,
     epoch: SlotEpoch,
+    /// Bytes of the turn's answers, errors aside.
+    reply_bytes: usize,
+    again: Again,
     writer: FrameWriter,
+}
+
+/// Whether a replica has more to do than one turn had room for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Again {
+    /// It has; it wants to be stepped again soon.
+    Yes,
+    /// Not until something happens.
+    No,
 }
 
 /// A message to another replica.
@@ -90,6 +104,8 @@ impl Output {
             news: Vec::new(),
             shard,
             epoch: SlotEpoch(0),
+            reply_bytes: 0,
+            again: Again::No,
             writer: FrameWriter::new(),
         }
     }
@@ -99,11 +115,31 @@ impl Output {
         self.epoch = epoch;
     }
 
+    /// Whether the turn may answer more reads.
+    #[must_use]
+    pub const fn has_room(&self) -> bool {
+        self.reply_bytes < TURN_ANSWER_BYTES_MAX
+    }
+
+    /// There is more to do than this turn has room for.
+    pub const fn want_another_turn(&mut self) {
+        self.again = Again::Yes;
+    }
+
+    /// Begins a new turn; answers whether the last one wanted another.
+    pub const fn end_turn(&mut self) -> Again {
+        self.reply_bytes = 0;
+        std::mem::replace(&mut self.again, Again::No)
+    }
+
     /// Answers a request.
     pub fn answer(&mut self, responder: Responder, message: &Response<'_>) {
         let envelope = self.envelope(RequestId(responder.request));
         match self.writer.frame(&envelope, message) {
-            Ok(frame) => self.replies.push((responder, frame)),
+            Ok(frame) => {
+                self.reply_bytes += frame.len();
+                self.replies.push((responder, frame));
+            }
             Err(error) => {
                 let what = format!("an answer could not be encoded: {error}").into();
                 self.fail(responder, &Error::Internal { what });

@@ -114,6 +114,12 @@ impl Proposals {
         }
     }
 
+    /// Whether a write is gathered or proposed, and not decided.
+    #[must_use]
+    pub fn is_in_flight(&self, id: WriteId) -> bool {
+        self.in_flight.contains_key(&id)
+    }
+
     /// Whether anything is gathered for the next entry.
     #[must_use]
     pub fn has_gathered(&self) -> bool {

@@ -1,7 +1,8 @@
 //! Serving reads whose round is proven: from the applied state, in as many attempts as pages have to be fetched.
 //!
 //! Invariant: all parts of one read are read at one revision, the newest when it was first attempted, so an attempt that
-//! continues after a fetch sees what the first one saw.
+//! continues after a fetch sees what the first one saw. A turn answers a bounded number of bytes; the rest waits for the
+//! next.
 
 use bytes::Bytes;
 use mesh_base::limits::{FRAME_PAYLOAD_BYTES_MAX, VALUE_BYTES_MAX};
@@ -17,6 +18,10 @@ use super::replica::{Parked, Replica};
 
 /// What an answer may hold: the rest of the frame is for the largest value.
 const ANSWER_BYTES_SOFT_MAX: usize = FRAME_PAYLOAD_BYTES_MAX - VALUE_BYTES_MAX - 64 * 1024;
+/// Bytes of an item in an answer beside its key and value, at most.
+const ITEM_BYTES_MAX: usize = 128;
+
+const _: () = assert!(FRAME_PAYLOAD_BYTES_MAX > VALUE_BYTES_MAX + 128 * 1024);
 
 /// A read on its way.
 #[derive(Debug)]
@@ -50,7 +55,8 @@ impl PendingRead {
     }
 
     fn keep(&mut self, found: Option<Found>) {
-        self.found_bytes += found.as_ref().map_or(0, |found| found.key.len() + found.value.len());
+        let bytes = found.as_ref().map_or(0, |found| found.key.len() + found.value.len());
+        self.found_bytes += bytes + ITEM_BYTES_MAX;
         self.found.push(found);
     }
 }
@@ -90,7 +96,9 @@ impl Replica {
         if self.receiving.is_installing() {
             return Ok(());
         }
-        for read in self.reads.take_ready(self.state.applied.index) {
+        while out.has_room()
+            && let Some(read) = self.reads.next_ready(self.state.applied.index)
+        {
             self.serve(now, read, out)?;
         }
         Ok(())
@@ -105,6 +113,10 @@ impl Replica {
     ) -> Result<(), ShardError> {
         if read.waiter.deadline <= now.monotonic {
             out.fail(read.waiter.responder, &Error::DeadlineExceeded);
+            return Ok(());
+        }
+        if !out.has_room() {
+            self.reads.postpone(read);
             return Ok(());
         }
         match self.attempt(&mut read, out) {
@@ -232,7 +244,8 @@ impl Replica {
         let mut rest = read.rest.take().unwrap_or_else(|| whole(range));
         loop {
             let items_max = range.items_max.saturating_sub(read.found.len());
-            let bytes_max = range.bytes_max.saturating_sub(read.found_bytes);
+            // The last item may be the largest there is.
+            let bytes_max = range.bytes_max.min(ANSWER_BYTES_SOFT_MAX).saturating_sub(read.found_bytes);
             if !read.found.is_empty() && (items_max == 0 || bytes_max == 0) {
                 return Ok(Scanned { misses: None, more: true });
             }

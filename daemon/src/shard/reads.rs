@@ -27,7 +27,7 @@ pub struct Reads<R> {
     queued: Vec<R>,
     rounds: VecDeque<Round<R>>,
     /// Proven, waiting for the apply; in the order of their indexes.
-    proven: VecDeque<(LogIndex, Vec<R>)>,
+    proven: VecDeque<(LogIndex, VecDeque<R>)>,
 }
 
 #[derive(Debug)]
@@ -102,7 +102,7 @@ impl<R> Reads<R> {
         if replica != self.replica.0 {
             return;
         }
-        let mut reads = Vec::new();
+        let mut reads = VecDeque::new();
         // An earlier round was sent earlier: what this one proves holds for its reads all the more.
         while let Some(round) = self.rounds.pop_front_if(|round| round.number <= number) {
             reads.extend(round.reads);
@@ -112,21 +112,44 @@ impl<R> Reads<R> {
         }
     }
 
-    /// The reads that may be served when `applied` is applied.
-    pub fn take_ready(&mut self, applied: LogIndex) -> Vec<R> {
-        let mut ready = Vec::new();
-        while let Some((_, reads)) = self.proven.pop_front_if(|(index, _)| *index <= applied) {
-            ready.extend(reads);
+    /// The next read that may be served when `applied` is applied.
+    pub fn next_ready(&mut self, applied: LogIndex) -> Option<R> {
+        while let Some((index, reads)) = self.proven.front_mut() {
+            if *index > applied {
+                return None;
+            }
+            if let Some(read) = reads.pop_front() {
+                return Some(read);
+            }
+            self.proven.pop_front();
         }
-        ready
+        None
+    }
+
+    /// Whether there is a read that may be served when `applied` is applied.
+    #[must_use]
+    pub fn has_ready(&self, applied: LogIndex) -> bool {
+        self.proven.iter().take_while(|(index, _)| *index <= applied).any(|(_, reads)| !reads.is_empty())
+    }
+
+    /// A read that may be served at any time waits for the next turn.
+    pub fn postpone(&mut self, read: R) {
+        match self.proven.front_mut() {
+            Some((LogIndex(0), reads)) => reads.push_back(read),
+            _ => self.proven.push_front((LogIndex(0), [read].into())),
+        }
     }
 
     /// Takes out all reads that `leaves` picks.
     pub fn take_if(&mut self, leaves: impl Fn(&R) -> bool) -> Vec<R> {
-        let rounds = self.rounds.iter_mut().map(|round| &mut round.reads);
-        let proven = self.proven.iter_mut().map(|(_, reads)| reads);
         let mut taken = Vec::new();
-        for reads in rounds.chain(proven).chain([&mut self.queued]) {
+        for (_, reads) in &mut self.proven {
+            let (leaving, staying) = std::mem::take(reads).into_iter().partition(|read| leaves(read));
+            *reads = staying;
+            taken.extend::<VecDeque<R>>(leaving);
+        }
+        let rounds = self.rounds.iter_mut().map(|round| &mut round.reads);
+        for reads in rounds.chain([&mut self.queued]) {
             taken.extend(reads.extract_if(.., |read| leaves(read)));
         }
         taken
@@ -149,6 +172,12 @@ mod tests {
 
     fn reads() -> Reads<u32> {
         Reads::new(ReplicaId(7))
+    }
+
+    impl Reads<u32> {
+        fn take_ready(&mut self, applied: LogIndex) -> Vec<u32> {
+            std::iter::from_fn(|| self.next_ready(applied)).collect()
+        }
     }
 
     #[test]

@@ -244,7 +244,10 @@ impl Replica {
         }
         transfer.last_heard = now.monotonic;
         let queued = u32::try_from(transfer.queue.len()).unwrap_or(u32::MAX);
-        if chunk.number < transfer.next + queued {
+        // The last chunk counts as received only when all is saved, which may take long: until then the sender repeats
+        // it, and hears each time that this side lives.
+        let is_saving = matches!(transfer.step, Step::Ingesting { pause: Pause::Saving(Last::Yes), .. });
+        if chunk.number < transfer.next + queued || is_saving {
             transfer.ack(identity, SnapshotStatus::Ok, out);
         } else if chunk.number == transfer.next + queued
             && transfer.queue.len() < SNAPSHOT_CHUNKS_IN_FLIGHT_MAX
@@ -273,7 +276,9 @@ impl Replica {
                     for fetch in fetches.drain(..) {
                         store.release(fetch);
                     }
-                    transfer.next += 1;
+                    if last == Last::No {
+                        transfer.next += 1;
+                    }
                     if last == Last::Yes || store.dirty_bytes() >= unsaved_max {
                         let meta = transfer.snapshot.get_metadata();
                         let applied = if last == Last::Yes { meta.index } else { 0 };
@@ -328,6 +333,7 @@ impl Replica {
         } else if let Some(checkpoint) = saved
             && let Step::Ingesting { store, .. } = std::mem::replace(&mut transfer.step, Step::Gone)
         {
+            transfer.next += 1;
             transfer.ack(identity, SnapshotStatus::Done, out);
             transfer.step = Step::Complete { store, checkpoint };
         }

@@ -86,8 +86,8 @@ pub(super) struct Replica {
     /// When the last leader was lost.
     pub(super) leaderless_since: Option<Instant>,
     pub(super) stopping: Option<Stopping>,
-    /// When this replica last moved the horizon.
-    pub(super) horizon_moved: WallMillis,
+    /// While this replica leads: when which revision was the newest, as far back as the history reaches.
+    pub(super) past: VecDeque<(Instant, Revision)>,
 }
 
 /// What waits for pages.
@@ -152,7 +152,7 @@ impl Replica {
             parked: BTreeMap::new(),
             carried: Vec::new(),
             stopping: None,
-            horizon_moved: WallMillis(0),
+            past: VecDeque::new(),
             sending: BTreeMap::new(),
             commit_told,
             leaderless_since: None,
@@ -194,6 +194,9 @@ impl Replica {
         self.raw.mut_store().pump(&mut out.io);
         if !self.receiving.is_installing() {
             self.state.store.pump(&mut out.io)?;
+            if self.reads.has_ready(self.state.applied.index) {
+                out.want_another_turn();
+            }
         }
         Ok(())
     }
@@ -272,7 +275,8 @@ impl Replica {
             self.send(now, first.messages, out)?;
         }
         let applied = self.state.applied.index.0;
-        if applied > self.raw.raft.raft_log.applied && !self.receiving.is_installing() {
+        // Not before raft knows the snapshot, and all before it, to be durable.
+        if applied > self.raw.raft.raft_log.applied && !self.takes_in_snapshot() {
             self.raw.advance_apply_to(applied);
         }
         Ok(())

@@ -39,6 +39,10 @@ impl Replica {
         if self.sweeping.pace == Pace::Fetching || self.receiving.is_installing() {
             return Ok(());
         }
+        // Pages that it changes could not be saved.
+        if self.is_out_of_memory() || self.checkpointing.is_out_of_space() {
+            return Ok(());
+        }
         if is_between && (self.sweeping.horizon >= horizon || !self.has_garbage()) {
             return Ok(());
         }

@@ -1,6 +1,6 @@
 //! What a replica does as time passes: elections and heartbeats through raft, deadlines, and a leader's duties.
 
-use mesh_base::{Instant, LogIndex, Now, ReplicaId, Revision, ShardId, WallMillis};
+use mesh_base::{Instant, LogIndex, Now, ReplicaId, Revision};
 use mesh_raftlog::Space;
 use mesh_wire::Error;
 
@@ -50,9 +50,10 @@ impl Replica {
         let at = now.monotonic;
         let waiters = self.proposals.expire(at);
         out.fail_all(waiters, &Error::Unknown);
-        let early = self.early.extract_if(.., |write| write.waiter.deadline <= at);
-        let early: Vec<_> = early.map(|write| write.waiter).collect();
-        out.fail_all(early, &Error::DeadlineExceeded);
+        let early: Vec<_> = self.early.extract_if(.., |write| write.waiter.deadline <= at).collect();
+        for write in early {
+            self.give_up_write(write, out);
+        }
         let reads = self.reads.take_if(|read| read.waiter.deadline <= at);
         out.fail_all(reads.into_iter().map(|read| read.waiter), &Error::NoQuorum);
         let is_late = |(parked, _): &(Parked, Vec<_>)| match parked {
@@ -63,10 +64,10 @@ impl Replica {
         let late: Vec<_> = self.parked.extract_if(.., |_, parked| is_late(parked)).collect();
         for (fetch, (parked, fetches)) in late {
             fetches.into_iter().chain([fetch]).for_each(|fetch| self.state.store.release(fetch));
-            if let Parked::Write(super::writing::PendingWrite { waiter, .. })
-            | Parked::Read(super::reading::PendingRead { waiter, .. }) = parked
-            {
-                out.fail(waiter.responder, &Error::DeadlineExceeded);
+            match parked {
+                Parked::Write(write) => self.give_up_write(write, out),
+                Parked::Read(read) => out.fail(read.waiter.responder, &Error::DeadlineExceeded),
+                Parked::Apply | Parked::SaveRecords | Parked::Sweep | Parked::Send(_) => {}
             }
         }
     }
@@ -125,17 +126,23 @@ impl Replica {
         }
     }
 
-    /// What was overwritten longer ago than the history reaches may be dropped.
+    /// What was overwritten longer ago than the history reaches may be dropped. How long ago that was is told by the
+    /// monotonic clock of this leader alone: wall clocks jump, and revisions with them.
     fn move_horizon(&mut self, now: Now) {
-        let period = u64::try_from(self.options.horizon_period.as_millis()).unwrap_or(u64::MAX);
-        let history = u64::try_from(self.options.history.as_millis()).unwrap_or(u64::MAX);
-        let due = |since: WallMillis| now.wall.0.saturating_sub(since.0) >= period;
-        if !due(self.horizon_moved) || self.state.newest <= self.state.store.horizon() {
+        let (at, newest) = (now.monotonic, self.state.newest);
+        if self.past.back().is_some_and(|(last, _)| at.since(*last) < self.options.horizon_period) {
             return;
         }
-        self.horizon_moved = now.wall;
-        let past = Revision::at(now.wall.0.saturating_sub(history), ShardId(0));
-        self.raise_horizon(past.min(self.state.newest));
+        self.past.push_back((at, newest));
+        let mut old = Revision::ZERO;
+        while let Some((_, revision)) =
+            self.past.pop_front_if(|(then, _)| at.since(*then) >= self.options.history)
+        {
+            old = revision;
+        }
+        if old > self.state.store.horizon() {
+            self.raise_horizon(old);
+        }
     }
 
     /// Begins to stop, or goes on with it.

@@ -6,7 +6,7 @@
 //! - A write whose session knows it is answered from the session and not evaluated again.
 
 use bytes::Bytes;
-use mesh_base::limits::{ENTRY_BYTES_SOFT_MAX, SESSION_WINDOW_MAX, UNCOMMITTED_BYTES_MAX};
+use mesh_base::limits::{ENTRY_BYTES_MAX, ENTRY_BYTES_SOFT_MAX, SESSION_WINDOW_MAX, UNCOMMITTED_BYTES_MAX};
 use mesh_base::{LogIndex, Namespace, Now, Revision, SessionSeq, Term};
 use mesh_engine::effect::{Effect, EntryHead, Outcome as EntryOutcome};
 use mesh_engine::{Attributes, Lookup, Misses, Want};
@@ -84,14 +84,20 @@ impl Replica {
             self.early.push(write);
             return Ok(());
         }
+        // A copy of a write that was taken is answered as such, whatever keeps new ones out.
+        if let WriteCommand::Write(command) = &write.command
+            && !self.admit(write.waiter, command, out)
+        {
+            return Ok(());
+        }
         if let Some(error) = self.refusal() {
             out.fail(write.waiter.responder, &error);
             return Ok(());
         }
         match &write.command {
             WriteCommand::Write(command) => {
-                if !self.admit(write.waiter, command, out) {
-                    return Ok(());
+                if self.builder.byte_size() + command.change.bytes() > ENTRY_BYTES_SOFT_MAX {
+                    self.propose_gathered(out)?;
                 }
                 match self.gather_write(now, write.waiter, command)? {
                     Evaluation::Gathered => {}
@@ -108,6 +114,18 @@ impl Replica {
             self.propose_gathered(out)?;
         }
         Ok(())
+    }
+
+    /// A copy of a write that was never evaluated here waits no longer. Another copy may have been.
+    pub(super) fn give_up_write(&mut self, write: PendingWrite, out: &mut Output) {
+        if let WriteCommand::Write(command) = &write.command
+            && (self.proposals.is_in_flight(command.id)
+                || self.state.sessions.admit(command.id, command.acknowledged_below) != Admission::New)
+        {
+            out.fail(write.waiter.responder, &Error::Unknown);
+            return;
+        }
+        out.fail(write.waiter.responder, &Error::DeadlineExceeded);
     }
 
     /// Why no write is taken at present.
@@ -345,6 +363,7 @@ impl Replica {
         let payload =
             self.builder.finish(EntryHead { revision_high: self.newest, wall_ms: self.evaluated_at.0 });
         let bytes = payload.len();
+        assert!(bytes <= ENTRY_BYTES_MAX, "an entry of {bytes} bytes fits no frame");
         match self.raw.propose(Vec::new(), payload.into()) {
             Ok(()) => {
                 let index = LogIndex(self.raw.raft.raft_log.last_index());

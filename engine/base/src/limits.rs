@@ -131,6 +131,18 @@ pub const REVISION_AHEAD_MAX: Duration = Duration::from_secs(5);
 
 /// Events that one turn of a core handles at most.
 pub const TURN_EVENTS_MAX: usize = 512;
+/// Bytes of answers that a shard gives in one turn, the last aside; further reads are served in the next.
+pub const TURN_ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Bytes of answers that wait in a core to be sent; above it large answers are replaced by `Overloaded`.
+pub const CORE_ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// An answer of more bytes is large.
+pub const LARGE_ANSWER_BYTES: usize = 64 * 1024;
+/// A client that takes nothing of what it is sent for this long is let go.
+pub const CONNECTION_STALL_MAX: Duration = Duration::from_secs(10);
+/// Bytes of large frames that are being received by a core; further ones wait to be read.
+pub const CORE_PARTIAL_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// How long a frame may take to arrive once it has begun.
+pub const FRAME_TIMEOUT: Duration = Duration::from_secs(20);
 /// Events that wait for a core's turn; above it its connections are not read.
 pub const CORE_EVENTS_WAITING_MAX: usize = 8 * 1024;
 /// Bytes of frames that wait for a core's turn; above it its connections are not read.
@@ -206,6 +218,8 @@ const _: () = {
     assert!(UNCOMMITTED_BYTES_MAX > 2 * ENTRY_BYTES_MAX);
     assert!(LINK_QUEUE_BYTES_MAX > 2 * FRAME_PAYLOAD_BYTES_MAX);
     assert!(CORE_EVENT_BYTES_WAITING_MAX > CONNECTION_BYTES_IN_FLIGHT_MAX);
+    assert!(CORE_PARTIAL_BYTES_MAX > 2 * FRAME_PAYLOAD_BYTES_MAX);
+    assert!(CORE_ANSWER_BYTES_MAX > 2 * TURN_ANSWER_BYTES_MAX);
     assert!(CORE_EVENTS_WAITING_MAX > TURN_EVENTS_MAX);
     assert!(SHARDS_MAX == 1 << crate::Revision::SHARD_BITS);
     assert!(CLIENT_REQUESTS_IN_FLIGHT <= CONNECTION_REQUESTS_IN_FLIGHT_MAX);

@@ -308,8 +308,15 @@ impl World {
     fn push(&mut self, number: usize, core: usize, event: CoreEvent) {
         let Some(process) = self.nodes.get_mut(number).and_then(|node| node.process.as_mut()) else { return };
         let core = core % process.core_count();
+        process.push(core, event);
+        self.wake(number, core);
+    }
+
+    /// Gives a core a turn, if it has none coming.
+    fn wake(&mut self, number: usize, core: usize) {
+        let Some(process) = self.nodes.get_mut(number).and_then(|node| node.process.as_mut()) else { return };
         let incarnation = process.incarnation;
-        if process.push(core, event) == Wake::Needed {
+        if process.wake(core) == Wake::Needed {
             let wait = TURN.draw(&mut self.prng);
             self.heap.schedule(wait, Event::Turn { node: number, core, incarnation });
         }
@@ -376,6 +383,7 @@ impl World {
                     }
                 }
                 CoreEffect::Notice(notice) => self.notice(number, notice),
+                CoreEffect::Again => self.wake(number, core),
                 CoreEffect::Stopped => self.stopped(number, core),
                 CoreEffect::Dial { .. } => {}
             }

@@ -78,9 +78,13 @@ impl Process {
     }
 
     /// Something happened to a core.
-    pub(super) fn push(&mut self, core: usize, event: CoreEvent) -> Wake {
+    pub(super) fn push(&mut self, core: usize, event: CoreEvent) {
+        self.inboxes.entry(core % self.cores.len()).or_default().events.push(event);
+    }
+
+    /// A core is to have a turn.
+    pub(super) fn wake(&mut self, core: usize) -> Wake {
         let inbox = self.inboxes.entry(core % self.cores.len()).or_default();
-        inbox.events.push(event);
         match std::mem::replace(&mut inbox.turn, Turn::Scheduled) {
             Turn::Idle => Wake::Needed,
             Turn::Scheduled => Wake::Not,

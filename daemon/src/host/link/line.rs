@@ -15,6 +15,7 @@ use super::Links;
 use super::queue::{Letter, Queue};
 use crate::core::{CoreEvent, LinkClass, NodeName};
 use crate::host::bell::{Bell, step_aside};
+use crate::host::inbox::Sender;
 use crate::host::outbox::{Flushed, Outbox};
 use crate::host::patience::within;
 use crate::host::resolve::resolve;
@@ -231,7 +232,7 @@ async fn read_frames(
         if buffer.is_empty() && buffer.capacity() > SOCKET_READ_BYTES {
             *buffer = BytesMut::new();
         }
-        links.inbox.room().await;
+        links.inbox.room(Sender::Peer).await;
         socket.readable().await;
         match socket.read(&links.scratch, buffer) {
             Ok(Received::Bytes) => {}

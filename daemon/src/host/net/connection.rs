@@ -6,14 +6,22 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use mesh_base::limits::{CONNECTION_BYTES_IN_FLIGHT_MAX, SOCKET_READ_BYTES};
-use mesh_wire::{Frame, FrameDecoder, FrameError, HEADER_BYTES};
+use glommio::sync::StaticPermit;
+use mesh_base::Instant;
+use mesh_base::limits::{
+    CONNECTION_BYTES_IN_FLIGHT_MAX, CONNECTION_STALL_MAX, FRAME_TIMEOUT, LARGE_ANSWER_BYTES,
+    SOCKET_READ_BYTES,
+};
+use mesh_wire::{Error, Frame, FrameDecoder, FrameError, HEADER_BYTES};
 
 use super::flight::Flight;
 use super::hello::{self, Heard};
+use super::tally::Share;
 use super::{Flush, Port, Role, Start};
 use crate::core::{ConnId, CoreEvent};
 use crate::host::bell::Bell;
+use crate::host::clock;
+use crate::host::inbox::Sender;
 use crate::host::outbox::{Flushed, Outbox};
 use crate::host::patience::within;
 use crate::host::socket::{Received, Scratch, Socket};
@@ -21,6 +29,8 @@ use crate::host::words;
 
 /// How long the last words to a connection may take.
 const PARTING_TIMEOUT: Duration = Duration::from_secs(1);
+/// As good as no time limit.
+const NO_HURRY: Duration = Duration::from_secs(365 * 24 * 3600);
 /// What is read and thrown away while they arrive.
 const PARTING_BYTES_MAX: usize = 1024 * 1024;
 
@@ -53,6 +63,8 @@ pub(super) struct Connection {
     state: Cell<State>,
     flight: RefCell<Flight>,
     outbox: RefCell<Outbox>,
+    /// The outbox's bytes, among those of all connections of the core.
+    unsent: Share,
     writer: Cell<Writer>,
     /// Whether the turn has answers here that it will flush.
     flush_due: Cell<bool>,
@@ -63,7 +75,7 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(id: ConnId, socket: Socket, scratch: Rc<Scratch>) -> Self {
+    pub(super) fn new(id: ConnId, socket: Socket, scratch: Rc<Scratch>, unsent: Share) -> Self {
         Self {
             id,
             socket,
@@ -72,6 +84,7 @@ impl Connection {
             state: Cell::new(State::Open),
             flight: RefCell::new(Flight::new()),
             outbox: RefCell::default(),
+            unsent,
             writer: Cell::new(Writer::Turn),
             flush_due: Cell::new(false),
             reader_waits: Cell::new(false),
@@ -95,13 +108,25 @@ impl Connection {
         self.socket.into_stream()
     }
 
+    fn sender(&self) -> Sender {
+        match self.role() {
+            Some(Role::Peer(_)) => Sender::Peer,
+            _ => Sender::Client,
+        }
+    }
+
     /// Queues the answer to a request.
     pub(super) fn reply(&self, frame: Bytes) -> Flush {
         if self.state.get() != State::Open {
             return Flush::Unneeded;
         }
-        self.flight.borrow_mut().end(words::request_of(&frame), frame.len());
-        self.outbox.borrow_mut().push(frame);
+        let request = words::request_of(&frame);
+        self.flight.borrow_mut().end(request, frame.len());
+        // Whoever asks for more than it takes, or comes when others do, asks again. Only reads have large answers.
+        let is_too_much = frame.len() > LARGE_ANSWER_BYTES
+            && (self.outbox.borrow().bytes() >= CONNECTION_BYTES_IN_FLIGHT_MAX || self.unsent.is_too_much());
+        let busy = Error::Overloaded { retry_after_ms: 100 };
+        self.queue(if is_too_much { words::refusal(request, &busy) } else { frame });
         if self.reader_waits.get() {
             self.drained.ring();
         }
@@ -136,12 +161,23 @@ impl Connection {
 
     /// Answers something that does not get as far as the core.
     fn refuse(self: &Rc<Self>, answer: Bytes) {
-        self.outbox.borrow_mut().push(answer);
+        self.queue(answer);
         self.flush();
+    }
+
+    fn queue(&self, frame: Bytes) {
+        self.outbox.borrow_mut().push(frame);
+        self.count();
+    }
+
+    /// Keeps the core's count right after the outbox changed.
+    fn count(&self) {
+        self.unsent.set(self.outbox.borrow().bytes());
     }
 
     fn write(&self) -> Flushed {
         let sent = self.socket.send(&self.scratch, &mut self.outbox.borrow_mut());
+        self.count();
         if self.reader_waits.get() {
             self.drained.ring();
         }
@@ -155,14 +191,13 @@ impl Connection {
     pub(super) fn hang_up(&self) {
         self.state.set(State::Gone);
         self.outbox.borrow_mut().clear();
+        self.count();
         self.socket.hang_up();
         self.drained.ring();
     }
 
     fn is_full(&self) -> bool {
-        self.state.get() == State::Open
-            && (self.flight.borrow().is_full()
-                || self.outbox.borrow().bytes() >= CONNECTION_BYTES_IN_FLIGHT_MAX)
+        self.state.get() == State::Open && self.flight.borrow().is_full(self.outbox.borrow().bytes())
     }
 
     /// Completes when further requests may be taken in.
@@ -178,7 +213,7 @@ impl Connection {
     /// unread takes back what it sent.
     async fn part(self: &Rc<Self>, port: &Port, words: Bytes) {
         self.state.set(State::Parting);
-        self.outbox.borrow_mut().push(words);
+        self.queue(words);
         self.flush();
         self.reader_waits.set(true);
         let _ = within(PARTING_TIMEOUT, async {
@@ -195,7 +230,10 @@ impl Connection {
 /// Writes what the turn could not.
 async fn write_on(connection: Rc<Connection>) {
     loop {
-        connection.socket.writable().await;
+        if within(CONNECTION_STALL_MAX, connection.socket.writable()).await.is_none() {
+            // It takes nothing of what it asked for, and keeps memory from others.
+            connection.hang_up();
+        }
         if connection.state.get() == State::Gone || connection.write() == Flushed::All {
             connection.writer.set(Writer::Turn);
             return;
@@ -239,7 +277,7 @@ pub(super) async fn go_on(port: Rc<Port>, connection: Rc<Connection>, start: Sta
     let Start { role, answer, buffer } = start;
     let known = connection.role.set(role);
     assert!(known.is_ok(), "a connection says hello once");
-    connection.outbox.borrow_mut().push(answer);
+    connection.queue(answer);
     connection.flush();
     if let Some(words) = read_on(&port, &connection, buffer).await {
         connection.part(&port, words).await;
@@ -250,22 +288,59 @@ pub(super) async fn go_on(port: Rc<Port>, connection: Rc<Connection>, start: Sta
 /// Takes in frames until the connection ends; returns what to say if it is this side that ends it.
 async fn read_on(port: &Port, connection: &Rc<Connection>, mut buffer: BytesMut) -> Option<Bytes> {
     let decoder = FrameDecoder::new();
+    let mut begun = Begun::default();
     loop {
         if let Err(foul) = take_in(port, connection, decoder, &mut buffer) {
             return Some(words::to_foul(&foul));
         }
         connection.room().await;
-        port.inbox.room().await;
+        port.inbox.room(connection.sender()).await;
         if connection.state.get() != State::Open {
             return None;
         }
         // Frames that there was no room for come before further bytes.
-        if decoder.need(&buffer) > 0 {
-            connection.socket.readable().await;
-            match connection.socket.read(&port.scratch, &mut buffer) {
-                Ok(Received::Bytes) => {}
-                Ok(Received::End) | Err(_) => return None,
-            }
+        let need = decoder.need(&buffer);
+        if need == 0 {
+            continue;
+        }
+        if within(begun.time_left(&buffer), begun.reserve(port, connection, need)).await.is_none()
+            || within(begun.time_left(&buffer), connection.socket.readable()).await.is_none()
+        {
+            return Some(words::to_unfinished());
+        }
+        match connection.socket.read(&port.scratch, &mut buffer) {
+            Ok(Received::Bytes) => {}
+            Ok(Received::End) | Err(_) => return None,
+        }
+    }
+}
+
+/// The frame that has arrived in part.
+#[derive(Default)]
+struct Begun {
+    since: Option<Instant>,
+    /// Its share of what large frames may take together.
+    share: Option<StaticPermit>,
+}
+
+impl Begun {
+    /// How long the rest may take.
+    fn time_left(&mut self, buffer: &BytesMut) -> Duration {
+        if buffer.is_empty() {
+            self.since = None;
+            return NO_HURRY;
+        }
+        let now = clock::now().monotonic;
+        FRAME_TIMEOUT.saturating_sub(now.since(*self.since.get_or_insert(now)))
+    }
+
+    /// Completes when there is memory for the frame. What small frames and other nodes send is bounded by their number.
+    async fn reserve(&mut self, port: &Port, connection: &Connection, need: usize) {
+        if need <= SOCKET_READ_BYTES || connection.sender() == Sender::Peer {
+            self.share = None;
+        } else if self.share.is_none() {
+            // The semaphore is never closed.
+            self.share = port.partial.acquire_static_permit(need as u64).await.ok();
         }
     }
 }

@@ -50,9 +50,12 @@ impl Flight {
         }
     }
 
-    /// Whether no further request may be taken in.
-    pub(super) fn is_full(&self) -> bool {
-        let answers = CONNECTION_BYTES_IN_FLIGHT_MAX / self.answer_bytes.max(1);
+    /// Whether no further request may be taken in while so many bytes of answers are not sent yet.
+    pub(super) fn is_full(&self, unsent_bytes: usize) -> bool {
+        if unsent_bytes >= CONNECTION_BYTES_IN_FLIGHT_MAX {
+            return true;
+        }
+        let answers = (CONNECTION_BYTES_IN_FLIGHT_MAX - unsent_bytes) / self.answer_bytes.max(1);
         self.requests >= answers.clamp(1, CONNECTION_REQUESTS_IN_FLIGHT_MAX)
             || self.large_bytes >= CONNECTION_BYTES_IN_FLIGHT_MAX
     }
@@ -80,7 +83,7 @@ mod tests {
             for &(id, bytes) in &requests {
                 flight.begin(RequestId(id.into()), usize::from(bytes));
             }
-            let full = flight.is_full();
+            let full = flight.is_full(0);
             for &(id, bytes) in &requests {
                 flight.end(RequestId(id.into()), bytes.into());
             }
@@ -92,16 +95,16 @@ mod tests {
     fn many_small_requests_and_few_large_ones_fill_it() {
         let mut flight = settled();
         (0..CONNECTION_REQUESTS_IN_FLIGHT_MAX as u64).for_each(|id| flight.begin(RequestId(id), 100));
-        assert!(flight.is_full() && flight.large.is_empty());
+        assert!(flight.is_full(0) && flight.large.is_empty());
         flight.end(RequestId(5), 100);
-        assert!(!flight.is_full());
+        assert!(!flight.is_full(0));
         let mut flight = settled();
         flight.begin(RequestId(1), CONNECTION_BYTES_IN_FLIGHT_MAX / 2);
-        assert!(!flight.is_full());
+        assert!(!flight.is_full(0));
         flight.begin(RequestId(2), CONNECTION_BYTES_IN_FLIGHT_MAX / 2);
-        assert!(flight.is_full());
+        assert!(flight.is_full(0));
         flight.end(RequestId(1), 100);
-        assert!(!flight.is_full());
+        assert!(!flight.is_full(0));
     }
 
     #[test]
@@ -110,17 +113,17 @@ mod tests {
         flight.begin(RequestId(1), 100);
         flight.end(RequestId(1), CONNECTION_BYTES_IN_FLIGHT_MAX / 3);
         (0..3).for_each(|id| flight.begin(RequestId(id), 100));
-        assert!(flight.is_full());
+        assert!(flight.is_full(0));
         (0..3).for_each(|id| flight.end(RequestId(id), 2 * CONNECTION_BYTES_IN_FLIGHT_MAX));
-        assert!(!flight.is_full());
+        assert!(!flight.is_full(0));
         flight.begin(RequestId(1), 100);
-        assert!(flight.is_full());
+        assert!(flight.is_full(0));
     }
 
     #[test]
     fn an_answer_to_nothing_does_no_harm() {
         let mut flight = Flight::new();
         flight.end(RequestId(1), 0);
-        assert!(!flight.is_full());
+        assert!(!flight.is_full(0));
     }
 }

@@ -17,6 +17,7 @@ mod connection;
 mod flight;
 mod hello;
 mod table;
+mod tally;
 #[cfg(test)]
 mod tests;
 
@@ -28,13 +29,15 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use glommio::io::PollableFd;
+use glommio::sync::Semaphore;
 use glommio::timer::Timer;
 use mesh_base::CoreId;
-use mesh_base::limits::CONNECTIONS_PER_CORE_MAX;
+use mesh_base::limits::{CONNECTIONS_PER_CORE_MAX, CORE_ANSWER_BYTES_MAX, CORE_PARTIAL_BYTES_MAX};
 use mesh_wire::{Error, RequestId};
 
 use self::connection::Connection;
 use self::table::Table;
+use self::tally::Tally;
 use super::inbox::Inbox;
 use super::mesh::{MeshPort, Parcel};
 use super::server::Greeter;
@@ -87,6 +90,10 @@ pub(super) struct Port {
     mesh: Rc<MeshPort>,
     greeter: Rc<dyn Greeter>,
     table: RefCell<Table>,
+    /// What waits to be sent.
+    answers: Rc<Tally>,
+    /// What large frames that have arrived in part may take together.
+    partial: Rc<Semaphore>,
     scratch: Rc<Scratch>,
 }
 
@@ -98,7 +105,16 @@ impl Port {
         greeter: Rc<dyn Greeter>,
         scratch: Rc<Scratch>,
     ) -> Rc<Self> {
-        Rc::new(Self { own, inbox, mesh, greeter, table: RefCell::default(), scratch })
+        Rc::new(Self {
+            own,
+            inbox,
+            mesh,
+            greeter,
+            table: RefCell::default(),
+            answers: Tally::new(CORE_ANSWER_BYTES_MAX),
+            partial: Rc::new(Semaphore::new(CORE_PARTIAL_BYTES_MAX as u64)),
+            scratch,
+        })
     }
 
     /// Accepts connections for as long as it is polled.
@@ -138,7 +154,7 @@ impl Port {
         }
         // One that fails here is gone already.
         if let Ok(socket) = tune(&stream).and_then(|()| Socket::new(stream)) {
-            let connection = self.table.borrow_mut().insert(socket, &self.scratch);
+            let connection = self.table.borrow_mut().insert(socket, &self.scratch, &self.answers);
             glommio::spawn_local(connection::run(Rc::clone(self), connection)).detach();
         }
     }
@@ -150,7 +166,7 @@ impl Port {
             return;
         }
         if let Ok(socket) = Socket::new(stream) {
-            let connection = self.table.borrow_mut().insert(socket, &self.scratch);
+            let connection = self.table.borrow_mut().insert(socket, &self.scratch, &self.answers);
             glommio::spawn_local(connection::go_on(Rc::clone(self), connection, start)).detach();
         }
     }
