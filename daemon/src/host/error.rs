@@ -32,7 +32,7 @@ pub enum HostError {
     /// The data directory lies on a file system without direct I/O.
     #[error(
         "data directory {} is on {file_system}, which cannot write past the page cache (O_DIRECT); \
-         choose one on a disk (ext4, xfs, btrfs ...) with --data",
+         choose one on a disk with ext4 or xfs with --data",
         path.display()
     )]
     NoDirectIo {
@@ -40,6 +40,18 @@ pub enum HostError {
         path: PathBuf,
         /// The file system, by name where it is known.
         file_system: String,
+    },
+    /// The data directory lies on a file system that copies on write.
+    #[error(
+        "data directory {} is on {file_system}, which writes elsewhere what is written over, and may then find no space \
+         for what was promised some; choose one on ext4 or xfs with --data",
+        path.display()
+    )]
+    CopiesOnWrite {
+        /// The data directory.
+        path: PathBuf,
+        /// The file system.
+        file_system: &'static str,
     },
     /// The listening address is taken.
     #[error("address {address} is in use by another program; choose another with --listen")]

@@ -1,7 +1,7 @@
 //! One process per data directory.
 //!
-//! Invariant: the lock is the kernel's (`flock`), so it is gone when its holder is, however it died; and not before: a
-//! dying process closes its files after the writes that it had under way have ended. What the file says is for people.
+//! Invariant: the lock is the kernel's (`flock`), so it is gone when its holder is, however it died. Writes that the holder
+//! had under way may end a little later: whoever opens a file waits for them. What the lock file says is for people.
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};

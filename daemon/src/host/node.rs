@@ -58,6 +58,8 @@ pub struct Claim {
     premises: Premises,
     listeners: Listeners,
     cpus: Vec<usize>,
+    /// Clients that each core may have, by the files that the process may open.
+    clients_max: usize,
     pub(super) stop_timeout: Duration,
 }
 
@@ -80,7 +82,7 @@ impl Claim {
 
     pub(super) fn announced_in(registry: Option<&Registry>, config: &NodeConfig) -> Result<Self, HostError> {
         assert!(!config.cpus.is_empty());
-        raise_file_limit();
+        let files_max = raise_file_limit();
         let lock = DataLock::take(&config.data, &config.name)?;
         check_direct_io(&config.data)?;
         let listeners = listen(&config.listen, config.cpus.len())?;
@@ -95,7 +97,17 @@ impl Claim {
             _lock: lock,
             _announcement: announced.and_then(Result::ok),
         };
-        Ok(Self { premises, listeners, cpus: config.cpus.clone(), stop_timeout: STOP_TIMEOUT })
+        let cores = config.cpus.len();
+        let clients_max = files_max.saturating_sub(FILES_RESERVED + cores * FILES_RESERVED_PER_CORE) / cores;
+        if clients_max < CLIENTS_FEW {
+            tracing::warn!(
+                files_max,
+                clients_max,
+                "few files may be open (ulimit -n), so few clients may come"
+            );
+        }
+        let clients_max = clients_max.max(1);
+        Ok(Self { premises, listeners, cpus: config.cpus.clone(), clients_max, stop_timeout: STOP_TIMEOUT })
     }
 
     /// What the node listens on; with the port that the system chose, where it was asked to (`:0`).
@@ -142,6 +154,7 @@ impl Claim {
                 premises: Arc::clone(&premises),
                 shared: Arc::clone(&shared),
                 notices: notices.clone(),
+                clients_max: self.clients_max,
                 stop_timeout: self.stop_timeout,
             };
             let (make, started) = (Arc::clone(&make), started.clone());
@@ -245,6 +258,7 @@ struct Seat {
     premises: Arc<Premises>,
     shared: Arc<Shared>,
     notices: Sender<Notice>,
+    clients_max: usize,
     stop_timeout: Duration,
 }
 
@@ -296,6 +310,7 @@ impl Seat {
             Rc::clone(&mesh),
             Rc::clone(&greeter),
             Rc::clone(&scratch),
+            self.clients_max,
         );
         let links = Links::new(Rc::clone(&inbox), greeter, scratch, prng);
         let disk = Disk::new(self.premises.data.clone(), Rc::clone(&inbox));
@@ -336,7 +351,8 @@ fn seed() -> std::io::Result<Prng> {
 }
 
 /// Connections and files are many; the usual limit of 1024 is not meant for servers.
-fn raise_file_limit() {
+/// Raises the limit of open files as far as it goes; answers what it is then.
+fn raise_file_limit() -> usize {
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
         limit.current = limit.maximum;
@@ -344,7 +360,16 @@ fn raise_file_limit() {
             tracing::warn!(%error, "the limit of open files stays as it is");
         }
     }
+    let now = getrlimit(Resource::Nofile).current;
+    now.and_then(|files| usize::try_from(files).ok()).unwrap_or(usize::MAX)
 }
+
+/// Files that a process needs beside its clients' connections: logs, stores, rings, other nodes.
+const FILES_RESERVED: usize = 128;
+/// The same, for each core.
+const FILES_RESERVED_PER_CORE: usize = 384;
+/// Fewer clients than this are worth a word.
+const CLIENTS_FEW: usize = 256;
 
 /// Ends the process when its thread panics; the panic's message is out by then.
 struct AbortOnPanic;

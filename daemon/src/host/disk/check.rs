@@ -12,16 +12,23 @@ use crate::host::error::HostError;
 /// File systems that live in memory: some take `O_DIRECT` and keep nothing.
 const IN_MEMORY: [(u64, &str); 2] = [(0x0102_1994, "tmpfs"), (0x8584_58f6, "ramfs")];
 
+/// File systems that write elsewhere what is written over: space that was taken once is no promise that the next write finds
+/// any, and every append changes metadata.
+const COPYING: [(u64, &str); 3] = [(0x9123_683e, "btrfs"), (0x2fc1_2fc1, "zfs"), (0xca45_1a4e, "bcachefs")];
+
 /// Checks that files in the directory can be written past the page cache.
 ///
 /// # Errors
-/// [`HostError::NoDirectIo`]; [`HostError::Data`] if no file can be made there at all.
+/// [`HostError::NoDirectIo`], [`HostError::CopiesOnWrite`]; [`HostError::Data`] if no file can be made there at all.
 pub(in crate::host) fn check_direct_io(directory: &Path) -> Result<(), HostError> {
     let unusable = |source| HostError::Data { path: directory.to_path_buf(), source };
     let kind = statfs(directory).map_err(|error| unusable(error.into()))?.f_type;
     let kind = u64::try_from(kind).unwrap_or_default();
     if let Some((_, name)) = IN_MEMORY.iter().find(|(magic, _)| *magic == kind) {
         return Err(HostError::NoDirectIo { path: directory.to_path_buf(), file_system: (*name).into() });
+    }
+    if let Some((_, name)) = COPYING.iter().find(|(magic, _)| *magic == kind) {
+        return Err(HostError::CopiesOnWrite { path: directory.to_path_buf(), file_system: name });
     }
     let probe = directory.join(".probe");
     let opened = OpenOptions::new()

@@ -12,7 +12,8 @@ use std::rc::Rc;
 use glommio::io::{DmaFile, OpenOptions};
 use glommio::sync::OnceCell;
 use mesh_base::io::{FileId, WriteDurability};
-use rustix::fs::OFlags;
+use mesh_base::limits::SECTOR_BYTES;
+use rustix::fs::{FallocateFlags, OFlags, fallocate};
 
 use crate::core::DirectoryKey;
 
@@ -85,7 +86,13 @@ impl Files {
         let slot = Rc::clone(self.open.borrow_mut().entry((key, file)).or_default());
         if slot.0.get().is_none() {
             let path = self.path(key, file);
-            slot.0.get_or_try_init(|| open(&path, file.durability(), Opening::Existing)).await?;
+            slot.0
+                .get_or_try_init(|| async {
+                    let opened = open(&path, file.durability(), Opening::Existing).await?;
+                    await_former_writes(&opened).await?;
+                    Ok::<_, io::Error>(opened)
+                })
+                .await?;
         }
         Ok(slot)
     }
@@ -140,6 +147,18 @@ async fn open(path: &Path, durability: WriteDurability, opening: Opening) -> io:
         .dma_open(path)
         .await
         .map_err(io::Error::from)
+}
+
+/// A process that was killed may have left direct writes under way, and its lock is free before they have ended. Taking
+/// space that is taken already changes nothing, and waits for them.
+async fn await_former_writes(file: &DmaFile) -> io::Result<()> {
+    let descriptor = file.as_fd().try_clone_to_owned()?;
+    blocking(move || {
+        // Where this is not supported, or there is no space, nothing is lost.
+        let _ = fallocate(descriptor, FallocateFlags::KEEP_SIZE, 0, SECTOR_BYTES as u64);
+        Ok(())
+    })
+    .await
 }
 
 /// Runs what the kernel offers no other way on a thread that may wait.

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
@@ -13,7 +13,7 @@ use mesh_wire::{Frame, FrameDecoder, FrameError};
 
 use super::Links;
 use super::queue::{Letter, Queue};
-use crate::core::{CoreEvent, LinkClass, NodeName};
+use crate::core::{CoreEvent, LinkClass, NodeName, PeerPlacement};
 use crate::host::bell::{Bell, step_aside};
 use crate::host::inbox::Sender;
 use crate::host::outbox::{Flushed, Outbox};
@@ -127,13 +127,8 @@ pub(super) async fn run(links: Rc<Links>, line: Rc<Line>) {
 /// Makes the connection and exchanges hellos. Returns it with what was read beyond the answer.
 async fn dial(links: &Rc<Links>, line: &Line, shard: ShardId) -> Result<(Socket, BytesMut), String> {
     let address = links.address(&line.peer).ok_or("it is no longer in the cluster")?;
-    let socket = reach(&address).await.map_err(|error| format!("{address}: {error}"))?;
-    let greeting = links.greeter.greet(line.class, shard);
-    let greeted = within(DIAL_TIMEOUT, greet(links, &socket, greeting)).await;
-    let (answer, buffer) = greeted
-        .unwrap_or_else(|| Err("it did not answer".into()))
-        .map_err(|why| format!("{address}: {why}"))?;
-    let placement = links.greeter.greeted(&line.peer, &answer).map_err(|why| format!("{address}: {why}"))?;
+    let (socket, placement, buffer) =
+        reach(links, line, shard, &address).await.map_err(|why| format!("{address}: {why}"))?;
     // This cuts the line, if it is not the right one for the shard.
     let right = line.core == Some(placement.core_of(shard));
     links.learn(&line.peer, placement);
@@ -143,17 +138,39 @@ async fn dial(links: &Rc<Links>, line: &Line, shard: ShardId) -> Result<(Socket,
     Ok((socket, buffer))
 }
 
-/// Connects to the first of a node's addresses that answers.
-async fn reach(address: &str) -> io::Result<Socket> {
-    let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for candidate in resolve(address).await? {
-        match within(DIAL_TIMEOUT, connect(candidate)).await {
-            Some(Ok(socket)) => return Ok(socket),
-            Some(Err(error)) => failure = error,
-            None => failure = io::ErrorKind::TimedOut.into(),
+/// Connects to the first of the addresses that a node's may mean at which that very node answers: a name may lead to
+/// several, and something else may listen at some of them.
+async fn reach(
+    links: &Rc<Links>,
+    line: &Line,
+    shard: ShardId,
+    address: &str,
+) -> Result<(Socket, PeerPlacement, BytesMut), String> {
+    let found = within(DIAL_TIMEOUT, resolve(address)).await.ok_or("the name is not found in time")?;
+    let mut failure = "the name has no address".to_owned();
+    for candidate in found.map_err(|error| error.to_string())? {
+        match introduce(links, line, shard, candidate).await {
+            Ok(reached) => return Ok(reached),
+            Err(why) => failure = why,
         }
     }
     Err(failure)
+}
+
+/// Connects and exchanges hellos.
+async fn introduce(
+    links: &Rc<Links>,
+    line: &Line,
+    shard: ShardId,
+    candidate: SocketAddr,
+) -> Result<(Socket, PeerPlacement, BytesMut), String> {
+    let connected = within(DIAL_TIMEOUT, connect(candidate)).await.ok_or("it did not answer")?;
+    let socket = connected.map_err(|error| error.to_string())?;
+    let greeting = links.greeter.greet(line.class, shard);
+    let greeted = within(DIAL_TIMEOUT, greet(links, &socket, greeting)).await.ok_or("it did not answer")?;
+    let (answer, buffer) = greeted?;
+    let placement = links.greeter.greeted(&line.peer, &answer)?;
+    Ok((socket, placement, buffer))
 }
 
 async fn greet(links: &Links, socket: &Socket, greeting: Bytes) -> Result<(Frame, BytesMut), String> {

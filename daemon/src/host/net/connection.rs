@@ -275,6 +275,12 @@ fn end(port: &Port, connection: &Connection) {
 /// The life of a connection after its hello.
 pub(super) async fn go_on(port: Rc<Port>, connection: Rc<Connection>, start: Start) {
     let Start { role, answer, buffer } = start;
+    if role == Role::Client && !port.admit_client() {
+        let busy = Error::Overloaded { retry_after_ms: 1000 };
+        connection.part(&port, words::refusal(words::request_of(&answer), &busy)).await;
+        end(&port, &connection);
+        return;
+    }
     let known = connection.role.set(role);
     assert!(known.is_ok(), "a connection says hello once");
     connection.queue(answer);

@@ -21,7 +21,7 @@ mod tally;
 #[cfg(test)]
 mod tests;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, ErrorKind, Write};
 use std::net::{TcpListener, TcpStream};
 use std::rc::Rc;
@@ -49,6 +49,9 @@ use crate::core::{ConnId, CoreEvent, NodeName};
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Connections accepted in a row before others get their turn.
 const ACCEPTS_IN_A_ROW: usize = 64;
+
+/// Connections beyond the clients: other nodes, and those that have not said hello.
+const NEWCOMERS_MAX: usize = 256;
 
 /// Who is at the other end.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -90,6 +93,9 @@ pub(super) struct Port {
     mesh: Rc<MeshPort>,
     greeter: Rc<dyn Greeter>,
     table: RefCell<Table>,
+    /// Clients, and how many there may be.
+    clients: Cell<usize>,
+    clients_max: usize,
     /// What waits to be sent.
     answers: Rc<Tally>,
     /// What large frames that have arrived in part may take together.
@@ -104,6 +110,7 @@ impl Port {
         mesh: Rc<MeshPort>,
         greeter: Rc<dyn Greeter>,
         scratch: Rc<Scratch>,
+        clients_max: usize,
     ) -> Rc<Self> {
         Rc::new(Self {
             own,
@@ -111,6 +118,8 @@ impl Port {
             mesh,
             greeter,
             table: RefCell::default(),
+            clients: Cell::new(0),
+            clients_max: clients_max.min(CONNECTIONS_PER_CORE_MAX - NEWCOMERS_MAX),
             answers: Tally::new(CORE_ANSWER_BYTES_MAX),
             partial: Rc::new(Semaphore::new(CORE_PARTIAL_BYTES_MAX as u64)),
             scratch,
@@ -146,7 +155,7 @@ impl Port {
 
     /// Begins with a connection that said nothing yet.
     fn welcome(self: &Rc<Self>, stream: TcpStream) {
-        if self.open() >= CONNECTIONS_PER_CORE_MAX {
+        if self.open() >= self.clients_max + NEWCOMERS_MAX {
             // A new socket's buffer takes this without waiting; nothing is spent on a connection too many.
             let busy = words::refusal(RequestId::default(), &Error::Overloaded { retry_after_ms: 1000 });
             let _ = stream.set_nonblocking(true).and_then(|()| (&stream).write(&busy));
@@ -162,7 +171,7 @@ impl Port {
     /// Goes on with a connection that another core accepted.
     pub(super) fn take_over(self: &Rc<Self>, handed: HandedOver) {
         let HandedOver { stream, start } = handed;
-        if self.open() >= CONNECTIONS_PER_CORE_MAX {
+        if self.open() >= self.clients_max + NEWCOMERS_MAX {
             return;
         }
         if let Ok(socket) = Socket::new(stream) {
@@ -205,10 +214,19 @@ impl Port {
         }
     }
 
+    /// Whether there is room for another client; takes it if there is.
+    fn admit_client(&self) -> bool {
+        let clients = self.clients.get();
+        let admitted = clients < self.clients_max;
+        self.clients.set(clients + usize::from(admitted));
+        admitted
+    }
+
     /// Forgets a connection that is gone.
     fn remove(&self, connection: &Connection) {
         let removed = self.table.borrow_mut().remove(connection.id());
         if removed.is_some() && connection.role() == Some(&Role::Client) {
+            self.clients.set(self.clients.get() - 1);
             self.inbox.push(CoreEvent::Disconnected { conn: connection.id() });
         }
     }
