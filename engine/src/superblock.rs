@@ -217,6 +217,10 @@ pub(crate) fn choose(
         return Err(StoreError::WrongIdentity { file, found, expected });
     }
     if newest.checkpoint < least {
+        let index = usize::try_from(least.get() % COPIES as u64).unwrap_or_default();
+        if let Some(Copy::Damaged(what)) = copies.get(index) {
+            return Err(StoreError::Corrupt { file, offset: copy_offset(least), what });
+        }
         return Err(StoreError::Stale { file, found: newest.checkpoint, least });
     }
     Ok(newest.clone())

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mesh_base::io::{Completion, Submission};
-use mesh_base::{CoreId, NodeId, ReplicaId, ShardId};
+use mesh_base::{ClusterId, CoreId, NodeId, ReplicaId, ShardId};
 use mesh_wire::Frame;
 
 use crate::node::Directory;
@@ -42,6 +42,15 @@ impl fmt::Debug for NodeName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// Who is at the other end of a peer's connection, as its hello said.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PeerNode {
+    /// The node's name.
+    pub name: NodeName,
+    /// The cluster that it belonged to then; none before its birth. Raft hears only nodes of its own.
+    pub cluster: Option<ClusterId>,
 }
 
 /// A directory of files with one owner. The host decides where it lies.
@@ -105,7 +114,7 @@ pub enum CoreEvent {
     /// A frame came in from another node, after its hello.
     Peer {
         /// The node that sent it.
-        from: NodeName,
+        from: PeerNode,
         /// The frame.
         frame: Frame,
     },
@@ -240,7 +249,7 @@ pub enum MeshMessage {
     /// A peer's frame for a shard of the receiving core.
     Peer {
         /// The node that sent it.
-        from: NodeName,
+        from: PeerNode,
         /// The frame.
         frame: Frame,
     },

@@ -9,7 +9,7 @@ use mesh_wire::{
 };
 
 use super::Core;
-use super::event::{LinkClass, NodeName};
+use super::event::{LinkClass, NodeName, PeerNode};
 use crate::node::directory::Standing;
 
 /// What becomes of a connection after its first frame.
@@ -24,8 +24,8 @@ pub enum HelloOutcome {
     },
     /// Another node's. Its frames are [`super::CoreEvent::Peer`]s.
     Peer {
-        /// The node's name.
-        name: NodeName,
+        /// The node.
+        peer: PeerNode,
         /// The frame to answer with.
         answer: Bytes,
         /// The core that should hold the connection, if it is another.
@@ -92,7 +92,8 @@ impl Core {
                         format!("node `{name}` cannot be its own peer: two nodes have one name").into();
                     return self.refuse(request, Error::Malformed { what });
                 }
-                HelloOutcome::Peer { name, answer: self.welcome(request, version), hand_to }
+                let peer = PeerNode { name, cluster: hello.cluster };
+                HelloOutcome::Peer { peer, answer: self.welcome(request, version), hand_to }
             }
         }
     }

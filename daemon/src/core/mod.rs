@@ -22,12 +22,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mesh_base::prng::Prng;
-use mesh_base::{CoreId, Instant, NodeId, Now, ReplicaId, ReplicaIdentity, Revision, ShardId, SlotEpoch};
+use mesh_base::{
+    ClusterId, CoreId, Instant, NodeId, Now, ReplicaId, ReplicaIdentity, Revision, ShardId, SlotEpoch,
+};
 use mesh_wire::{Envelope, Error, FrameWriter, RequestId, Response};
 
 pub use event::{
     ConnId, CoreEffect, CoreEvent, CreatePlan, DirectoryKey, LinkClass, MeshMessage, NodeName, Notice,
-    Origin, Responder,
+    Origin, PeerNode, Responder,
 };
 pub use greeting::{HelloOutcome, PeerPlacement};
 
@@ -140,6 +142,12 @@ impl Core {
             stopping: Stopping::No,
             writer: FrameWriter::new(),
         }
+    }
+
+    /// The cluster that the node belongs to, once it is known.
+    #[must_use]
+    pub fn cluster(&self) -> Option<ClusterId> {
+        self.directory.as_ref().map(|directory| directory.cluster())
     }
 
     /// Begins.

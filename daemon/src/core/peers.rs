@@ -9,7 +9,7 @@ use mesh_wire::{Envelope, Frame, PeerMessage as WirePeer, Raft, RequestId};
 use raft::eraftpb::Message;
 
 use super::Core;
-use super::event::{CoreEffect, LinkClass, MeshMessage, NodeName};
+use super::event::{CoreEffect, LinkClass, MeshMessage, NodeName, PeerNode};
 use crate::shard::messages::{WireParts, accept};
 use crate::shard::{PeerMessage, PeerSend, ShardEvent};
 
@@ -104,10 +104,16 @@ impl Core {
     pub(super) fn on_peer_frame(
         &mut self,
         now: Now,
-        from: &NodeName,
+        from: &PeerNode,
         frame: Frame,
         effects: &mut Vec<CoreEffect>,
     ) {
+        // A connection may be older than what either side knows of its cluster by now.
+        let ours = self.cluster();
+        if from.cluster.is_some() && ours.is_some() && from.cluster != ours {
+            tracing::debug!(from = %from.name, "a frame of another cluster is dropped");
+            return;
+        }
         let shard = frame.header.envelope.shard.unwrap_or(ShardId(0));
         let owner = self.placement.core_of(shard);
         if owner != self.id {
@@ -118,10 +124,16 @@ impl Core {
         let message = match frame.peer() {
             Ok(message) => message,
             Err(error) => {
-                tracing::warn!(%from, %error, "a peer's frame cannot be read");
+                tracing::warn!(from = %from.name, %error, "a peer's frame cannot be read");
                 return;
             }
         };
+        let is_for_a_replica =
+            matches!(message, WirePeer::Raft(_) | WirePeer::SnapshotChunk(_) | WirePeer::SnapshotAck(_));
+        if is_for_a_replica && (ours.is_none() || from.cluster != ours) {
+            return;
+        }
+        let from = &from.name;
         match message {
             WirePeer::Raft(raft) => self.on_raft(now, from, &raft, &frame.payload, effects),
             WirePeer::SnapshotChunk(chunk) => {

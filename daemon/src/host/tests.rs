@@ -19,7 +19,8 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::core::{
-    CoreEffect, CoreEvent, HelloOutcome, LinkClass, MeshMessage, NodeName, Notice, PeerPlacement, Responder,
+    CoreEffect, CoreEvent, HelloOutcome, LinkClass, MeshMessage, NodeName, Notice, PeerNode, PeerPlacement,
+    Responder,
 };
 use crate::node::NodeConfig;
 
@@ -109,7 +110,7 @@ impl Server for Stub {
                     effects.push(CoreEffect::Reply { conn, frame });
                 }
                 CoreEvent::Peer { from, frame } => {
-                    self.note(format!("core {} got {} from {from}", self.core, frame.header.kind));
+                    self.note(format!("core {} got {} from {}", self.core, frame.header.kind, from.name));
                 }
                 CoreEvent::Disconnected { .. } => self.note("disconnected".into()),
                 CoreEvent::Tick => self.ticks += 1,
@@ -128,7 +129,10 @@ impl Server for Stub {
                 let hand_to = hello.wanted_shard.map(|shard| CoreId(shard.0));
                 match hello.role {
                     Role::Client => HelloOutcome::Client { answer, hand_to },
-                    Role::Peer { .. } => HelloOutcome::Peer { name: hello.name.into(), answer, hand_to },
+                    Role::Peer { .. } => {
+                        let peer = PeerNode { name: hello.name.into(), cluster: hello.cluster };
+                        HelloOutcome::Peer { peer, answer, hand_to }
+                    }
                 }
             }
             _ => HelloOutcome::Refuse { answer: words::refusal(RequestId(0), &Error::Unauthenticated) },

@@ -309,14 +309,15 @@ fn decode_slot(slot: &[u8]) -> Option<(u64, Result<&[u8], u16>)> {
     }
     let (_format, least_reader) = (from.u16()?, from.u16()?);
     let sequence = from.u64()?;
-    if least_reader > FORMAT_VERSION {
-        return Some((sequence, Err(least_reader)));
-    }
     let length = usize::try_from(from.u32()?).ok()?;
     let sum = from.u32()?;
     let payload = from.bytes(length)?;
     let header = slot.get(..HEADER_BYTES - 4)?;
-    (crc32(&[header, payload]) == sum).then_some((sequence, Ok(payload)))
+    // Before the versions: damage is not a newer format.
+    if crc32(&[header, payload]) != sum {
+        return None;
+    }
+    Some((sequence, if least_reader > FORMAT_VERSION { Err(least_reader) } else { Ok(payload) }))
 }
 
 fn encode_payload(name: &NodeName, state: &IdentityState) -> Vec<u8> {
@@ -444,6 +445,12 @@ mod tests {
         );
         let mut newer = image.to_vec();
         newer[6] = 9;
+        // A flipped bit is damage,
+        assert_eq!(open_with(&newer, a()), Err(IdentityError::Damaged(a())));
+        // and a newer format has a checksum of its own.
+        let length = usize::try_from(u32::from_le_bytes(newer[16..20].try_into().unwrap())).unwrap();
+        let sum = crc32(&[&newer[..20], &newer[24..24 + length]]);
+        newer[20..24].copy_from_slice(&sum.to_le_bytes());
         assert_eq!(open_with(&newer, a()), Err(IdentityError::Newer { found: 9, supported: 1 }));
     }
 }

@@ -227,7 +227,6 @@ impl Membership {
         if self.loaded == Loaded::No {
             return;
         }
-        self.reach.heard(now, from);
         match message {
             NodeMessage::Probe(report) => {
                 let message = NodeMessage::Answer(self.report());
@@ -329,7 +328,13 @@ impl Membership {
                         out.push(MembershipEffect::Create(Arc::new(plan)));
                     }
                     Files::Incomplete => {}
-                    Files::Complete => out.push(MembershipEffect::Open(directory, born.node)),
+                    Files::Complete => {
+                        let addresses = self.addresses(&directory);
+                        out.push(MembershipEffect::Open(directory, born.node));
+                        // Connections made before said nothing of the cluster: they are made again.
+                        out.push(MembershipEffect::Dial(Vec::new()));
+                        out.push(MembershipEffect::Dial(addresses));
+                    }
                 }
             }
         }
@@ -454,6 +459,13 @@ impl Membership {
     }
 
     fn heard(&mut self, now: Instant, from: &NodeName, report: NodeReport, out: &mut Vec<MembershipEffect>) {
+        let ours = self.born().map(|born| born.directory.cluster());
+        match (report.stage, ours) {
+            (Stage::Born { cluster, .. }, Some(ours)) if cluster != ours => {
+                self.reach.met_stranger(from, cluster)
+            }
+            _ => self.reach.heard(now, from),
+        }
         if let (Some(born), stage) = (self.born(), report.stage) {
             self.heard_while_born(born, from, &report, stage, out);
         }

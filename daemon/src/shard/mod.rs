@@ -242,6 +242,9 @@ impl Shard {
     /// Takes the replica out for good.
     pub fn give_up(&mut self, reason: String, out: &mut Output) {
         tracing::error!(shard = %self.identity.shard, reason, "the replica takes no further part");
+        if let Phase::Serving(replica) = &mut self.phase {
+            replica.abandon(&Error::Damaged { what: reason.clone().into() }, out);
+        }
         out.news.push(News::Leader { leader: None, term: 0 });
         out.news.push(News::Damaged(reason.clone()));
         self.phase = Phase::Damaged(reason);

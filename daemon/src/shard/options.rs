@@ -55,8 +55,9 @@ impl Default for ShardOptions {
 }
 
 impl ShardOptions {
-    /// The options of a replica that may use `bytes` of memory: five eighths for pages, and the rest for entries, messages
-    /// and requests. Whoever gives it little memory hardly wants it to fill a disk with log: segments, and what is kept of
+    /// The options of a replica that may use `bytes` of memory: three eighths for pages, of
+    /// which a third may be unsaved before a checkpoint is taken, a quarter for entries and changed pages above which writes
+    /// wait, and the rest for messages, requests, and what the allocator keeps. Whoever gives it little memory hardly wants it to fill a disk with log: segments, and what is kept of
     /// them, are smaller then.
     #[must_use]
     pub fn for_memory(bytes: u64) -> Self {
@@ -71,9 +72,9 @@ impl ShardOptions {
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
         Self {
             log,
-            store: StoreOptions { frame_bytes_max: bytes / 8 * 5, ..StoreOptions::default() },
-            checkpoint_at_bytes: bytes / 4,
-            unsaved_bytes_max: bytes / 2,
+            store: StoreOptions { frame_bytes_max: bytes / 8 * 3, ..StoreOptions::default() },
+            checkpoint_at_bytes: bytes / 8,
+            unsaved_bytes_max: bytes / 4,
             checkpoint_at_log_bytes: LOG_REPLAY_BYTES_MAX / 2,
             checkpoint_period: Duration::from_secs(30),
             sessions_max: SESSIONS_PER_SHARD_MAX,

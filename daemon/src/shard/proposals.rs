@@ -171,6 +171,13 @@ impl Proposals {
         overtaken
     }
 
+    /// Takes out all waiters: nothing will be decided here any more.
+    pub fn abandon(&mut self) -> Vec<Waiter> {
+        let proposed = std::mem::take(&mut self.queue).into_iter().flat_map(|proposal| proposal.writes);
+        let writes = proposed.chain(std::mem::take(&mut self.gathering));
+        writes.flat_map(|write| write.waiters).collect()
+    }
+
     /// Takes out the waiters whose deadline has passed.
     pub fn expire(&mut self, now: Instant) -> Vec<Waiter> {
         let mut expired = Vec::new();

@@ -426,6 +426,19 @@ impl Replica {
         Ok(())
     }
 
+    /// Tells everyone who waits that nothing more comes.
+    pub(super) fn abandon(&mut self, error: &Error, out: &mut Output) {
+        let reads = self.reads.take_all().into_iter().map(|read| read.waiter);
+        let early = std::mem::take(&mut self.early).into_iter().map(|write| write.waiter);
+        let parked = std::mem::take(&mut self.parked).into_values().filter_map(|(parked, _)| match parked {
+            Parked::Write(write) => Some(write.waiter),
+            Parked::Read(read) => Some(read.waiter),
+            Parked::Apply | Parked::SaveRecords | Parked::Sweep | Parked::Send(_) => None,
+        });
+        let waiters: Vec<_> = reads.chain(early).chain(parked).chain(self.proposals.abandon()).collect();
+        out.fail_all(waiters, error);
+    }
+
     /// How many requests wait here.
     pub(super) fn requests_waiting(&self) -> usize {
         self.reads.len() + self.early.len() + self.parked.len() + self.proposals.len()

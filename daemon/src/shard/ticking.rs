@@ -52,7 +52,7 @@ impl Replica {
         out.fail_all(waiters, &Error::Unknown);
         let early: Vec<_> = self.early.extract_if(.., |write| write.waiter.deadline <= at).collect();
         for write in early {
-            self.give_up_write(write, out);
+            self.give_up_write(&write, out);
         }
         let reads = self.reads.take_if(|read| read.waiter.deadline <= at);
         out.fail_all(reads.into_iter().map(|read| read.waiter), &Error::NoQuorum);
@@ -65,7 +65,7 @@ impl Replica {
         for (fetch, (parked, fetches)) in late {
             fetches.into_iter().chain([fetch]).for_each(|fetch| self.state.store.release(fetch));
             match parked {
-                Parked::Write(write) => self.give_up_write(write, out),
+                Parked::Write(write) => self.give_up_write(&write, out),
                 Parked::Read(read) => out.fail(read.waiter.responder, &Error::DeadlineExceeded),
                 Parked::Apply | Parked::SaveRecords | Parked::Sweep | Parked::Send(_) => {}
             }

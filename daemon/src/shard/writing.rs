@@ -117,7 +117,7 @@ impl Replica {
     }
 
     /// A copy of a write that was never evaluated here waits no longer. Another copy may have been.
-    pub(super) fn give_up_write(&mut self, write: PendingWrite, out: &mut Output) {
+    pub(super) fn give_up_write(&mut self, write: &PendingWrite, out: &mut Output) {
         if let WriteCommand::Write(command) = &write.command
             && (self.proposals.is_in_flight(command.id)
                 || self.state.sessions.admit(command.id, command.acknowledged_below) != Admission::New)

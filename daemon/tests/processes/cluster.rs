@@ -1,19 +1,23 @@
 //! A cluster of processes.
 
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::channel;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use mesh_client::Cluster as Client;
+use mesh_client::{Cluster as Client, NodeStatus, ReplicaRole, ReplicaStatus, ShardId};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use crate::quorum::votes;
+
 /// How long a node may take for anything.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// These tests want the machine for themselves, one at a time.
 static MACHINE: Mutex<()> = Mutex::new(());
@@ -37,7 +41,8 @@ pub(crate) struct Cluster {
     plan: Plan,
     nodes: Vec<Node>,
     root: TempDir,
-    _machine: MutexGuard<'static, ()>,
+    /// Absent where another cluster of the same test has it.
+    _machine: Option<MutexGuard<'static, ()>>,
 }
 
 struct Node {
@@ -48,10 +53,25 @@ struct Node {
     told_before: usize,
 }
 
+/// What came of a program that ended.
+pub(crate) struct Outcome {
+    pub(crate) code: i32,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: String,
+}
+
 impl Cluster {
     /// Nodes a, b, c and so on that do not run yet.
     pub(crate) fn new(plan: Plan) -> Self {
-        let machine = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
+        Self::make(plan, Some(MACHINE.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    /// A cluster beside this one, which must outlive it.
+    pub(crate) fn beside(&self, plan: Plan) -> Self {
+        Self::make(plan, None)
+    }
+
+    fn make(plan: Plan, machine: Option<MutexGuard<'static, ()>>) -> Self {
         let root = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let ports: Vec<TcpListener> =
             (0..plan.nodes).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
@@ -99,15 +119,21 @@ impl Cluster {
         let peers = (0..self.nodes.len()).filter(|&peer| peer != node);
         let peers: Vec<String> =
             peers.map(|peer| format!("{}={}", name(peer), self.endpoint(peer))).collect();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_mesh-server"));
-        command.env_clear().env("XDG_RUNTIME_DIR", self.root.path()).current_dir(self.root.path());
-        command.args(["--node", &name(node), "--listen", &self.endpoint(node)]);
-        command.args(["--shards", &self.plan.shards.to_string(), "--memory", self.plan.memory]);
-        command.args(["--cores", self.nodes[node].cores, "--log", "info"]);
-        command.arg("--data").arg(self.data(node));
+        let mut command = self.server(&name(node), &self.endpoint(node), &self.data(node));
+        command.args(["--cores", self.nodes[node].cores]);
         if !peers.is_empty() {
             command.args(["--peers", &peers.join(",")]);
         }
+        command
+    }
+
+    /// The command that runs a node of any name, anywhere, without peers.
+    pub(crate) fn server(&self, name: &str, listen: &str, data: &Path) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mesh-server"));
+        command.env_clear().env("XDG_RUNTIME_DIR", self.root.path()).current_dir(self.root.path());
+        command.args(["--node", name, "--listen", listen, "--log", "info"]);
+        command.args(["--shards", &self.plan.shards.to_string(), "--memory", self.plan.memory]);
+        command.arg("--data").arg(data);
         command
     }
 
@@ -125,9 +151,11 @@ impl Cluster {
 
     /// kill -9 of all that run, as much at once as can be.
     pub(crate) fn kill_all(&mut self) {
-        let processes: Vec<Child> = self.nodes.iter_mut().filter_map(|node| node.process.take()).collect();
-        for process in &processes {
-            signal(process, Signal::KILL);
+        let taken = self.nodes.iter_mut().filter_map(|node| node.process.take());
+        let mut processes: Vec<Child> = taken.collect();
+        for process in &mut processes {
+            // Not by its number: one that ended by itself may have been waited for already.
+            process.kill().unwrap();
         }
         for mut process in processes {
             process.wait().unwrap();
@@ -136,22 +164,22 @@ impl Cluster {
 
     /// SIGTERM to all that run; each must end in order.
     pub(crate) fn stop_all(&mut self) {
-        let mut processes: Vec<(usize, Child)> = Vec::new();
-        for (number, node) in self.nodes.iter_mut().enumerate() {
-            processes.extend(node.process.take().map(|process| (number, process)));
-        }
-        for (_, process) in &processes {
+        for process in self.nodes.iter().filter_map(|node| node.process.as_ref()) {
             signal(process, Signal::TERM);
         }
-        for (number, mut process) in processes {
-            let status = wait(&mut process);
-            assert!(status.success(), "node {} ended with {status}:\n{}", name(number), self.output(number));
+        for node in 0..self.nodes.len() {
+            if self.nodes[node].process.is_some() {
+                let (status, said) = self.ended(node);
+                assert!(status.success(), "node {} ended with {status}:\n{said}", name(node));
+            }
         }
     }
 
-    /// Waits for a node that ends by itself; what it ended with and what it said since its start.
+    /// Waits for a node that ends; what it ended with and what it said since its start.
     pub(crate) fn ended(&mut self, node: usize) -> (ExitStatus, String) {
-        let status = wait(&mut self.nodes[node].process.take().expect("it ran"));
+        // One that does not end is still there to be killed.
+        let status = wait(self.nodes[node].process.as_mut().expect("it ran"));
+        self.nodes[node].process = None;
         (status, self.said(node))
     }
 
@@ -159,10 +187,6 @@ impl Cluster {
     pub(crate) fn wipe(&mut self, node: usize) {
         assert!(self.nodes[node].process.is_none(), "it runs");
         fs::remove_dir_all(self.data(node)).unwrap();
-    }
-
-    pub(crate) fn runs(&self, node: usize) -> bool {
-        self.nodes[node].process.is_some()
     }
 
     pub(crate) fn pid(&self, node: usize) -> u32 {
@@ -188,12 +212,60 @@ impl Cluster {
 
     /// Runs a command against the cluster; what it printed if it ended well.
     pub(crate) fn mesh(&self, arguments: &[&str]) -> String {
+        let Outcome { code, stdout, stderr } = self.ask(arguments, b"");
+        assert_eq!(code, 0, "mesh {arguments:?}: {stderr}");
+        String::from_utf8(stdout).unwrap()
+    }
+
+    /// Runs a command against the cluster, however it ends.
+    pub(crate) fn ask(&self, arguments: &[&str], stdin: &[u8]) -> Outcome {
         let mut command = Command::new(env!("CARGO_BIN_EXE_mesh"));
-        command.env_clear().env("MESH_ENDPOINTS", self.endpoints().join(","));
-        let output = command.args(arguments).output().unwrap();
-        let error = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "mesh {arguments:?}: {}: {error}", output.status);
-        String::from_utf8(output.stdout).unwrap()
+        command.env_clear().env("MESH_ENDPOINTS", self.endpoints().join(",")).args(arguments);
+        outcome(command, stdin)
+    }
+
+    /// What a node says of itself, as soon as it answers.
+    pub(crate) async fn status(&self, node: usize) -> NodeStatus {
+        let since = Instant::now();
+        loop {
+            match Client::status_at(&self.endpoint(node), PATIENCE).await {
+                Ok(status) => return status,
+                Err(error) => assert!(since.elapsed() < PATIENCE, "node {} is silent: {error}", name(node)),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Waits until a node's replicas vote. A new client asks each time: one that asked for nothing does not hear of ids
+    /// that changed.
+    pub(crate) async fn await_vote(&self, node: usize) {
+        let since = Instant::now();
+        while !votes(&self.client().await, node).await {
+            assert!(since.elapsed() < PATIENCE, "node {} does not vote", name(node));
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Waits until a node leads a shard.
+    pub(crate) async fn await_leadership(&self, node: usize, shard: ShardId) {
+        let since = Instant::now();
+        loop {
+            let status = self.status(node).await;
+            let leads =
+                |replica: &ReplicaStatus| replica.shard == shard && replica.role == ReplicaRole::Leader;
+            if status.replicas.iter().any(leads) {
+                return;
+            }
+            assert!(since.elapsed() < PATIENCE, "node {} never leads: {status:#?}", name(node));
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// The directory of a node's replica of a shard; there is one as long as the node was not replaced.
+    pub(crate) fn replica(&self, node: usize, shard: ShardId) -> PathBuf {
+        let prefix = format!("shard-{:04}-", shard.0);
+        let mut entries = fs::read_dir(self.data(node)).unwrap().map(|entry| entry.unwrap().path());
+        entries.find(|path| path.file_name().unwrap().to_string_lossy().starts_with(&prefix)).unwrap()
     }
 
     /// What a node said since its start.
@@ -214,7 +286,7 @@ impl Cluster {
             let process = self.nodes[node].process.as_mut().expect("it runs");
             let ended = process.try_wait().unwrap();
             assert!(ended.is_none(), "node {} ended ({ended:?}):\n{}", name(node), self.said(node));
-            std::thread::sleep(Duration::from_millis(20));
+            thread::sleep(Duration::from_millis(20));
         }
     }
 
@@ -234,7 +306,7 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         self.kill_all();
-        if std::thread::panicking() {
+        if thread::panicking() {
             for node in 0..self.nodes.len() {
                 let said = self.output(node);
                 let tail: Vec<&str> = said.lines().rev().take(30).collect();
@@ -262,9 +334,36 @@ pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
 
 /// The most memory that a process ever had resident, in bytes.
 pub(crate) fn peak_resident_bytes(pid: u32) -> u64 {
+    memory(pid, "VmHWM:")
+}
+
+/// The memory that a process has resident, in bytes.
+pub(crate) fn resident_bytes(pid: u32) -> u64 {
+    memory(pid, "VmRSS:")
+}
+
+fn memory(pid: u32, field: &str) -> u64 {
     let status = fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+}
+
+/// Runs a program to its end, which it must come to by itself.
+pub(crate) fn outcome(mut command: Command, stdin: &[u8]) -> Outcome {
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let (pid, mut pipe, stdin) = (Pid::from_child(&child), child.stdin.take().unwrap(), stdin.to_vec());
+    // A program that refuses does not read to the end.
+    let feeder = thread::spawn(move || drop(pipe.write_all(&stdin)));
+    let (over, ended) = channel::<()>();
+    let guard =
+        thread::spawn(move || ended.recv_timeout(PATIENCE).is_err().then(|| kill_process(pid, Signal::KILL)));
+    let output = child.wait_with_output().unwrap();
+    let _ = over.send(());
+    assert!(guard.join().unwrap().is_none(), "{command:?} does not end");
+    feeder.join().unwrap();
+    let code = output.status.code().expect("it ends by itself");
+    Outcome { code, stdout: output.stdout, stderr: String::from_utf8(output.stderr).unwrap() }
 }
 
 fn signal(process: &Child, signal: Signal) {
@@ -279,6 +378,6 @@ fn wait(process: &mut Child) -> ExitStatus {
             return status;
         }
         assert!(since.elapsed() < PATIENCE, "a process does not end");
-        std::thread::sleep(Duration::from_millis(20));
+        thread::sleep(Duration::from_millis(20));
     }
 }

@@ -11,8 +11,17 @@
     clippy::panic,
     reason = "a test fails by panicking"
 )]
+#![allow(clippy::print_stderr, reason = "figures, and what nodes said, are for whoever runs the test")]
 
 mod cluster;
+mod damage;
+mod files;
 mod load;
+mod memory;
 mod quorum;
+mod raw;
+mod refusals;
+mod sizes;
+mod starts;
 mod survival;
+mod volume;

@@ -15,9 +15,9 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use mesh_base::prng::Prng;
-use mesh_base::{CoreId, Instant, Now, ReplicaId, ShardId};
+use mesh_base::{ClusterId, CoreId, Instant, Now, ReplicaId, ShardId};
 use mesh_server::core::{
-    ConnId, CoreEffect, CoreEvent, DirectoryKey, LinkClass as ServerClass, NodeName, Notice,
+    ConnId, CoreEffect, CoreEvent, DirectoryKey, LinkClass as ServerClass, NodeName, Notice, PeerNode,
 };
 use mesh_server::node::NodeConfig;
 use mesh_server::router::SlotMap;
@@ -115,6 +115,8 @@ struct Node {
     disk: SimDisk<DirectoryKey>,
     clock: SimClock,
     process: Option<Process>,
+    /// The cluster that its hellos name.
+    cluster: Option<ClusterId>,
     incarnations: u64,
     /// The replicas it had when its directory was wiped, until it is back among the voters.
     lost: Option<ReplicaId>,
@@ -153,6 +155,7 @@ impl World {
             disk: SimDisk::new(options.disk, root.fork()),
             clock: SimClock::draw(&options.clock, root),
             process: None,
+            cluster: None,
             incarnations: 0,
             lost: None,
             prng: root.fork(),
@@ -369,6 +372,10 @@ impl World {
                         ServerClass::Control => LinkClass::CONTROL,
                         ServerClass::Bulk => LinkClass::BULK,
                     };
+                    if let Some(node) = self.nodes.get_mut(number) {
+                        let known = node.process.as_ref().and_then(Process::cluster);
+                        node.cluster = known.or(node.cluster);
+                    }
                     if let Some(to) = self.nodes.iter().position(|node| node.name == to) {
                         self.send(Peer::Node(number), Peer::Node(to), class, frame);
                     }
@@ -424,7 +431,8 @@ impl World {
                 let Some(name) = self.nodes.get(from).map(|node| node.name.clone()) else { return };
                 let decoded = decode(&frame.bytes);
                 let core = usize::from(decoded.header.envelope.shard.map_or(0, |shard| shard.0));
-                self.push(to, core, CoreEvent::Peer { from: name, frame: decoded });
+                let cluster = self.nodes.get(from).and_then(|node| node.cluster);
+                self.push(to, core, CoreEvent::Peer { from: PeerNode { name, cluster }, frame: decoded });
             }
             (Peer::Client(client), Peer::Node(to)) => {
                 // Any core may hold the connection.
@@ -627,6 +635,7 @@ impl World {
             self.end(number, Crash::Power);
             if let Some(node) = self.nodes.get_mut(number) {
                 node.disk.wipe();
+                node.cluster = None;
                 node.lost = lost;
             }
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use mesh_base::limits::ENTRY_BYTES_SOFT_MAX;
 use mesh_base::prng::Prng;
-use mesh_base::{CoreId, Now};
+use mesh_base::{ClusterId, CoreId, Now};
 use mesh_server::core::{Core, CoreEffect, CoreEvent, CoreOptions, PanicPolicy};
 use mesh_server::node::NodeConfig;
 use mesh_server::shard::ShardOptions;
@@ -105,6 +105,11 @@ impl Process {
     pub(super) fn stopped(&mut self, core: usize) -> bool {
         self.stopped.insert(core);
         self.stopped.len() == self.cores.len()
+    }
+
+    /// The cluster that the node belongs to, once it is known.
+    pub(super) fn cluster(&self) -> Option<ClusterId> {
+        self.cores.first().and_then(Core::cluster)
     }
 
     /// The reports of all replicas.

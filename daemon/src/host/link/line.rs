@@ -13,7 +13,7 @@ use mesh_wire::{Frame, FrameDecoder, FrameError};
 
 use super::Links;
 use super::queue::{Letter, Queue};
-use crate::core::{CoreEvent, LinkClass, NodeName, PeerPlacement};
+use crate::core::{CoreEvent, LinkClass, NodeName, PeerNode, PeerPlacement};
 use crate::host::bell::{Bell, step_aside};
 use crate::host::inbox::Sender;
 use crate::host::outbox::{Flushed, Outbox};
@@ -240,7 +240,10 @@ async fn read_frames(
     loop {
         loop {
             match decoder.decode(buffer) {
-                Ok(Some(frame)) => links.inbox.push(CoreEvent::Peer { from: line.peer.clone(), frame }),
+                Ok(Some(frame)) => {
+                    let from = PeerNode { name: line.peer.clone(), cluster: None };
+                    links.inbox.push(CoreEvent::Peer { from, frame });
+                }
                 Ok(None) => break,
                 Err(FrameError::UnknownKind { .. }) => {}
                 Err(foul) => return Err(foul),

@@ -149,7 +149,7 @@ fn frames_go_to_the_core_of_their_shard_in_order() {
         // What the other side sends comes in as that node's.
         let mut events = Vec::new();
         inbox.take(&mut events);
-        let is_unasked = |event: &CoreEvent| matches!(event, CoreEvent::Peer { from, frame } if *from == b() && frame.header.kind == Kind::Get);
+        let is_unasked = |event: &CoreEvent| matches!(event, CoreEvent::Peer { from, frame } if from.name == b() && frame.header.kind == Kind::Get);
         assert!(!events.is_empty() && events.iter().all(is_unasked));
     });
 }

@@ -150,7 +150,7 @@ impl Connection {
     /// Hands a frame to the core.
     fn ask(&self, port: &Port, frame: Frame) {
         match self.role() {
-            Some(Role::Peer(name)) => port.inbox.push(CoreEvent::Peer { from: name.clone(), frame }),
+            Some(Role::Peer(peer)) => port.inbox.push(CoreEvent::Peer { from: peer.clone(), frame }),
             _ => {
                 let bytes = HEADER_BYTES + frame.payload.len();
                 self.flight.borrow_mut().begin(frame.header.envelope.request, bytes);

@@ -46,8 +46,8 @@ pub(super) async fn hear(port: &Port, connection: &Rc<Connection>) -> Heard {
             start: Start { role: Role::Client, answer, buffer },
             to: hand_to.filter(known).unwrap_or(own),
         },
-        HelloOutcome::Peer { name, answer, hand_to } => Heard::Welcome {
-            start: Start { role: Role::Peer(name), answer, buffer },
+        HelloOutcome::Peer { peer, answer, hand_to } => Heard::Welcome {
+            start: Start { role: Role::Peer(peer), answer, buffer },
             to: hand_to.filter(known).unwrap_or(own),
         },
         HelloOutcome::Refuse { answer } => Heard::Refused(answer),

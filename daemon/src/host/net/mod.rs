@@ -43,7 +43,7 @@ use super::mesh::{MeshPort, Parcel};
 use super::server::Greeter;
 use super::socket::{Scratch, Socket, tune};
 use super::words;
-use crate::core::{ConnId, CoreEvent, NodeName};
+use crate::core::{ConnId, CoreEvent, PeerNode};
 
 /// The pause after the system could not accept a connection (too many open files).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -59,7 +59,7 @@ enum Role {
     /// A client.
     Client,
     /// Another node.
-    Peer(NodeName),
+    Peer(PeerNode),
 }
 
 /// A connection on its way from one core to another.

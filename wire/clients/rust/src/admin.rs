@@ -8,6 +8,7 @@ use mesh_base::ShardId;
 use mesh_wire::{Frame, Outgoing, ReplaceNode, Request, Response};
 use tokio::time::timeout_at;
 
+use crate::calls::not_told;
 use crate::connection::{Answer, Connection, DialError, Hello, NotSent, Room, dial, with_port};
 use crate::core::Core;
 use crate::error::Tried;
@@ -71,7 +72,8 @@ impl Cluster {
     /// Asking again for a replacement that is under way changes nothing.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if the cluster has no such node; otherwise as for other calls.
+    /// [`Error::NotFound`] if the cluster has no such node; [`Error::Unknown`] if it may be under way; otherwise as for
+    /// other calls.
     pub async fn replace_node(&self, name: &str) -> Result<Replaced> {
         let deadline = Deadline::after(self.core().settings.deadline);
         // The first shard keeps the membership.
@@ -81,12 +83,13 @@ impl Cluster {
             Failure::Error(error) => error,
             Failure::Rerouted => Error::NotReady { why: "slots are moving".into() },
         })?;
-        match frame.response()? {
-            Response::Replace(replaced) => {
+        match frame.response() {
+            Ok(Response::Replace(replaced)) => {
                 self.core().keeper.nudge();
                 Ok(Replaced { node: replaced.node, replica: replaced.replica, state: replaced.state.into() })
             }
-            other => Err(unexpected(&other)),
+            Ok(other) => Err(not_told(unexpected(&other))),
+            Err(error) => Err(not_told(error)),
         }
     }
 }

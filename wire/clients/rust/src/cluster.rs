@@ -12,18 +12,19 @@ use tokio::time::{sleep, timeout_at};
 use crate::backoff::{Dice, pause};
 use crate::calls::{Delete, DeleteMany, Get, GetMany, Put, PutMany};
 use crate::connection::{DialError, Greeted, Hello, dial, with_port};
-use crate::core::Core;
+use crate::core::{Core, Handle};
 use crate::error::Tried;
 use crate::options::{ClusterBuilder, Settings};
 use crate::request::Deadline;
 use crate::{Error, Items, Range, Result, Topology};
 
-/// A cluster. Cheap to clone; clones share connections and sessions, which end with the last of them.
+/// A cluster. Cheap to clone; clones share connections and sessions, which end with the last of them and of the ranges
+/// that are read.
 ///
 /// It is used inside of the tokio runtime that it was connected in.
 #[derive(Clone)]
 pub struct Cluster {
-    core: Arc<Core>,
+    handle: Arc<Handle>,
 }
 
 impl Cluster {
@@ -116,23 +117,23 @@ impl Cluster {
     /// # }
     /// ```
     pub fn range(&self, range: Range) -> Items {
-        Items::new(Arc::clone(&self.core), range)
+        Items::new(Arc::clone(&self.handle), range)
     }
 
     /// What is known of the cluster: its nodes, and which of them leads which shard.
     #[must_use]
     pub fn topology(&self) -> Arc<Topology> {
-        self.core.view.topology()
+        self.core().view.topology()
     }
 
     /// Closes all connections. Calls that are under way, and later ones, end with [`Error::Closed`], or with
     /// [`Error::Unknown`] if they are writes that may have been applied.
     pub fn close(&self) {
-        self.core.pool.close();
+        self.core().shut();
     }
 
-    pub(crate) const fn core(&self) -> &Arc<Core> {
-        &self.core
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        self.handle.core()
     }
 
     pub(crate) async fn open(settings: Settings, endpoints: &[String]) -> Result<Self> {
@@ -150,7 +151,7 @@ impl Cluster {
         core.pool.adopt(greeted);
         // The other nodes may know better who leads.
         core.keeper.nudge();
-        Ok(Self { core })
+        Ok(Self { handle: Arc::new(Handle::new(core)) })
     }
 }
 

@@ -10,10 +10,9 @@ use tokio::time::Instant;
 use crate::backoff::Dice;
 use crate::connection::Connection;
 use crate::keeper::{Keeper, ask};
+use crate::opening::CurrentSession;
 use crate::options::Settings;
 use crate::pool::Pool;
-use crate::session::Session;
-use crate::single::Single;
 use crate::sync::lock;
 use crate::view::View;
 use crate::{Error, Topology};
@@ -23,7 +22,7 @@ pub(crate) struct Core {
     pub(crate) settings: Settings,
     pub(crate) dice: Arc<Dice>,
     pub(crate) view: Arc<View>,
-    pub(crate) pool: Pool,
+    pub(crate) pool: Arc<Pool>,
     pub(crate) keeper: Keeper,
     shards: Box<[OnceLock<Shard>]>,
     revision_seen: AtomicU64,
@@ -31,7 +30,7 @@ pub(crate) struct Core {
 
 /// What is kept of a shard.
 pub(crate) struct Shard {
-    pub(crate) session: Single<Arc<Session>>,
+    pub(crate) session: CurrentSession,
     route: Mutex<Route>,
 }
 
@@ -44,7 +43,8 @@ struct Route {
     trouble: Option<(Instant, Error)>,
 }
 
-/// What a node said of a shard's leader when it refused a request. It counts until a topology of a newer term is known.
+/// What a node said of a shard's leader when it refused a request. It counts until a topology of a newer term is known, or
+/// the one that it names cannot be reached.
 #[derive(Clone, Copy)]
 struct Hint {
     leader: NodeId,
@@ -58,12 +58,31 @@ pub(crate) struct Target {
     pub(crate) term: Term,
 }
 
+/// What those hold who use a cluster. Tasks hold the core itself, and end when the last handle is dropped.
+pub(crate) struct Handle(Arc<Core>);
+
+impl Handle {
+    pub(crate) const fn new(core: Arc<Core>) -> Self {
+        Self(core)
+    }
+
+    pub(crate) const fn core(&self) -> &Arc<Core> {
+        &self.0
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.0.shut();
+    }
+}
+
 impl Core {
     /// Called inside a tokio runtime.
     pub(crate) fn new(settings: Settings, dice: Arc<Dice>, topology: Topology) -> Arc<Self> {
         let view = Arc::new(View::new(topology));
         Arc::new_cyclic(|core| Self {
-            pool: Pool::new(settings.clone(), Arc::clone(&dice), Arc::clone(&view)),
+            pool: Arc::new(Pool::new(settings.clone(), Arc::clone(&dice), Arc::clone(&view))),
             settings,
             dice,
             view,
@@ -71,6 +90,15 @@ impl Core {
             shards: (0..SHARDS_MAX).map(|_| OnceLock::new()).collect(),
             revision_seen: AtomicU64::new(0),
         })
+    }
+
+    /// Ends all that is under way: connections, their making, openings of sessions. Nothing is begun any more.
+    pub(crate) fn shut(&self) {
+        self.pool.close();
+        self.keeper.stop();
+        for shard in self.shards.iter().filter_map(OnceLock::get) {
+            shard.session.abandon();
+        }
     }
 
     /// What is kept of a shard.
@@ -88,15 +116,20 @@ impl Core {
         Some(Target { node, term: known.term })
     }
 
-    /// Takes in that a node was said to lead a shard. `false` if that node is not known.
-    pub(crate) fn hint(&self, shard: ShardId, leader: NodeId) -> bool {
+    /// Takes in that another node was said to lead a shard by the one that was asked. `false` if that is of no use: the
+    /// node is not known, or the word is late and more is known by now.
+    pub(crate) fn hint(&self, shard: ShardId, asked: Target, leader: NodeId) -> bool {
         let topology = self.view.topology();
-        let term = topology.leadership(shard).term;
-        let is_known = topology.node(leader).is_some();
-        if is_known {
-            lock(&self.shard(shard).route).hint = Some(Hint { leader, term });
+        let is_of_use = topology.leadership(shard).term == asked.term && topology.node(leader).is_some();
+        if is_of_use {
+            lock(&self.shard(shard).route).hint = Some(Hint { leader, term: asked.term });
         }
-        is_known
+        is_of_use
+    }
+
+    /// Forgets that a node was said to lead a shard.
+    pub(crate) fn drop_hint(&self, shard: ShardId, leader: NodeId) {
+        lock(&self.shard(shard).route).hint.take_if(|hint| hint.leader == leader);
     }
 
     /// Finds out whether a connection that should have answered lives, and whether its node still leads.
@@ -124,7 +157,7 @@ impl Core {
 
 impl Shard {
     fn new() -> Self {
-        Self { session: Single::new(), route: Mutex::default() }
+        Self { session: CurrentSession::default(), route: Mutex::default() }
     }
 
     /// The next stripe, and its connection to a node if it is known and open.

@@ -22,7 +22,7 @@ use crate::{Error, Result, Topology};
 /// Rounds without news that follow each other quickly; an election is over by then, if there can be one.
 const QUICK_ROUNDS: u32 = 20;
 
-/// The task that asks; ends when this is dropped.
+/// The task that asks; ends when this is stopped or dropped.
 #[derive(Debug)]
 pub(crate) struct Keeper {
     wanted: Arc<Wanted>,
@@ -51,6 +51,11 @@ impl Keeper {
         let wanted = Arc::new(Wanted::default());
         let task = tokio::spawn(keep(Weak::clone(core), Arc::clone(&wanted))).abort_handle();
         Self { wanted, task }
+    }
+
+    /// Asks no more.
+    pub(crate) fn stop(&self) {
+        self.task.abort();
     }
 
     /// Someone finds that the topology may be wrong.

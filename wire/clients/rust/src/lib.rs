@@ -29,7 +29,8 @@
 //!
 //! One node that answers is enough to begin with: it tells the [`Topology`], and requests then go straight to the core that
 //! owns their shard on the node that leads it. All requests to one core share a connection, many at a time, with answers in
-//! any order. Dropping a call gives it up; a write that was sent by then may still be applied, once.
+//! any order. Connections and sessions are made, and pages of a range fetched, by tasks of their own, which get on whether or
+//! not the call that wants them is polled, and end with the last handle. Dropping a call gives it up; a write that was sent by then may still be applied, once.
 //!
 //! Deliberately absent: caching, and any blocking interface.
 
@@ -46,12 +47,13 @@ mod core;
 mod error;
 mod item;
 mod keeper;
+mod making;
+mod opening;
 mod options;
 mod pool;
 mod range;
 mod request;
 mod session;
-mod single;
 mod status;
 mod sync;
 mod topology;

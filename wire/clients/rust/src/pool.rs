@@ -4,7 +4,8 @@
 //! arrives where it is served. What it has not told of yet, a new connection finds out.
 //!
 //! Invariants:
-//! - One connection to a core is being made at a time, however many wait for it.
+//! - One connection to a core is being made at a time, however many wait for it. The making is a task of its own: it goes on
+//!   when those who wait give up, and ends with the pool.
 //! - A node that could not be reached is not dialled again before a pause, which doubles.
 //! - A connection is used only if the node that answers is the one that was meant.
 
@@ -19,8 +20,8 @@ use tokio::time::Instant;
 use crate::backoff::{Dice, pause};
 use crate::connection::{Connection, DialError, Greeted, Hello, dial, with_port};
 use crate::error::Tried;
+use crate::making::{Making, Outcome};
 use crate::options::Settings;
-use crate::single::Single;
 use crate::sync::lock;
 use crate::view::View;
 use crate::{Error, Topology};
@@ -53,19 +54,26 @@ pub(crate) struct Pool {
 struct Links {
     node: NodeId,
     state: Mutex<LinksState>,
-    /// Finds out which core owns a shard that is not known yet.
-    first: Single<()>,
 }
 
+/// The place of a connection: a core, and a number if there are several to it.
+type Link = (CoreId, usize);
+
+#[derive(Default)]
 struct LinksState {
     /// By the shard's number; empty until the node was heard of.
     cores: Vec<CoreId>,
-    links: BTreeMap<(CoreId, usize), Arc<Single<Arc<Connection>>>>,
+    connections: BTreeMap<Link, Arc<Connection>>,
+    /// The last making of a connection for each place; for none, to find out which core owns a shard.
+    dials: BTreeMap<Option<Link>, Making<Dialled>>,
     /// Where it says it is, and where it was reached.
     addresses: Vec<String>,
     failures: u32,
     failed: Option<(Tried, Instant)>,
 }
+
+/// What came of the making of a connection.
+type Dialled = Result<(), NoConnection>;
 
 impl Pool {
     pub(crate) fn new(settings: Settings, dice: Arc<Dice>, view: Arc<View>) -> Self {
@@ -78,12 +86,13 @@ impl Pool {
         let links = self.links(greeted.node);
         let endpoint = greeted.endpoint.clone();
         links.remember(&endpoint);
-        self.settle(&links, greeted, ShardId(0), 0);
+        // A pool is not closed before its handle is there.
+        let _ = self.settle(&links, greeted, ShardId(0), 0);
     }
 
-    /// A connection for a shard's requests.
+    /// A connection for a shard's requests. It was open a moment ago.
     pub(crate) async fn connect(
-        &self,
+        self: &Arc<Self>,
         topology: &Topology,
         node: NodeId,
         shard: ShardId,
@@ -93,26 +102,64 @@ impl Pool {
         if let Some(node) = topology.node(node) {
             links.advertised(&node.address);
         }
+        let (mut is_told, mut is_made) = (false, false);
         loop {
-            if !links.knows(shard) {
-                links.first.get(async { self.make(&links, shard, stripe).await.map(|_| ()) }).await?;
-                links.first.retire(|()| true);
+            let (dial, is_for_link) = {
+                let mut state = lock(&links.state);
+                let core = state.core_of(shard);
+                // Any core takes the requests for a shard that the node does not know yet.
+                let core = core.or_else(|| is_told.then(CoreId::default));
+                let link = core.map(|core| (core, stripe));
+                let connection = link.and_then(|link| state.connections.get(&link));
+                // One that was closed right after it was made is not made again without a pause.
+                if let Some(connection) = connection.filter(|connection| is_made || connection.is_open()) {
+                    return Ok(Arc::clone(connection));
+                }
+                (self.dial(&links, &mut state, link, (shard, stripe))?, link.is_some())
+            };
+            match dial.wait().await {
+                Some(Ok(())) => (is_told, is_made) = (true, is_for_link),
+                Some(Err(failed)) => return Err(failed),
+                None if self.is_closed() => return Err(NoConnection::Refused(Error::Closed)),
+                None => {
+                    let why = "the making of a connection was given up".into();
+                    return Err(links.failed(Tried { endpoint: node.to_string(), why }, &self.dice));
+                }
             }
-            let link = links.link(shard, stripe);
-            let connection = link.get(self.make(&links, shard, stripe)).await?;
-            if connection.is_open() {
-                return Ok(connection);
-            }
-            link.retire(|current| Arc::ptr_eq(current, &connection));
         }
+    }
+
+    /// The making of a connection: the one that is under way, or a new one.
+    fn dial(
+        self: &Arc<Self>,
+        links: &Arc<Links>,
+        state: &mut LinksState,
+        link: Option<Link>,
+        (shard, stripe): (ShardId, usize),
+    ) -> Result<Outcome<Dialled>, NoConnection> {
+        if self.is_closed() {
+            return Err(NoConnection::Refused(Error::Closed));
+        }
+        if let Some(dial) = state.dials.get(&link).filter(|dial| dial.is_under_way()) {
+            return Ok(dial.outcome());
+        }
+        if let Some(failed) = state.paused() {
+            return Err(failed);
+        }
+        let (pool, links) = (Arc::clone(self), Arc::clone(links));
+        let addresses = state.addresses.clone();
+        let making = async move { Some(pool.make(&links, addresses, shard, stripe).await) };
+        let dial = Making::begin(making);
+        let outcome = dial.outcome();
+        state.dials.insert(link, dial);
+        Ok(outcome)
     }
 
     /// Any open connection to a node.
     pub(crate) fn any(&self, node: NodeId) -> Option<Arc<Connection>> {
         let links = Arc::clone(lock(&self.nodes).get(&node)?);
         let state = lock(&links.state);
-        let mut open = state.links.values().filter_map(|link| link.peek());
-        open.find(|connection| connection.is_open())
+        state.connections.values().find(|connection| connection.is_open()).cloned()
     }
 
     /// Whether there is an open connection to any node.
@@ -132,41 +179,32 @@ impl Pool {
         self.is_closed.load(Ordering::Acquire)
     }
 
-    /// Closes all connections; no more are made.
+    /// Closes all connections, and ends the making of others; no more are made.
     pub(crate) fn close(&self) {
         self.is_closed.store(true, Ordering::Release);
         let nodes = std::mem::take(&mut *lock(&self.nodes));
         for links in nodes.into_values() {
-            let all = std::mem::take(&mut lock(&links.state).links);
-            for connection in all.into_values().filter_map(|link| link.peek()) {
+            // Whoever puts something there from now on sees that the pool is closed.
+            let LinksState { connections, dials, .. } = std::mem::take(&mut *lock(&links.state));
+            drop(dials);
+            for connection in connections.into_values() {
                 connection.close("the cluster's handle was closed");
             }
         }
     }
 
     fn links(&self, node: NodeId) -> Arc<Links> {
-        let make = || Arc::new(Links::new(node));
+        let make = || Arc::new(Links { node, state: Mutex::default() });
         Arc::clone(lock(&self.nodes).entry(node).or_insert_with(make))
     }
 
     /// Makes a connection, and lets everyone know what its node said.
-    async fn make(
-        &self,
-        links: &Links,
-        shard: ShardId,
-        stripe: usize,
-    ) -> Result<Arc<Connection>, NoConnection> {
-        if self.is_closed() {
-            return Err(NoConnection::Refused(Error::Closed));
-        }
-        if let Some(failed) = links.paused() {
-            return Err(failed);
-        }
+    async fn make(&self, links: &Links, addresses: Vec<String>, shard: ShardId, stripe: usize) -> Dialled {
         let hello = Hello { name: &self.settings.name, cluster: Some(self.cluster), wanted_shard: shard };
         let mut last = Tried { endpoint: links.node.to_string(), why: "its address is not known".into() };
-        for address in links.addresses() {
+        for address in addresses {
             match reach(&address, links.node, &hello).await {
-                Ok(greeted) => return Ok(self.settle(links, greeted, shard, stripe)),
+                Ok(greeted) => return self.settle(links, greeted, shard, stripe),
                 Err(DialError::Refused(error)) => return Err(NoConnection::Refused(error)),
                 Err(DialError::Failed(why)) => last = Tried { endpoint: address, why },
             }
@@ -174,17 +212,23 @@ impl Pool {
         Err(links.failed(last, &self.dice))
     }
 
-    fn settle(&self, links: &Links, mut greeted: Greeted, shard: ShardId, stripe: usize) -> Arc<Connection> {
+    fn settle(&self, links: &Links, mut greeted: Greeted, shard: ShardId, stripe: usize) -> Dialled {
         let topology = greeted.topology.take();
         let cores = std::mem::take(&mut greeted.cores);
         let core = cores.get(usize::from(shard.0)).copied().unwrap_or_default();
         tracing::debug!(node = greeted.name, endpoint = greeted.endpoint, %core, "connected");
         let connection = Arc::new(Connection::start(greeted, core, self.settings.in_flight_max));
-        links.connected(&connection, cores, stripe);
+        {
+            let mut state = lock(&links.state);
+            if self.is_closed() {
+                return Err(NoConnection::Refused(Error::Closed));
+            }
+            state.connected(connection, cores, stripe);
+        }
         if let Some(topology) = topology {
             self.view.hear(&topology, links.node);
         }
-        connection
+        Ok(())
     }
 }
 
@@ -201,34 +245,6 @@ async fn reach(address: &str, node: NodeId, hello: &Hello<'_>) -> Result<Greeted
 }
 
 impl Links {
-    fn new(node: NodeId) -> Self {
-        let state = LinksState {
-            cores: Vec::new(),
-            links: BTreeMap::new(),
-            addresses: Vec::new(),
-            failures: 0,
-            failed: None,
-        };
-        Self { node, state: Mutex::new(state), first: Single::new() }
-    }
-
-    /// Whether it is known which core owns a shard.
-    fn knows(&self, shard: ShardId) -> bool {
-        lock(&self.state).cores.len() > usize::from(shard.0)
-    }
-
-    /// The connection for a shard. Of one that the node does not know yet any core can tell that.
-    fn link(&self, shard: ShardId, stripe: usize) -> Arc<Single<Arc<Connection>>> {
-        let mut state = lock(&self.state);
-        let core = state.cores.get(usize::from(shard.0)).copied().unwrap_or_default();
-        let link = state.links.entry((core, stripe)).or_insert_with(|| Arc::new(Single::new()));
-        Arc::clone(link)
-    }
-
-    fn addresses(&self) -> Vec<String> {
-        lock(&self.state).addresses.clone()
-    }
-
     /// The node was reached at an address.
     fn remember(&self, address: &str) {
         let mut state = lock(&self.state);
@@ -246,12 +262,6 @@ impl Links {
         }
     }
 
-    fn paused(&self) -> Option<NoConnection> {
-        let state = lock(&self.state);
-        let (tried, until) = state.failed.clone().filter(|(_, until)| *until > Instant::now())?;
-        Some(NoConnection::Later { tried, until })
-    }
-
     fn failed(&self, tried: Tried, dice: &Dice) -> NoConnection {
         let mut state = lock(&self.state);
         state.failures = state.failures.saturating_add(1);
@@ -260,16 +270,26 @@ impl Links {
         state.failed = Some((tried.clone(), until));
         NoConnection::Later { tried, until }
     }
+}
 
-    fn connected(&self, connection: &Arc<Connection>, cores: Vec<CoreId>, stripe: usize) {
-        let mut state = lock(&self.state);
-        (state.failures, state.failed) = (0, None);
+impl LinksState {
+    /// Which core owns a shard, if that is known.
+    fn core_of(&self, shard: ShardId) -> Option<CoreId> {
+        self.cores.get(usize::from(shard.0)).copied()
+    }
+
+    fn paused(&self) -> Option<NoConnection> {
+        let (tried, until) = self.failed.clone().filter(|(_, until)| *until > Instant::now())?;
+        Some(NoConnection::Later { tried, until })
+    }
+
+    fn connected(&mut self, connection: Arc<Connection>, cores: Vec<CoreId>, stripe: usize) {
         assert!(!cores.is_empty(), "a node of a cluster knows its shards");
-        state.cores = cores;
-        let link = state.links.entry((connection.core(), stripe)).or_insert_with(|| Arc::new(Single::new()));
-        // The one that made it inside `Single::get` finds it there as well; any other open connection stays.
-        if link.peek().is_none_or(|current| !current.is_open()) {
-            link.put(Arc::clone(connection));
+        (self.failures, self.failed, self.cores) = (0, None, cores);
+        let link = (connection.core(), stripe);
+        // One that is open stays: others may be using it.
+        if self.connections.get(&link).is_none_or(|current| !current.is_open()) {
+            self.connections.insert(link, connection);
         }
     }
 }

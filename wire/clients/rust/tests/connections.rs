@@ -5,13 +5,14 @@
 mod fake;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use fake::{Act, Fake};
 use futures_util::future::join_all;
 use mesh_client::{Cluster, Error, NodeId, NodeState, ReplicaRole, ReplicaState, ShardId};
-use mesh_wire::Kind;
+use mesh_wire::{Error as Wire, Kind};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -190,6 +191,104 @@ async fn what_is_in_flight_is_bounded_and_the_rest_waits() {
     fake.script(|_| Act::Swallow);
     let gets = (0..20).map(|_| cluster.get("k").deadline(SHORT).into_future());
     assert!(join_all(gets).await.iter().all(|done| matches!(done, Err(Error::DeadlineExceeded { .. }))));
+}
+
+#[tokio::test]
+async fn a_hello_that_takes_long_is_waited_for() {
+    let fake = Fake::start(3, 2).await;
+    fake.world().hello_delay = Duration::from_millis(600);
+    let cluster = Cluster::connect(fake.endpoints()).await.unwrap();
+    // Both cores, so that connections are made that nobody had to begin with.
+    for key in ["a", "b", "c", "d"] {
+        cluster.put(key, "v").await.unwrap();
+    }
+    assert!(fake.world().shards.iter().all(|shard| !shard.keys.is_empty()), "every shard was written to");
+}
+
+#[tokio::test]
+async fn a_connection_is_made_though_every_call_gives_up_before() {
+    let mut fake = Fake::start(1, 1).await;
+    let cluster = Cluster::connect(fake.endpoints()).await.unwrap();
+    fake.world().hello_delay = Duration::from_millis(600);
+    fake.kill(0);
+    fake.restart(0).await;
+    let before = fake.world().connections;
+    let begun = Instant::now();
+    while cluster.get("k").deadline(Duration::from_millis(100)).await.is_err() {
+        assert!(begun.elapsed() < Duration::from_secs(3), "it is never made");
+    }
+    assert_eq!(fake.world().connections - before, 1, "one after the other");
+}
+
+#[tokio::test]
+async fn a_call_does_not_wait_for_one_that_is_not_polled() {
+    let mut fake = Fake::start(1, 1).await;
+    let cluster = Cluster::connect(fake.endpoints()).await.unwrap();
+    fake.world().hello_delay = Duration::from_millis(50);
+    fake.kill(0);
+    fake.restart(0).await;
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let mut first = std::pin::pin!(cluster.put("a", "v").into_future());
+    assert!(tokio::time::timeout(Duration::from_millis(10), &mut first).await.is_err());
+    cluster.put("b", "v").deadline(Duration::from_secs(1)).await.unwrap();
+    first.await.unwrap();
+}
+
+#[tokio::test]
+async fn answers_that_come_with_a_farewell_are_heard() {
+    let fake = Fake::start(1, 1).await;
+    let cluster = Cluster::connect(fake.endpoints()).await.unwrap();
+    let puts = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&puts);
+    fake.script(move |asked| match asked.kind {
+        Kind::Put if count.fetch_add(1, Ordering::Relaxed) == 0 => Act::ServeAndPart,
+        _ => Act::Serve,
+    });
+    cluster.put("k", "1").await.unwrap();
+    assert_eq!(puts.load(Ordering::Relaxed), 1, "the write was answered");
+    cluster.put("k", "2").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_replacement_whose_outcome_is_lost_is_asked_for_again_and_unknown_in_the_end() {
+    let fake = Fake::start(3, 1).await;
+    let cluster = Cluster::builder().deadline(SHORT).connect(fake.endpoints()).await.unwrap();
+    let mut acts = vec![Act::ServeAndSay(Wire::Unknown), Act::Say(Wire::Unknown), Act::ServeAndCut];
+    fake.script(move |asked| match asked.kind {
+        Kind::ReplaceNode => acts.pop().unwrap_or(Act::Serve),
+        _ => Act::Serve,
+    });
+    assert_eq!(cluster.replace_node("c").await.unwrap().node, NodeId(9));
+    for act in [Act::ServeAndCut, Act::Say(Wire::Unknown), Act::ServeAndSwallow] {
+        fake.script(move |asked| if asked.kind == Kind::ReplaceNode { act.clone() } else { Act::Serve });
+        let error = cluster.replace_node("c").await.unwrap_err();
+        assert!(matches!(error, Error::Unknown { .. }), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_under_way_ends_with_the_last_handle() {
+    let mut fake = Fake::start(2, 1).await;
+    let cluster = Cluster::connect(fake.endpoints()).await.unwrap();
+    // An opening of a session that pauses, the making of a connection, and a page that waits for it.
+    fake.script(|asked| match asked.kind {
+        Kind::OpenSession => Act::Say(Wire::Overloaded { retry_after_ms: 10_000 }),
+        _ => Act::Serve,
+    });
+    let error = cluster.put("k", "v").deadline(SHORT).await.unwrap_err();
+    assert_eq!(error, Error::Overloaded { retry_after: Duration::from_secs(10) });
+    fake.world().hello_delay = Duration::from_secs(10);
+    fake.kill(0);
+    fake.restart(0).await;
+    let mut items = cluster.range(mesh_client::Range::all());
+    assert!(tokio::time::timeout(Duration::from_millis(50), items.next()).await.is_err());
+    drop(cluster);
+    let tasks = tokio::runtime::Handle::current().metrics();
+    assert!(tasks.num_alive_tasks() > 6, "a range holds the handle as well");
+    drop(items);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    // What is left are the tasks of the fake: its listeners.
+    assert_eq!(tasks.num_alive_tasks(), 2);
 }
 
 #[tokio::test]

@@ -15,6 +15,8 @@ use mesh_base::prng::Prng;
 use mesh_client::{Cluster, Cursor, CursorFlaw, Entry, Error, Range, ShardId, SlotEpoch};
 use mesh_wire::{Error as Wire, Kind};
 
+const SHORT: Duration = Duration::from_millis(300);
+
 async fn connect(fake: &Fake) -> Cluster {
     Cluster::connect(fake.endpoints()).await.unwrap()
 }
@@ -333,4 +335,103 @@ async fn items_are_a_stream() {
     let (_fake, cluster) = filled(2).await;
     let lengths = StreamExt::map(cluster.range(Range::all()), |entry| entry.unwrap().key.len());
     assert_eq!(lengths.fold(0, async |sum, length| sum + length).await, 1200);
+}
+
+#[tokio::test]
+async fn what_a_range_finds_can_be_deleted_while_it_goes_on() {
+    let (mut fake, cluster) = filled(1).await;
+    let mut items = cluster.range(Range::all().page_items(20));
+    // The page after the next item is fetched ahead, over a connection that has to be made.
+    for _ in 0..9 {
+        items.next().await.unwrap().unwrap();
+    }
+    fake.world().hello_delay = Duration::from_millis(50);
+    fake.kill(0);
+    fake.restart(0).await;
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let mut deleted = 0;
+    while let Some(entry) = items.next().await {
+        cluster.delete(entry.unwrap().key).deadline(Duration::from_secs(1)).await.unwrap();
+        deleted += 1;
+    }
+    assert_eq!(deleted, 291);
+}
+
+#[tokio::test]
+async fn a_page_is_fetched_ahead_without_room_being_held_for_it() {
+    let fake = Fake::start(1, 1).await;
+    (0..300).for_each(|number| fake.world().set(&key(number), "v"));
+    let cluster = Cluster::builder().in_flight_max(1).connect(fake.endpoints()).await.unwrap();
+    cluster.put("x", "v").await.unwrap();
+    let mut items = cluster.range(Range::all().page_items(20));
+    for _ in 0..9 {
+        items.next().await.unwrap().unwrap();
+    }
+    // While the next page is asked for, all room is taken.
+    fake.script(|asked| match asked.kind {
+        Kind::Get => Act::ServeLate(Duration::from_millis(50)),
+        _ => Act::Serve,
+    });
+    let get = tokio::spawn({
+        let cluster = cluster.clone();
+        async move { cluster.get("x").await }
+    });
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    items.next().await.unwrap().unwrap();
+    cluster.delete("x").deadline(Duration::from_secs(1)).await.unwrap();
+    get.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_hiccup_while_a_reader_is_busy_is_not_held_against_it() {
+    let (fake, cluster) = filled(1).await;
+    let mut items = cluster.range(Range::all().page_items(20)).deadline(SHORT);
+    items.next().await.unwrap().unwrap();
+    fake.script(|asked| if asked.kind == Kind::Range { Act::Say(Wire::NoQuorum) } else { Act::Serve });
+    for _ in 1..20 {
+        items.next().await.unwrap().unwrap();
+    }
+    // The time of the page that is fetched ahead runs out meanwhile.
+    tokio::time::sleep(2 * SHORT).await;
+    fake.script(|_| Act::Serve);
+    let rest = items.collect().await.unwrap();
+    assert_eq!(rest.len(), 280);
+}
+
+#[tokio::test]
+async fn a_page_that_is_asked_for_has_all_its_time_though_it_was_fetched_ahead() {
+    let (fake, cluster) = filled(1).await;
+    let mut items = cluster.range(Range::all().page_items(20)).deadline(2 * SHORT);
+    items.next().await.unwrap().unwrap();
+    fake.script(|asked| if asked.kind == Kind::Range { Act::Say(Wire::NoQuorum) } else { Act::Serve });
+    for _ in 1..20 {
+        items.next().await.unwrap().unwrap();
+    }
+    tokio::time::sleep(SHORT * 3 / 2).await;
+    let mend = async {
+        tokio::time::sleep(SHORT * 2 / 3).await;
+        fake.script(|_| Act::Serve);
+    };
+    let (next, ()) = tokio::join!(items.next(), mend);
+    next.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_range_whose_slots_never_settle_ends_by_its_deadline() {
+    let (fake, cluster) = filled(2).await;
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    fake.script(move |request| match request.kind {
+        Kind::Range => {
+            count.fetch_add(1, Ordering::Relaxed);
+            Act::Say(Wire::WrongEpoch { epoch: SlotEpoch(7) })
+        }
+        _ => Act::Serve,
+    });
+    let mut items = cluster.range(Range::all()).deadline(SHORT);
+    let next = tokio::time::timeout(4 * SHORT, items.next()).await.expect("it ends");
+    let error = next.unwrap().unwrap_err();
+    assert!(matches!(error, Error::NotReady { .. } | Error::DeadlineExceeded { .. }), "{error}");
+    let asked = asked.load(Ordering::Relaxed);
+    assert!(asked < 40, "it is asked {asked} times, with longer and longer pauses");
 }

@@ -4,8 +4,8 @@
 
 mod fake;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use fake::{Act, Fake};
@@ -390,4 +390,124 @@ async fn after_close_calls_end() {
     assert_eq!(under_way.unwrap_err(), Error::Unknown { last: Some(Box::new(Error::Closed)) });
     assert_eq!(cluster.get("k").await.unwrap_err(), Error::Closed);
     assert_eq!(cluster.put("k", "v").await.unwrap_err(), Error::Closed);
+}
+
+#[tokio::test]
+async fn a_session_is_opened_though_every_write_gives_up_before() {
+    let fake = Fake::start(1, 1).await;
+    let cluster = connect(&fake).await;
+    fake.script(|asked| match asked.kind {
+        Kind::OpenSession => Act::ServeLate(Duration::from_millis(600)),
+        _ => Act::Serve,
+    });
+    let begun = Instant::now();
+    while let Err(error) = cluster.put("k", "v").deadline(Duration::from_millis(100)).await {
+        assert!(begun.elapsed() < Duration::from_secs(3), "it is never opened: {error}");
+    }
+    let world = fake.world();
+    assert_eq!((world.applied("k"), world.sessions()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_session_that_may_be_opened_is_asked_for_again_as_the_same() {
+    let fake = Fake::start(3, 1).await;
+    let cluster = connect(&fake).await;
+    let nonces: Arc<Mutex<Vec<u64>>> = Arc::default();
+    let seen = Arc::clone(&nonces);
+    // The last comes first.
+    let mut acts = vec![
+        Act::Say(Wire::Overloaded { retry_after_ms: 5 }),
+        Act::ServeAndSay(Wire::Damaged { what: "page 7".into() }),
+        Act::ServeAndCut,
+        Act::Say(Wire::WrongEpoch { epoch: mesh_client::SlotEpoch(1) }),
+        Act::ServeAndSay(Wire::Unknown),
+        Act::Say(Wire::Unknown),
+        Act::Say(Wire::Unknown),
+    ];
+    fake.script(move |asked| {
+        seen.lock().unwrap().extend(asked.nonce);
+        if asked.kind == Kind::OpenSession { acts.pop().unwrap_or(Act::Serve) } else { Act::Serve }
+    });
+    cluster.put("k", "v").await.unwrap();
+    let world = fake.world();
+    assert_eq!((world.applied("k"), world.sessions()), (1, 1));
+    let nonces = nonces.lock().unwrap();
+    assert!(nonces.len() == 8 && nonces.iter().all(|nonce| *nonce == nonces[0]), "{nonces:?}");
+}
+
+#[tokio::test]
+async fn a_write_that_was_never_sent_is_not_unknown() {
+    let fake = Fake::start(1, 1).await;
+    let cluster = connect(&fake).await;
+    for act in [Act::Say(Wire::Unknown), Act::ServeAndCut, Act::Swallow] {
+        fake.script(move |asked| if asked.kind == Kind::OpenSession { act.clone() } else { Act::Serve });
+        let begun = Instant::now();
+        let error = cluster.put("k", "v").deadline(SHORT).await.unwrap_err();
+        assert!(!matches!(error, Error::Unknown { .. }), "{error}");
+        assert!(begun.elapsed() >= SHORT, "it goes on trying");
+    }
+}
+
+#[tokio::test]
+async fn a_write_is_told_why_its_session_cannot_be_opened() {
+    let fake = Fake::start(1, 1).await;
+    let cluster = connect(&fake).await;
+    fake.script(|asked| match asked.kind {
+        Kind::OpenSession => Act::Say(Wire::Internal { what: "a bug".into() }),
+        _ => Act::Serve,
+    });
+    assert_eq!(cluster.put("k", "v").await.unwrap_err(), Error::Server { what: "a bug".into() });
+    // Whether the opening was applied makes no difference to the write.
+    let mut acts = vec![Act::Say(Wire::NoSpace), Act::ServeAndCut];
+    fake.script(move |asked| match asked.kind {
+        Kind::OpenSession => acts.pop().unwrap_or(Act::Serve),
+        _ => Act::Serve,
+    });
+    assert_eq!(cluster.put("k", "v").await.unwrap_err(), Error::NoSpace);
+}
+
+#[tokio::test]
+async fn a_late_word_about_the_leader_does_not_hide_the_one_that_is_known() {
+    let mut fake = Fake::start(3, 1).await;
+    let cluster = connect(&fake).await;
+    cluster.put("k", "0").await.unwrap();
+    fake.kill(2);
+    let dead = fake.world().leader_at(2);
+    fake.script(move |asked| match (asked.node, asked.kind) {
+        (0, Kind::Put) => Act::SayLate(
+            Duration::from_millis(200),
+            Wire::NotLeader { shard: mesh_client::ShardId(0), leader: Some(dead.clone()) },
+        ),
+        (0, Kind::Get) => Act::Say(Wire::NotLeader { shard: mesh_client::ShardId(0), leader: None }),
+        _ => Act::Serve,
+    });
+    fake.world().lead_all(Some(1));
+    let put = cluster.put("k", "1").deadline(Duration::from_secs(2));
+    let get = cluster.get("k");
+    let (put, get) = tokio::join!(put.into_future(), get.into_future());
+    get.unwrap();
+    put.unwrap();
+    cluster.get("k").deadline(SHORT).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_leader_that_was_named_and_cannot_be_reached_is_asked_for_again() {
+    let mut fake = Fake::start(3, 1).await;
+    let cluster = connect(&fake).await;
+    cluster.put("k", "0").await.unwrap();
+    fake.kill(2);
+    let dead = fake.world().leader_at(2);
+    let not_leader = Wire::NotLeader { shard: mesh_client::ShardId(0), leader: Some(dead) };
+    fake.script(first(Kind::Put, Act::Say(not_leader)));
+    // The term of the one that leads after all is the one that is known.
+    cluster.put("k", "1").deadline(Duration::from_secs(1)).await.unwrap();
+    assert_eq!(fake.world().applied("k"), 2);
+}
+
+#[tokio::test]
+async fn an_opening_that_is_never_answered_is_sent_again() {
+    let fake = Fake::start(1, 1).await;
+    let cluster = connect(&fake).await;
+    fake.script(first(Kind::OpenSession, Act::Swallow));
+    cluster.put("k", "v").deadline(Duration::from_secs(8)).await.unwrap();
 }

@@ -149,10 +149,11 @@ async fn get_many(options: Options<'_>, keys: &[&[u8]]) -> Result<Vec<Option<Ite
     let (core, deadline) = (options.cluster.core(), options.deadline());
     let mut items = vec![None; keys.len()];
     let mut pending: Vec<usize> = (0..keys.len()).collect();
+    let mut round = 0;
     while !pending.is_empty() {
         let parts = split(&core.view.topology(), &pending, |place| keys[place]);
         pending.clear();
-        let reads = parts.iter().map(|part| get_part(core, part, keys, deadline));
+        let reads = parts.iter().map(|part| get_part(core, part, keys, deadline, round));
         for (part, found) in parts.iter().zip(join_all(reads).await) {
             match found {
                 Ok(found) => part.places.iter().zip(found).for_each(|(&place, item)| items[place] = item),
@@ -160,6 +161,7 @@ async fn get_many(options: Options<'_>, keys: &[&[u8]]) -> Result<Vec<Option<Ite
                 Err(Failure::Error(error)) => return Err(error),
             }
         }
+        round += 1;
     }
     Ok(items)
 }
@@ -171,6 +173,7 @@ async fn get_part(
     part: &Part,
     keys: &[&[u8]],
     deadline: Deadline,
+    round: u32,
 ) -> Result<Vec<Option<Item>>, Failure> {
     let keys: Vec<_> = part.places.iter().map(|&place| keys[place]).collect();
     let (mut items, mut at) = (Vec::with_capacity(keys.len()), Revision::ZERO);
@@ -183,7 +186,7 @@ async fn get_part(
         });
         let chunk = &rest[..fits.count()];
         let batch = GetBatch { keys: chunk.into(), at, ..Default::default() };
-        let mut call = Call::new(Request::GetBatch(batch), Aim::Shard(part.shard), deadline);
+        let mut call = Call::new(Request::GetBatch(batch), Aim::Shard(part.shard), deadline).in_round(round);
         let frame = core.perform(&mut call).await?;
         match frame.response().map_err(Error::from)? {
             Response::GetBatch(answer) if (1..=chunk.len()).contains(&answer.items.len()) => {
@@ -263,6 +266,7 @@ async fn write_many(options: Options<'_>, change: Change<'_>) -> Result<Vec<Done
     let mut done: Vec<Option<Done>> = vec![None; change.len()];
     let mut pending: Vec<usize> = (0..change.len()).collect();
     let mut failed: Option<Error> = None;
+    let mut round = 0;
     while !pending.is_empty() {
         let parts = split(&core.view.topology(), &pending, |place| change.key(place));
         pending.clear();
@@ -271,7 +275,7 @@ async fn write_many(options: Options<'_>, change: Change<'_>) -> Result<Vec<Done
             failed = Some(worse(failed, error));
             break;
         }
-        let writes = parts.iter().map(|part| write_part(core, part, change, deadline));
+        let writes = parts.iter().map(|part| write_part(core, part, change, deadline, round));
         for (part, outcome) in parts.iter().zip(join_all(writes).await) {
             match outcome {
                 Ok(outcome) => {
@@ -284,6 +288,7 @@ async fn write_many(options: Options<'_>, change: Change<'_>) -> Result<Vec<Done
                 Err(Failure::Error(error)) => failed = Some(worse(failed, error)),
             }
         }
+        round += 1;
     }
     let Some(error) = failed else { return Ok(done.into_iter().flatten().collect()) };
     let places = (0..).zip(&done).filter(|(_, done)| done.is_some()).map(|(place, _)| place);
@@ -308,18 +313,19 @@ async fn write_part(
     part: &Part,
     change: Change<'_>,
     deadline: Deadline,
+    round: u32,
 ) -> Result<Done, Failure> {
     let aim = Aim::Shard(part.shard);
     let frame = match change {
         Change::Put(items) => {
             let items: Vec<_> = part.places.iter().map(|&place| items[place]).collect();
             let batch = PutBatch { items: (&items).into(), ..Default::default() };
-            core.perform(&mut Call::new(Request::PutBatch(batch), aim, deadline)).await?
+            core.perform(&mut Call::new(Request::PutBatch(batch), aim, deadline).in_round(round)).await?
         }
         Change::Delete(keys) => {
             let keys: Vec<_> = part.places.iter().map(|&place| keys[place]).collect();
             let delete = Delete { keys: (&keys).into(), ..Default::default() };
-            core.perform(&mut Call::new(Request::Delete(delete), aim, deadline)).await?
+            core.perform(&mut Call::new(Request::Delete(delete), aim, deadline).in_round(round)).await?
         }
     };
     let done = match frame.response().map_err(not_told)? {

@@ -278,15 +278,18 @@ impl Shared {
         Some(state.slots.len())
     }
 
-    /// Hands answers out.
+    /// Hands answers out, up to a frame that answers nothing: then the error says what that was.
     fn complete(&self, frames: &mut Vec<Frame>, found: &mut Vec<(Waiter, Frame)>) -> Result<(), String> {
-        let mut units = 0;
+        let (mut units, mut end) = (0, Ok(()));
         {
             let mut state = lock(&self.state);
             for frame in frames.drain(..) {
                 match state.slots.remove(frame.header.envelope.request) {
                     Some(waiter) => found.push((waiter, frame)),
-                    None => return Err(farewell(&frame)),
+                    None => {
+                        end = Err(farewell(&frame));
+                        break;
+                    }
                 }
             }
         }
@@ -296,7 +299,7 @@ impl Shared {
             let _ = waiter.answer.send(frame);
         }
         self.room.add_permits(units);
-        Ok(())
+        end
     }
 }
 

@@ -6,7 +6,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,8 +17,8 @@ use mesh_base::{Revision, ShardId};
 use super::bounds::{Order, Range};
 use super::cursor::Cursor;
 use super::lane::{Lane, Query};
-use crate::core::Core;
-use crate::request::Failure;
+use crate::core::Handle;
+use crate::request::{Deadline, Failure};
 use crate::{Entry, Error, Result};
 
 /// The least bytes of a page, however many shards there are.
@@ -31,11 +31,16 @@ const PAGE_BYTES_MIN: usize = 4 * 1024;
 #[must_use = "a range is read when its items are asked for"]
 pub struct Items {
     query: Arc<Query>,
+    _handle: Arc<Handle>,
     lanes: Vec<Lane>,
     /// Lanes whose next key is not known.
     open: Vec<usize>,
     heads: BinaryHeap<Head>,
     stage: Stage,
+    /// When the item that is asked for must be here.
+    deadline: Option<Deadline>,
+    /// How often slots have moved since an item was last returned.
+    rounds: u32,
     left: Option<u64>,
     /// The last key that was returned.
     last: Option<Bytes>,
@@ -78,26 +83,33 @@ impl PartialOrd for Head {
 }
 
 impl Items {
-    pub(crate) fn new(core: Arc<Core>, range: Range) -> Self {
+    pub(crate) fn new(handle: Arc<Handle>, range: Range) -> Self {
         let cursor = range.cursor.clone();
         let (last, revisions) = cursor.map(|cursor| (cursor.last, cursor.revisions)).unzip();
         Self {
             left: range.limit,
-            query: Arc::new(Query { core, range, deadline: None, page_bytes: 0 }),
+            query: Arc::new(Query {
+                core: Arc::clone(handle.core()),
+                range,
+                deadline: None,
+                page_bytes: 0,
+                round: 0,
+            }),
+            _handle: handle,
             lanes: Vec::new(),
             open: Vec::new(),
             heads: BinaryHeap::new(),
             stage: Stage::New,
+            deadline: None,
+            rounds: 0,
             last,
             revisions: revisions.unwrap_or_default(),
         }
     }
 
-    /// How long to go on trying to fetch one page; the cluster handle's deadline unless set.
+    /// How long to go on trying when an item is asked for; the cluster handle's deadline unless set.
     pub fn deadline(mut self, deadline: Duration) -> Self {
-        let Query { core, range, page_bytes, .. } = &*self.query;
-        let (core, range, page_bytes) = (Arc::clone(core), range.clone(), *page_bytes);
-        self.query = Arc::new(Query { core, range, deadline: Some(deadline), page_bytes });
+        self.query = Arc::new(Query { deadline: Some(deadline), ..Query::clone(&self.query) });
         self
     }
 
@@ -106,6 +118,8 @@ impl Items {
     /// # Errors
     /// Why no more items can be read.
     pub async fn next(&mut self) -> Option<Result<Entry>> {
+        // One that was given up had a time of its own.
+        self.deadline = None;
         poll_fn(|cx| self.poll(cx)).await
     }
 
@@ -139,6 +153,13 @@ impl Items {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Entry>>> {
+        let deadline = *self.deadline.get_or_insert_with(|| self.query.deadline());
+        let item = ready!(self.poll_item(deadline, cx));
+        (self.deadline, self.rounds) = (None, 0);
+        Poll::Ready(item)
+    }
+
+    fn poll_item(&mut self, deadline: Deadline, cx: &mut Context<'_>) -> Poll<Option<Result<Entry>>> {
         loop {
             match self.stage {
                 Stage::New => {
@@ -154,12 +175,13 @@ impl Items {
             if self.stage != Stage::Reading {
                 continue;
             }
-            match self.poll_heads(cx) {
+            match self.poll_heads(deadline, cx) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(())) => return Poll::Ready(self.pop(cx).map(Ok)),
+                Poll::Ready(Ok(())) => return Poll::Ready(self.pop().map(Ok)),
                 Poll::Ready(Err(Failure::Rerouted)) => {
                     // Slots have moved. The revisions are those of shards that were something else.
                     self.revisions.clear();
+                    self.rounds += 1;
                     self.spread();
                 }
                 Poll::Ready(Err(Failure::Error(error))) => {
@@ -187,7 +209,7 @@ impl Items {
 
     /// Begins to read every shard that can have keys of the range.
     fn spread(&mut self) {
-        let Query { core, range, deadline, .. } = &*self.query;
+        let Query { core, range, .. } = &*self.query;
         let topology = core.view.topology();
         let shards: Vec<_> = match range.slot {
             Some(slot) => vec![topology.shard_of_slot(slot)],
@@ -196,8 +218,7 @@ impl Items {
         let page_bytes =
             (CLIENT_RANGE_BYTES_MAX / (2 * shards.len())).clamp(PAGE_BYTES_MIN, RANGE_PAGE_BYTES);
         let page_bytes = u32::try_from(page_bytes).unwrap_or(u32::MAX);
-        self.query =
-            Arc::new(Query { core: Arc::clone(core), range: range.clone(), deadline: *deadline, page_bytes });
+        self.query = Arc::new(Query { page_bytes, round: self.rounds, ..Query::clone(&self.query) });
         let at =
             |shard| self.revisions.iter().find(|(of, _)| *of == shard).map_or(Revision::ZERO, |(_, at)| *at);
         self.lanes = shards.iter().map(|&shard| Lane::new(shard, at(shard), self.last.clone())).collect();
@@ -206,11 +227,11 @@ impl Items {
     }
 
     /// Finds out the next key of every lane.
-    fn poll_heads(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+    fn poll_heads(&mut self, deadline: Deadline, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         let mut still_open = Vec::new();
         for number in std::mem::take(&mut self.open) {
             let Some(lane) = self.lanes.get_mut(number) else { continue };
-            match lane.poll_head(&self.query, cx) {
+            match lane.poll_head(&self.query, deadline, cx) {
                 Poll::Pending => still_open.push(number),
                 Poll::Ready(Ok(None)) => {}
                 Poll::Ready(Ok(Some(key))) => {
@@ -224,13 +245,13 @@ impl Items {
     }
 
     /// Takes the first of the heads.
-    fn pop(&mut self, cx: &mut Context<'_>) -> Option<Entry> {
+    fn pop(&mut self) -> Option<Entry> {
         assert!(self.open.is_empty(), "every lane's next key is known");
         let Some(head) = self.heads.pop() else {
             self.stage = Stage::End;
             return None;
         };
-        let entry = self.lanes.get_mut(head.lane).and_then(|lane| lane.take(&self.query, cx))?;
+        let entry = self.lanes.get_mut(head.lane).and_then(|lane| lane.take(&self.query))?;
         assert!(entry.key == head.key, "the head of a lane is its first entry");
         self.open.push(head.lane);
         self.last = Some(entry.key.clone());

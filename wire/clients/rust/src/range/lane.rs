@@ -1,4 +1,9 @@
 //! One shard's part of a range: the items that are here, and the page that is on its way.
+//!
+//! Invariants:
+//! - One page at most is on its way or waits to be taken in.
+//! - A page is fetched by a task of its own, so it holds nothing that others wait for while its reader does something else.
+//! - That a page could not be fetched ahead is no failure: it is fetched again, in the time of who asks for it.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -9,6 +14,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use mesh_base::{Revision, ShardId};
 use mesh_wire::{Request, Response};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::bounds::{Content, Order, Range};
 use crate::core::Core;
@@ -17,12 +24,22 @@ use crate::request::{Aim, Call, Deadline, Failure, unexpected};
 use crate::{Entry, Error, Item};
 
 /// What all lanes of a reading share.
+#[derive(Clone)]
 pub(super) struct Query {
     pub(super) core: Arc<Core>,
     pub(super) range: Range,
     pub(super) deadline: Option<Duration>,
     /// Bytes of a page.
     pub(super) page_bytes: u32,
+    /// How often slots had moved, since an item was last returned, when the lanes began.
+    pub(super) round: u32,
+}
+
+impl Query {
+    /// The time for what is asked for now.
+    pub(super) fn deadline(&self) -> Deadline {
+        Deadline::after(self.deadline.unwrap_or(self.core.settings.deadline))
+    }
 }
 
 /// A page of a shard's items.
@@ -32,13 +49,23 @@ struct Page {
     revision: Revision,
 }
 
-type Fetching = Pin<Box<dyn Future<Output = Result<Page, Failure>> + Send>>;
+/// A page that is on its way, or has come.
+struct Fetch {
+    task: JoinHandle<Result<Page, Failure>>,
+    until: Instant,
+}
 
-enum Fetch {
-    /// Nothing is on its way.
-    Rest,
-    Running(Fetching),
-    Done(Result<Page, Failure>),
+impl Fetch {
+    fn begin(query: &Arc<Query>, lane: &Lane, deadline: Deadline) -> Self {
+        let page = fetch(Arc::clone(query), lane.shard, lane.at, lane.after.clone(), deadline);
+        Self { task: tokio::spawn(page), until: deadline.at }
+    }
+}
+
+impl Drop for Fetch {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 /// One shard's part of a range.
@@ -51,20 +78,21 @@ pub(super) struct Lane {
     entries: VecDeque<Entry>,
     /// When so few entries are left, the next page is fetched.
     low: usize,
-    fetch: Fetch,
+    fetch: Option<Fetch>,
     /// There is something after what is here.
     more: bool,
 }
 
 impl Lane {
     pub(super) const fn new(shard: ShardId, at: Revision, after: Option<Bytes>) -> Self {
-        Self { shard, at, after, entries: VecDeque::new(), low: 0, fetch: Fetch::Rest, more: true }
+        Self { shard, at, after, entries: VecDeque::new(), low: 0, fetch: None, more: true }
     }
 
     /// The next key of this lane, once it is known; `None` at the end.
     pub(super) fn poll_head(
         &mut self,
         query: &Arc<Query>,
+        deadline: Deadline,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<Bytes>, Failure>> {
         loop {
@@ -74,19 +102,16 @@ impl Lane {
             if !self.more {
                 return Poll::Ready(Ok(None));
             }
-            let page = ready!(self.poll_page(query, cx))?;
+            let page = ready!(self.poll_page(query, deadline, cx))?;
             self.take_in(page);
         }
     }
 
     /// Takes the next entry, which must be here, and sees to it that more are on their way.
-    pub(super) fn take(&mut self, query: &Arc<Query>, cx: &mut Context<'_>) -> Option<Entry> {
+    pub(super) fn take(&mut self, query: &Arc<Query>) -> Option<Entry> {
         let entry = self.entries.pop_front();
-        if self.more && self.entries.len() <= self.low && matches!(self.fetch, Fetch::Rest) {
-            // Only to have it sent; it is looked at again when it is needed.
-            if let Poll::Ready(done) = self.poll_page(query, cx) {
-                self.fetch = Fetch::Done(done);
-            }
+        if self.more && self.entries.len() <= self.low && self.fetch.is_none() {
+            self.fetch = Some(Fetch::begin(query, self, query.deadline()));
         }
         entry
     }
@@ -96,17 +121,31 @@ impl Lane {
         self.entries.is_empty() && !self.more
     }
 
-    fn poll_page(&mut self, query: &Arc<Query>, cx: &mut Context<'_>) -> Poll<Result<Page, Failure>> {
-        let mut running = match std::mem::replace(&mut self.fetch, Fetch::Rest) {
-            Fetch::Rest => Box::pin(fetch(Arc::clone(query), self.shard, self.at, self.after.clone())),
-            Fetch::Running(running) => running,
-            Fetch::Done(page) => return Poll::Ready(page),
-        };
-        let polled = running.as_mut().poll(cx);
-        if polled.is_pending() {
-            self.fetch = Fetch::Running(running);
+    fn poll_page(
+        &mut self,
+        query: &Arc<Query>,
+        deadline: Deadline,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Page, Failure>> {
+        loop {
+            let mut fetch = match self.fetch.take() {
+                Some(fetch) => fetch,
+                None => Fetch::begin(query, self, deadline),
+            };
+            let Poll::Ready(fetched) = Pin::new(&mut fetch.task).poll(cx) else {
+                self.fetch = Some(fetch);
+                return Poll::Pending;
+            };
+            match fetched {
+                Ok(Err(Failure::Error(_))) if fetch.until < deadline.at => {}
+                Ok(fetched) => return Poll::Ready(fetched),
+                Err(ended) => match ended.try_into_panic() {
+                    Ok(panic) => std::panic::resume_unwind(panic),
+                    // The runtime is shutting down.
+                    Err(_) => return Poll::Ready(Err(Error::Closed.into())),
+                },
+            }
         }
-        polled
     }
 
     fn take_in(&mut self, page: Page) {
@@ -126,8 +165,9 @@ async fn fetch(
     shard: ShardId,
     at: Revision,
     after: Option<Bytes>,
+    deadline: Deadline,
 ) -> Result<Page, Failure> {
-    let Query { core, range, .. } = &*query;
+    let Query { core, range, round, .. } = &*query;
     let left = range.limit.map_or(u32::MAX, |limit| u32::try_from(limit).unwrap_or(u32::MAX));
     let request = Request::Range(mesh_wire::Range {
         from: &range.from,
@@ -140,8 +180,8 @@ async fn fetch(
         at,
         ..Default::default()
     });
-    let deadline = Deadline::after(query.deadline.unwrap_or(core.settings.deadline));
-    let frame = core.perform(&mut Call::new(request, Aim::Shard(shard), deadline)).await?;
+    let mut call = Call::new(request, Aim::Shard(shard), deadline).in_round(*round);
+    let frame = core.perform(&mut call).await?;
     let answer = match frame.response().map_err(Error::from)? {
         Response::Range(answer) => answer,
         other => return Err(unexpected(&other).into()),

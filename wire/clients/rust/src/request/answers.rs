@@ -1,6 +1,5 @@
 //! What an answer means for the request: it is done, or what to do about it.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_base::{ShardId, SlotEpoch};
@@ -60,7 +59,7 @@ impl Core {
             Wire::NotLeader { leader, .. } => {
                 let leader = leader.as_ref().map(|at| at.node).filter(|node| *node != target.node);
                 self.heard(call, shard, Error::of(error, shard, call.deadline.whole));
-                if leader.is_some_and(|leader| self.hint(shard, leader)) && call.hops < HOPS_MAX {
+                if leader.is_some_and(|leader| self.hint(shard, target, leader)) && call.hops < HOPS_MAX {
                     call.hops += 1;
                     return Setback::Now;
                 }
@@ -70,7 +69,7 @@ impl Core {
                 self.heard(call, shard, Error::of(error, shard, call.deadline.whole));
                 Setback::SlotMap { epoch }
             }
-            Wire::Unknown => self.unknown(call, shard),
+            Wire::Unknown => self.unknown(call, shard, target),
             Wire::UnknownSession => self.unknown_session(call, shard),
             Wire::NotReady { .. } | Wire::ShuttingDown | Wire::Damaged { .. } => {
                 self.heard(call, shard, Error::of(error, shard, call.deadline.whole));
@@ -81,12 +80,17 @@ impl Core {
                 self.heard(call, shard, Error::of(error, shard, call.deadline.whole));
                 Setback::Busy { at_least }
             }
+            // No deadline was sent with it: it is the node that had too little time.
+            Wire::DeadlineExceeded if call.mode == Mode::Repeatable => {
+                self.heard(call, shard, Error::of(error, shard, call.deadline.whole));
+                Setback::Busy { at_least: Duration::ZERO }
+            }
             Wire::Locked | Wire::NoQuorum | Wire::SessionWindow { .. } => {
                 self.heard(call, shard, Error::of(error, shard, call.deadline.whole));
                 Setback::Busy { at_least: Duration::ZERO }
             }
             // Of a write that may be applied already, its session tells as soon as there is space again.
-            Wire::NoSpace if call.may_be_applied => {
+            Wire::NoSpace if call.may_be_applied && call.mode == Mode::Write => {
                 self.heard(call, shard, Error::NoSpace);
                 Setback::Busy { at_least: Duration::ZERO }
             }
@@ -106,10 +110,16 @@ impl Core {
         }
     }
 
-    /// The shard cannot say what became of the write. Its session is asked once more; then it must have been forgotten.
-    fn unknown(&self, call: &mut Call<'_>, shard: ShardId) -> Setback {
+    /// The node cannot say what became of the request, mostly because it has stopped leading. A write's session is asked
+    /// once more; then it must have been forgotten. Any other request can be done again.
+    fn unknown(&self, call: &mut Call<'_>, shard: ShardId, target: Target) -> Setback {
+        if call.mode != Mode::Write {
+            let why = "the node that was asked does not know what became of the request".into();
+            self.heard(call, shard, Error::NotReady { why });
+            return Setback::Leader { shard, asked: Some(target) };
+        }
         call.unknown_answers += 1;
-        if call.mode == Mode::Write && call.unknown_answers < UNKNOWN_ANSWERS_MAX {
+        if call.unknown_answers < UNKNOWN_ANSWERS_MAX {
             return Setback::Busy { at_least: Duration::ZERO };
         }
         self.retire_session(call, shard);
@@ -135,7 +145,7 @@ impl Core {
     /// Writes to come begin a new session.
     fn retire_session(&self, call: &Call<'_>, shard: ShardId) {
         if let Some(write) = &call.write {
-            self.shard(shard).session.retire(|session| Arc::ptr_eq(session, write.session()));
+            self.shard(shard).session.retire(write.session());
         }
     }
 }

@@ -13,6 +13,9 @@ use crate::core::Core;
 use crate::session::Write;
 use crate::{Error, Topology};
 
+/// What lies beyond the clock's end is as good as a year.
+const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// When a call gives up.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Deadline {
@@ -23,10 +26,13 @@ pub(crate) struct Deadline {
 
 impl Deadline {
     pub(crate) fn after(whole: Duration) -> Self {
-        // What lies beyond the clock's end is as good as a year.
-        const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
         let began = Instant::now();
         Self { began, at: began + whole.min(YEAR), whole }
+    }
+
+    /// That of what goes on until it is done or ended.
+    pub(crate) fn never() -> Self {
+        Self::after(YEAR)
     }
 
     /// How long a node is given, in milliseconds: a little less than what is left, so that its answer is still in time.
@@ -43,7 +49,7 @@ impl Deadline {
 pub(crate) enum Aim<'a> {
     /// That of a key.
     Key(&'a [u8]),
-    /// This one. When slots move the request is handed back to be split anew.
+    /// This one. When slots move a request for keys is handed back to be split anew.
     Shard(ShardId),
 }
 
@@ -71,11 +77,15 @@ impl From<Error> for Failure {
     }
 }
 
-/// Whether a request can be done twice without harm.
+/// What a request does, and so what it means to send it again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Mode {
+    /// It changes nothing.
     Read,
+    /// It changes keys, once, by its session.
     Write,
+    /// It changes something else: done again, it comes to the same.
+    Repeatable,
 }
 
 /// One call of the user.
@@ -87,7 +97,7 @@ pub(crate) struct Call<'a> {
     pub(super) deadline: Deadline,
     /// The session and number of a write.
     pub(super) write: Option<Write>,
-    /// A sending of the write ended without an answer that says what became of it.
+    /// A sending of what changes something ended without an answer that says what became of it.
     pub(super) may_be_applied: bool,
     pub(super) unknown_answers: u32,
     /// Pauses so far.
@@ -104,7 +114,13 @@ impl<'a> Call<'a> {
     pub(crate) fn new(request: Request<'a>, aim: Aim<'a>, deadline: Deadline) -> Self {
         let mode = match request {
             Request::Put(_) | Request::PutBatch(_) | Request::Delete(_) => Mode::Write,
-            _ => Mode::Read,
+            Request::OpenSession(_) | Request::ReplaceNode(_) => Mode::Repeatable,
+            Request::Get(_)
+            | Request::GetBatch(_)
+            | Request::Range(_)
+            | Request::Hello(_)
+            | Request::Topology
+            | Request::Status => Mode::Read,
         };
         Self {
             bytes: request.size_hint(),
@@ -120,6 +136,12 @@ impl<'a> Call<'a> {
             hops: 0,
             last: None,
         }
+    }
+
+    /// The request was handed back so many times, to be split anew: its pauses are as long as if it had failed.
+    pub(crate) const fn in_round(mut self, round: u32) -> Self {
+        self.failures = round;
+        self
     }
 
     /// Puts into the request what every sending has anew.
@@ -144,7 +166,7 @@ impl<'a> Call<'a> {
 
     /// What became of a sending will not be known from its answer.
     pub(super) fn lose_track(&mut self) {
-        self.may_be_applied |= self.mode == Mode::Write;
+        self.may_be_applied |= self.mode != Mode::Read;
     }
 
     /// The end of a call that failed for good.

@@ -12,32 +12,29 @@
 mod answers;
 mod call;
 
-use std::pin::Pin;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mesh_base::limits::{CLIENT_PATIENCE, CLIENT_RETRY_PAUSE_MAX};
+use mesh_base::limits::{CLIENT_DEADLINE, CLIENT_PATIENCE, CLIENT_RETRY_PAUSE_MAX};
 use mesh_base::{ShardId, SlotEpoch};
-use mesh_wire::{Frame, OpenSession, Request, Response};
+use mesh_wire::{Frame, Response};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use self::call::Mode;
 pub(crate) use self::call::{Aim, Call, Deadline, Failure};
-use crate::Error;
 use crate::backoff::pause;
 use crate::connection::{Answer, Connection, NotSent};
 use crate::core::{Core, Target};
 use crate::error::Tried;
+use crate::opening::Entrance;
 use crate::pool::NoConnection;
-use crate::session::Session;
+use crate::{Error, Topology};
 
 /// The longest pause while a leader is awaited; news of one end it early.
 const NEWS_PAUSE_MAX: Duration = Duration::from_millis(200);
 /// New places that a request is sent to without a pause.
 const HOPS_MAX: u32 = 3;
-
-/// A session that is being opened.
-type Opening<'c> = Pin<Box<dyn Future<Output = Result<Arc<Session>, Error>> + Send + 'c>>;
 
 /// What keeps a request from being done, and what to do about it.
 enum Setback {
@@ -125,44 +122,42 @@ impl Core {
             }
         }
         call.write = None;
-        let opened = &self.shard(shard).session;
-        let session = match opened.peek() {
-            Some(session) => session,
-            None => {
-                let opening = opened.get(self.open_session(shard, call.deadline));
-                match Box::pin(timeout_at(call.deadline.at, opening)).await {
-                    Ok(session) => session.map_err(Setback::Failed)?,
-                    Err(_) => return Err(Setback::OutOfTime),
-                }
-            }
+        let Some(session) = self.shard(shard).session.open() else {
+            return Err(Box::pin(self.await_session(call, shard)).await);
         };
         call.write = session.try_begin();
-        if call.write.is_none() {
-            match Box::pin(timeout_at(call.deadline.at, session.begin())).await {
-                Ok(write) => call.write = Some(write),
-                Err(_) => return Err(Setback::OutOfTime),
-            }
+        if call.write.is_some() {
+            return Ok(());
         }
-        Ok(())
-    }
-
-    /// Opens a session. This happens inside of a write's call; the box ends the recursion.
-    fn open_session(self: &Arc<Self>, shard: ShardId, deadline: Deadline) -> Opening<'_> {
-        Box::pin(async move {
-            let request = Request::OpenSession(OpenSession { nonce: self.dice.number() });
-            let mut call = Call::new(request, Aim::Shard(shard), deadline);
-            let frame = match self.perform(&mut call).await {
-                Ok(frame) => frame,
-                Err(Failure::Error(error)) => return Err(error),
-                Err(Failure::Rerouted) => return Err(Error::NotReady { why: "slots are moving".into() }),
-            };
-            match frame.response()? {
-                Response::SessionOpened(opened) => Ok(Arc::new(Session::new(opened.session, shard))),
-                other => Err(unexpected(&other)),
+        Err(match Box::pin(timeout_at(call.deadline.at, session.begin())).await {
+            Ok(write) => {
+                call.write = Some(write);
+                // What is known of the shard may be another thing by now.
+                Setback::Now
             }
+            Err(_) => Setback::OutOfTime,
         })
     }
 
+    /// Waits until a session is open; one is opened if there is none.
+    async fn await_session(self: &Arc<Self>, call: &mut Call<'_>, shard: ShardId) -> Setback {
+        let (since, outcome) = match self.session(shard) {
+            Entrance::Open => return Setback::Now,
+            Entrance::Opening { since, outcome } => (since, outcome),
+        };
+        match timeout_at(call.deadline.at, outcome.wait()).await {
+            Ok(Some(Ok(()))) => Setback::Now,
+            Ok(Some(Err(error))) => Setback::Failed(error),
+            Ok(None) => Setback::Busy { at_least: Duration::ZERO },
+            Err(_) => {
+                // What keeps the opening keeps this call, though it may have been heard before the call began.
+                call.last = call.last.take().or_else(|| self.shard(shard).trouble_since(since));
+                Setback::OutOfTime
+            }
+        }
+    }
+
+    /// Waits for a connection. Its making goes on if this is given up.
     async fn connect(
         self: &Arc<Self>,
         call: &mut Call<'_>,
@@ -171,26 +166,51 @@ impl Core {
         stripe: usize,
     ) -> Result<Arc<Connection>, Setback> {
         let topology = self.view.topology();
-        let connecting = self.pool.connect(&topology, target.node, shard, stripe);
-        // A node that hangs must not keep the call from learning that another leads now.
-        let until = call.deadline.at.min(Instant::now() + CLIENT_PATIENCE);
-        match timeout_at(until, connecting).await {
-            Ok(Ok(connection)) => {
+        let leads_elsewhere =
+            |known: &Topology| self.target(known, shard).is_some_and(|leads| leads.node != target.node);
+        let mut connecting = pin!(self.pool.connect(&topology, target.node, shard, stripe));
+        let mut asking = None;
+        let came_of_it = loop {
+            let until = call.deadline.at.min(Instant::now() + CLIENT_PATIENCE);
+            tokio::select! {
+                biased;
+                came_of_it = &mut connecting => break came_of_it,
+                () = self.view.wait(until, leads_elsewhere) => {}
+            }
+            // A node that hangs must not keep the call from learning that another leads now.
+            if leads_elsewhere(&self.view.topology()) {
+                return Err(Setback::Leader { shard, asked: Some(target) });
+            }
+            let endpoint = topology.node(target.node).map_or_else(String::new, |node| node.address.clone());
+            let tried = Tried { endpoint, why: "it does not answer".into() };
+            self.heard(call, shard, Error::Unreachable { tried: vec![tried] });
+            if Instant::now() >= call.deadline.at {
+                return Err(Setback::OutOfTime);
+            }
+            asking.get_or_insert_with(|| self.keeper.keep_asking());
+        };
+        match came_of_it {
+            Ok(connection) => {
                 self.shard(shard).use_connection(stripe, &connection);
                 Ok(connection)
             }
-            Ok(Err(NoConnection::Later { tried, until })) => {
+            Err(NoConnection::Later { tried, until }) => {
                 self.heard(call, shard, Error::Unreachable { tried: vec![tried] });
-                Err(Setback::Dial { shard, asked: target, until })
+                Err(self.unreached(shard, target, until))
             }
-            Ok(Err(NoConnection::Refused(error))) => Err(Setback::Failed(error)),
-            Err(_) => {
-                let endpoint =
-                    topology.node(target.node).map_or_else(String::new, |node| node.address.clone());
-                let tried = Tried { endpoint, why: "it does not answer".into() };
-                self.heard(call, shard, Error::Unreachable { tried: vec![tried] });
-                Err(Setback::Leader { shard, asked: Some(target) })
+            Err(NoConnection::Refused(error)) => Err(Setback::Failed(error)),
+        }
+    }
+
+    /// A node could not be reached. If it was only said to lead, whoever the topology names may lead after all.
+    fn unreached(&self, shard: ShardId, target: Target, until: Instant) -> Setback {
+        self.drop_hint(shard, target.node);
+        match self.target(&self.view.topology(), shard) {
+            // That is no news, so it is not asked without a pause.
+            Some(leads) if leads.term == target.term && leads.node != target.node => {
+                Setback::Leader { shard, asked: Some(leads) }
             }
+            _ => Setback::Dial { shard, asked: target, until },
         }
     }
 
@@ -202,8 +222,9 @@ impl Core {
         target: Target,
         connection: &Arc<Connection>,
         mut answer: Answer,
-        mut now: Instant,
+        sent: Instant,
     ) -> Result<Frame, Setback> {
+        let mut now = sent;
         loop {
             let until = call.deadline.at.min(now + CLIENT_PATIENCE);
             let why = match timeout_at(until, &mut answer).await {
@@ -217,10 +238,13 @@ impl Core {
                     self.suspect(connection);
                     now = Instant::now();
                     let leads = self.target(&self.view.topology(), shard);
-                    if leads.is_none_or(|leads| leads.node == target.node) {
+                    if leads.is_some_and(|leads| leads.node != target.node) {
+                        "it does not answer, and another node leads by now".into()
+                    } else if call.mode == Mode::Repeatable && now >= sent + CLIENT_DEADLINE {
+                        "it does not answer the request".into()
+                    } else {
                         continue;
                     }
-                    "it does not answer, and another node leads by now".into()
                 }
             };
             call.lose_track();
@@ -247,7 +271,11 @@ impl Core {
                 let _asking = self.keeper.keep_asking();
                 let until = soon(NEWS_PAUSE_MAX).min(deadline);
                 self.view.wait(until, |topology| topology.epoch() > epoch).await;
-                if matches!(call.aim, Aim::Shard(_)) {
+                if Instant::now() >= deadline {
+                    return Err(call.out_of_time(self));
+                }
+                // What is not about keys is for its shard whatever slots it has.
+                if matches!(call.aim, Aim::Shard(_)) && call.mode != Mode::Repeatable {
                     let lost_track = call.may_be_applied;
                     return Err(if lost_track {
                         call.give_up(Error::Unknown { last: None })

@@ -35,6 +35,8 @@ pub(crate) struct Asked {
     /// Session and number of a write.
     pub(crate) write: Option<(u64, u64)>,
     pub(crate) deadline_ms: u32,
+    /// What an opening of a session is known by.
+    pub(crate) nonce: Option<u64>,
     /// How many requests were asked before this one, over the whole cluster.
     pub(crate) number: usize,
 }
@@ -48,8 +50,12 @@ pub(crate) enum Act {
     ServeLate(Duration),
     /// It says this instead.
     Say(Error),
+    /// It says this instead, later.
+    SayLate(Duration, Error),
     /// It does it, and says this.
     ServeAndSay(Error),
+    /// It does it, and the answer comes together with the word that the connection is about to be closed.
+    ServeAndPart,
     /// It does it, and the connection is cut before the answer.
     ServeAndCut,
     /// The connection is cut.
@@ -155,6 +161,11 @@ async fn serve(node: usize, mut stream: TcpStream, world: Arc<Mutex<World>>, scr
         };
         (world.connections, core)
     };
+    let delay = world.lock().unwrap().hello_delay;
+    // Nothing comes meanwhile but the end.
+    if tokio::time::timeout(delay, stream.peek(&mut [0])).await.is_ok() {
+        return;
+    }
     let answer = greet(node, &world.lock().unwrap(), hello.header.envelope.request);
     if stream.write_all(&answer).await.is_err() {
         return;
@@ -208,14 +219,19 @@ fn perform(
     let answer = match act {
         Act::Serve => serve(),
         Act::ServeLate(delay) => {
-            let (answer, answers) = (serve(), answers.clone());
-            tokio::spawn(async move {
-                tokio::time::sleep(delay).await;
-                answers.send(answer)
-            });
+            send_late(answers, serve(), delay);
             return true;
         }
         Act::Say(error) => say(error),
+        Act::SayLate(delay, error) => {
+            send_late(answers, say(error), delay);
+            return true;
+        }
+        Act::ServeAndPart => {
+            let farewell = Response::Error(Error::ShuttingDown);
+            let farewell = FrameWriter::new().frame(&Envelope::default(), &farewell).unwrap();
+            [serve(), farewell].concat().into()
+        }
         Act::ServeAndSay(error) => {
             serve();
             say(error)
@@ -234,6 +250,14 @@ fn perform(
     answers.send(answer).is_ok()
 }
 
+fn send_late(answers: &mpsc::UnboundedSender<Bytes>, answer: Bytes, delay: Duration) {
+    let answers = answers.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(delay).await;
+        answers.send(answer)
+    });
+}
+
 fn asked(node: usize, connection: usize, core: CoreId, frame: &Frame, world: &mut World) -> Asked {
     world.requests += 1;
     let request = frame.request().unwrap();
@@ -246,6 +270,10 @@ fn asked(node: usize, connection: usize, core: CoreId, frame: &Frame, world: &mu
         Request::Range(range) => (None, range.ctx.deadline_ms),
         _ => (None, 0),
     };
+    let nonce = match &request {
+        Request::OpenSession(open) => Some(open.nonce),
+        _ => None,
+    };
     Asked {
         node,
         connection,
@@ -254,6 +282,7 @@ fn asked(node: usize, connection: usize, core: CoreId, frame: &Frame, world: &mu
         shard: frame.header.envelope.shard,
         write: write.map(|ctx| (ctx.session.get(), ctx.seq.0)),
         deadline_ms,
+        nonce,
         number: world.requests,
     }
 }

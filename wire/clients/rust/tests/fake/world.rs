@@ -1,6 +1,7 @@
 //! What the nodes of the fake cluster share: as if replication took no time and never failed.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use mesh_base::limits::SESSION_WINDOW_MAX;
@@ -32,6 +33,8 @@ pub(crate) struct Version {
 /// What one session has done.
 #[derive(Default, Debug)]
 struct Session {
+    /// What it was opened by.
+    nonce: u64,
     below: u64,
     outcomes: BTreeMap<u64, (Revision, u32)>,
 }
@@ -63,6 +66,8 @@ pub(crate) struct World {
     pub(crate) shards: Vec<Shard>,
     /// Nodes whose replicas of all shards are damaged.
     pub(crate) damaged: Vec<usize>,
+    /// How long a hello is left unanswered.
+    pub(crate) hello_delay: Duration,
     pub(crate) connections: usize,
     pub(crate) requests: usize,
 }
@@ -84,6 +89,7 @@ impl World {
             owners: (0..SLOTS).map(owner).collect(),
             shards: (0..shards).map(shard).collect(),
             damaged: Vec::new(),
+            hello_delay: Duration::ZERO,
             connections: 0,
             requests: 0,
         }
@@ -95,6 +101,11 @@ impl World {
 
     pub(crate) fn name(&self, node: usize) -> String {
         self.names[node].clone()
+    }
+
+    /// How a node is named as a leader.
+    pub(crate) fn leader_at(&self, node: usize) -> LeaderAt {
+        LeaderAt { node: self.id(node), address: self.addresses[node].clone() }
     }
 
     pub(crate) fn core_of(&self, node: usize, shard: ShardId) -> CoreId {
@@ -228,12 +239,8 @@ impl World {
             _ => vec![],
         };
         assert!(keys.iter().all(|key| self.shard_of(key) == shard), "all keys are of the shard");
-        (state.leader != Some(asked.node)).then(|| Error::NotLeader {
-            shard,
-            leader: state
-                .leader
-                .map(|leader| LeaderAt { node: self.id(leader), address: self.addresses[leader].clone() }),
-        })
+        (state.leader != Some(asked.node))
+            .then(|| Error::NotLeader { shard, leader: state.leader.map(|leader| self.leader_at(leader)) })
     }
 
     fn serve_node(
@@ -353,9 +360,8 @@ impl Shard {
         let at = |asked: Revision, newest: Revision| if asked == Revision::ZERO { newest } else { asked };
         let own = Bytes::copy_from_slice;
         match request {
-            Request::OpenSession(_) => {
-                let id = self.next_revision(shard);
-                self.sessions.insert(id.0, Session { below: 1, outcomes: BTreeMap::new() });
+            Request::OpenSession(open) => {
+                let id = self.open_session(shard, open.nonce);
                 answer(Response::SessionOpened(SessionOpened { session: SessionId(id) }))
             }
             Request::Put(put) => {
@@ -421,6 +427,17 @@ impl Shard {
             }
             other => panic!("{other:?} is not for a shard"),
         }
+    }
+
+    /// Opens a session, once for each nonce.
+    fn open_session(&mut self, shard: ShardId, nonce: u64) -> Revision {
+        let known = self.sessions.iter().find(|(_, session)| session.nonce == nonce);
+        if let Some((&id, _)) = known {
+            return Revision(id);
+        }
+        let id = self.next_revision(shard);
+        self.sessions.insert(id.0, Session { nonce, below: 1, outcomes: BTreeMap::new() });
+        id
     }
 
     fn page<'a>(&'a self, range: &Range<'a>, at: Revision) -> (Vec<RangeItem<'a>>, bool) {
