@@ -462,7 +462,7 @@ impl Membership {
         let ours = self.born().map(|born| born.directory.cluster());
         match (report.stage, ours) {
             (Stage::Born { cluster, .. }, Some(ours)) if cluster != ours => {
-                self.reach.met_stranger(from, cluster)
+                self.reach.met_stranger(from, cluster);
             }
             _ => self.reach.heard(now, from),
         }
