@@ -1,0 +1,299 @@
+//! What may stand on the command line, and the help for it.
+
+use std::str::FromStr;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use mesh_base::limits::{BATCH_BYTES_MAX, BATCH_OPS_MAX, SESSION_WINDOW_MAX, VALUE_BYTES_MAX};
+
+use crate::distribution::Distribution;
+use crate::error::BenchError;
+use crate::keyspace::{KEY_BYTES, KEYS_MAX};
+use crate::machine;
+use crate::target::mesh::with_port;
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done, 2 wrong usage, 3 the run had errors that make its figures worthless, 4 the system
+was not reached.";
+
+const LOAD: &str = "The load";
+const TIME: &str = "Time";
+const PLACE: &str = "Who and where";
+const OUTPUT: &str = "Output";
+
+/// Measures Mesh.
+#[derive(Parser, Debug)]
+#[command(name = "mesh-bench", version, after_help = EXIT_CODES, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The commands.
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    Run(RunFlags),
+}
+
+/// Puts a running system under load and reports throughput, latency and processor time.
+///
+/// Every connection keeps a number of requests in flight and sends the next when an answer comes (a closed loop). Latency is
+/// the service time: from the write that sends a request to the read that brings its answer, retries included.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  mesh-bench run                                            # 50 connections, a read at a time each
+  mesh-bench run --workload put --in-flight 16 --cores 1    # writes, pipelined, from processor 1
+  mesh-bench run --workload mixed --reads 95 --distribution zipfian --keys 1000000
+  mesh-bench run --workload get --batch 100 --connections 4
+  mesh-bench run --endpoints host1,host2,host3 --seconds 60 --json > figures.json
+
+Keep the generator off the processors that are measured: pin the server with its own --cores.")]
+pub(crate) struct RunFlags {
+    /// What is done.
+    #[arg(long, value_name = "WHAT", default_value = "get", help_heading = LOAD)]
+    pub(crate) workload: Workload,
+    /// Percent of a mixed workload that reads [default: 50]
+    #[arg(
+        long,
+        value_name = "PERCENT",
+        value_parser = clap::value_parser!(u32).range(0..=100),
+        help_heading = LOAD
+    )]
+    pub(crate) reads: Option<u32>,
+    /// How many keys there are, of 16 bytes each.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 100_000,
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(KEYS_MAX)),
+        help_heading = LOAD
+    )]
+    pub(crate) keys: u32,
+    /// Bytes of a value.
+    #[arg(long, value_name = "N", default_value_t = 256, help_heading = LOAD)]
+    pub(crate) value_bytes: usize,
+    /// How keys are chosen.
+    #[arg(long, value_name = "HOW", default_value = "uniform", help_heading = LOAD)]
+    pub(crate) distribution: Distribution,
+    /// How many connections.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 50,
+        value_parser = clap::value_parser!(u16).range(1..),
+        help_heading = LOAD
+    )]
+    pub(crate) connections: u16,
+    /// Requests in flight on each.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u16).range(1..=SESSION_WINDOW_MAX as i64),
+        help_heading = LOAD
+    )]
+    pub(crate) in_flight: u16,
+    /// Keys of a request: more than one is a batched get or put.
+    #[arg(long, value_name = "N", default_value_t = 1, help_heading = LOAD)]
+    pub(crate) batch: usize,
+    /// Fill in all keys first, even if they are there.
+    #[arg(long, help_heading = LOAD)]
+    pub(crate) load: bool,
+    /// Repeats the choices of keys and values.
+    #[arg(long, value_name = "N", default_value_t = 1, help_heading = LOAD)]
+    pub(crate) seed: u64,
+    /// Seconds that are measured.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 10,
+        value_parser = clap::value_parser!(u32).range(1..=86_400),
+        help_heading = TIME
+    )]
+    pub(crate) seconds: u32,
+    /// Seconds before that, which do not count.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 2,
+        value_parser = clap::value_parser!(u32).range(0..=3600),
+        help_heading = TIME
+    )]
+    pub(crate) warm_up: u32,
+    /// Nodes of the cluster; one that answers is enough.
+    #[arg(
+        long,
+        env = "MESH_ENDPOINTS",
+        value_name = "HOST:PORT,...",
+        value_delimiter = ',',
+        default_value = "127.0.0.1:7700",
+        value_parser = with_port,
+        help_heading = PLACE
+    )]
+    pub(crate) endpoints: Vec<String>,
+    /// Processors that make the load, a thread on each [default: the last that this process may use]
+    #[arg(long, value_name = "LIST, as 0-3,6", help_heading = PLACE)]
+    pub(crate) cores: Option<Cores>,
+    /// Server processes whose time is accounted for [default: those on this host that listen at the cluster's addresses]
+    #[arg(long, value_name = "PID,...", value_delimiter = ',', help_heading = PLACE)]
+    pub(crate) server_pids: Option<Vec<u32>>,
+    /// Report for programs: one JSON document with everything.
+    #[arg(long, conflicts_with = "markdown", help_heading = OUTPUT)]
+    pub(crate) json: bool,
+    /// Report as a table in Markdown.
+    #[arg(long, help_heading = OUTPUT)]
+    pub(crate) markdown: bool,
+}
+
+/// What is done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Workload {
+    /// Writes keys.
+    Put,
+    /// Reads keys.
+    Get,
+    /// Does both.
+    Mixed,
+}
+
+impl RunFlags {
+    /// What the flags say together that none says alone.
+    ///
+    /// # Errors
+    /// [`BenchError::Usage`]
+    pub(crate) fn check(&self) -> Result<(), BenchError> {
+        let wrong = |what: String| Err(BenchError::Usage(what));
+        if self.reads.is_some() && self.workload != Workload::Mixed {
+            return wrong("--reads goes with --workload mixed only".into());
+        }
+        if self.value_bytes > VALUE_BYTES_MAX {
+            return wrong(format!("--value-bytes: a value has at most {VALUE_BYTES_MAX} bytes"));
+        }
+        if !(1..=BATCH_OPS_MAX).contains(&self.batch) {
+            return wrong(format!("--batch: a request has from 1 to {BATCH_OPS_MAX} keys"));
+        }
+        if self.batch > 1 && self.batch * (self.value_bytes + KEY_BYTES) > BATCH_BYTES_MAX {
+            let most = BATCH_BYTES_MAX / (self.value_bytes + KEY_BYTES);
+            return wrong(format!(
+                "--batch: with values of {} bytes at most {most} keys fit into one request",
+                self.value_bytes
+            ));
+        }
+        let allowed = machine::allowed();
+        match self.cores().iter().find(|cpu| !allowed.contains(cpu)) {
+            Some(cpu) => {
+                wrong(format!("--cores: this process may not use processor {cpu}, only {allowed:?}"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Percent of the operations that read.
+    pub(crate) fn reads(&self) -> u32 {
+        match self.workload {
+            Workload::Put => 0,
+            Workload::Get => 100,
+            Workload::Mixed => self.reads.unwrap_or(50),
+        }
+    }
+
+    /// The processors that make the load.
+    pub(crate) fn cores(&self) -> Vec<usize> {
+        match &self.cores {
+            Some(Cores(cores)) => cores.clone(),
+            None => vec![machine::allowed().last().copied().unwrap_or(0)],
+        }
+    }
+}
+
+/// Processors, written as `0-3,6`: in order, each once, at least one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Cores(Vec<usize>);
+
+/// More processors than any machine has.
+const PROCESSORS_MAX: usize = 4096;
+
+impl FromStr for Cores {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is not a list of processors: write numbers and ranges, as 0-3,6");
+        let mut cores = Vec::new();
+        for part in text.trim().split(',') {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            let number =
+                |text: &str| text.trim().parse().ok().filter(|&number: &usize| number < PROCESSORS_MAX);
+            let (first, last) = number(first).zip(number(last)).ok_or_else(wrong)?;
+            if first > last {
+                return Err(wrong());
+            }
+            cores.extend(first..=last);
+        }
+        cores.sort_unstable();
+        cores.dedup();
+        Ok(Self(cores))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn run(line: &str) -> Result<RunFlags, BenchError> {
+        let cli = Cli::try_parse_from(format!("mesh-bench run {line}").split_whitespace());
+        let Command::Run(flags) = cli.map_err(|error| BenchError::Usage(error.to_string()))?.command;
+        flags.check().map(|()| flags)
+    }
+
+    #[test]
+    fn the_definition_is_sound_and_its_examples_parse() {
+        Cli::command().debug_assert();
+        let help = Cli::command().find_subcommand_mut("run").unwrap().render_long_help().to_string();
+        let examples: Vec<_> =
+            help.lines().map(str::trim).filter(|line| line.starts_with("mesh-bench run")).collect();
+        assert!(examples.len() > 4);
+        for line in examples {
+            let line = line.split(['#', '>']).next().unwrap_or_default();
+            // The examples' processors may not be this machine's.
+            let parsed = Cli::try_parse_from(line.split_whitespace());
+            assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
+        }
+    }
+
+    #[test]
+    fn a_workload_has_its_share_of_reads() {
+        for (line, reads) in
+            [("", 100), ("--workload put", 0), ("--workload mixed", 50), ("--workload mixed --reads 5", 5)]
+        {
+            assert_eq!(run(line).unwrap().reads(), reads, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_with_what_can() {
+        for (line, words) in [
+            ("--reads 5", "--workload mixed"),
+            ("--batch 0", "from 1 to 4096"),
+            ("--batch 4096 --value-bytes 8192", "at most 511 keys"),
+            ("--value-bytes 9000000", "at most 8388608"),
+            ("--cores 4000", "may not use processor 4000"),
+            ("--cores 3-1", "as 0-3,6"),
+            ("--in-flight 2000", "1..=1024"),
+            ("--endpoints a:b", "HOST:PORT"),
+            ("--json --markdown", "cannot be used with"),
+        ] {
+            let refused = run(line).unwrap_err();
+            assert!(refused.to_string().contains(words), "{line}: {refused}");
+            assert_eq!(refused.exit(), crate::error::Exit::Usage);
+        }
+    }
+
+    #[test]
+    fn processors_are_numbers_and_ranges() {
+        assert_eq!("6,0-3".parse(), Ok(Cores(vec![0, 1, 2, 3, 6])));
+        assert_eq!("2,2".parse(), Ok(Cores(vec![2])));
+        assert!("x".parse::<Cores>().is_err());
+    }
+}

@@ -1,0 +1,131 @@
+//! What the cores counted, put together.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::stats::{Second, Tally};
+
+/// One second of a run, all cores together.
+#[derive(Clone, Debug)]
+pub(crate) struct Point {
+    /// Which, from the beginning of the measurement; negative in the warm-up.
+    pub(crate) number: i64,
+    /// What was counted.
+    pub(crate) tally: Tally,
+}
+
+/// Looks on.
+pub(crate) trait Observer {
+    /// The warm-up is over.
+    fn measurement_begins(&mut self) {}
+    /// A second is over.
+    fn second(&mut self, _point: &Point) {}
+    /// What comes now does not count.
+    fn measurement_ends(&mut self) {}
+}
+
+/// For those who do not care.
+impl Observer for () {}
+
+/// What a run brought.
+#[derive(Clone, Debug)]
+pub(crate) struct Outcome {
+    /// How long was measured.
+    pub(crate) measured: Duration,
+    /// What was counted meanwhile.
+    pub(crate) total: Tally,
+    /// The seconds of the measurement.
+    pub(crate) series: Vec<Point>,
+    /// Processor time of the generator's cores during these seconds.
+    pub(crate) cpu: Duration,
+}
+
+/// See the module.
+pub(crate) struct Collector {
+    cores: usize,
+    /// What is measured; `None` for everything.
+    seconds: Option<u32>,
+    waiting: BTreeMap<i64, (usize, Point)>,
+    outcome: Outcome,
+}
+
+impl Collector {
+    /// Of so many cores, which measure for so many seconds.
+    pub(crate) fn new(cores: usize, seconds: Option<u32>) -> Self {
+        let outcome = Outcome {
+            measured: Duration::ZERO,
+            total: Tally::new(),
+            series: Vec::new(),
+            cpu: Duration::ZERO,
+        };
+        Self { cores, seconds, waiting: BTreeMap::new(), outcome }
+    }
+
+    /// Takes in what one core counted; a second is told when all cores have told theirs.
+    pub(crate) fn take(&mut self, second: Second, observer: &mut dyn Observer) {
+        let Second { number, tally, cpu } = second;
+        if number >= 0 {
+            // What was never answered is told after the last second.
+            self.outcome.total.merge(&tally);
+        }
+        if self.is_measured(number) {
+            self.outcome.cpu += cpu;
+        }
+        let empty = || (0, Point { number, tally: Tally::new() });
+        let (told, point) = self.waiting.entry(number).or_insert_with(empty);
+        point.tally.merge(&tally);
+        *told += 1;
+        if *told == self.cores
+            && let Some((_, point)) = self.waiting.remove(&number)
+        {
+            observer.second(&point);
+            if self.is_measured(number) {
+                self.outcome.series.push(point);
+            }
+        }
+    }
+
+    fn is_measured(&self, number: i64) -> bool {
+        number >= 0 && self.seconds.is_none_or(|seconds| number < i64::from(seconds))
+    }
+
+    /// All cores have told all.
+    pub(crate) fn finish(mut self, measured: Duration) -> Outcome {
+        // Cores whose operations come to an end do not do so in the same second.
+        let waiting = std::mem::take(&mut self.waiting);
+        let rest = waiting.into_values().map(|(_, point)| point);
+        let rest: Vec<_> = rest.filter(|point| self.is_measured(point.number)).collect();
+        self.outcome.series.extend(rest);
+        self.outcome.measured = measured;
+        self.outcome
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn second(number: i64, keys: u64) -> Second {
+        let mut tally = Tally::new();
+        tally.keys = keys;
+        Second { number, tally, cpu: Duration::from_secs(1) }
+    }
+
+    #[test]
+    fn a_second_is_over_when_all_cores_have_told_theirs() {
+        struct Seen(Vec<(i64, u64)>);
+        impl Observer for Seen {
+            fn second(&mut self, point: &Point) {
+                self.0.push((point.number, point.tally.keys));
+            }
+        }
+        let (mut seen, mut collector) = (Seen(Vec::new()), Collector::new(2, Some(2)));
+        for (number, keys) in [(-1, 1), (0, 2), (-1, 3), (1, 4), (0, 5), (1, 6), (2, 0)] {
+            collector.take(second(number, keys), &mut seen);
+        }
+        assert_eq!(seen.0, [(-1, 4), (0, 7), (1, 10)]);
+        let outcome = collector.finish(Duration::from_secs(2));
+        assert_eq!(outcome.series.iter().map(|point| point.number).collect::<Vec<_>>(), [0, 1]);
+        assert_eq!((outcome.total.keys, outcome.cpu), (17, Duration::from_secs(4)));
+    }
+}

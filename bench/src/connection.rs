@@ -1,0 +1,370 @@
+//! A connection under load: a number of slots, each with one operation at a time (a closed loop).
+//!
+//! A turn takes all answers off what one read brought, puts the next operations into the slots that became free, and sends
+//! all requests with one write. What could not be done is sent again as the system asks for, until its time is up.
+//!
+//! Invariants:
+//! - An operation's time begins right before the write that sends it first, and ends right after the read that brought
+//!   its answer, however often it was sent.
+//! - A slot is idle, sent or paused; what an answer names was sent, or else it is counted as a stray.
+//! - In a turn nothing is allocated once buffers have grown to the size of what is sent and received.
+//!
+//! Deliberately absent: a rate. An open loop would set the time at which an operation begins, and nothing else.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use crate::buffers::{Inbox, Outbox};
+use crate::op::{Op, OpKind};
+use crate::socket::{Interest, Poller, Received, Socket};
+use crate::stats::{Recorder, Schedule};
+use crate::target::{Admission, Answer, Decoded, Found, Lane, Tag, Then};
+use crate::workload::{Fed, Feed};
+
+/// An operation that met errors for so long is given up.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The error of operations that were in flight on a connection that was lost, in place of a system's.
+pub(crate) const CONNECTION_LOST: &str = "ConnectionLost";
+/// The error of an answer that nothing in flight asked for.
+pub(crate) const STRAY_ANSWER: &str = "StrayAnswer";
+
+/// What the connections of one core share.
+pub(crate) struct Shared {
+    /// Counts.
+    pub(crate) recorder: Recorder,
+    /// When to begin and end.
+    pub(crate) schedule: Schedule,
+    /// Where every read lands first.
+    pub(crate) scratch: Vec<u8>,
+    /// Waits for all of them.
+    pub(crate) poller: Poller,
+    /// When the first of what has paused is to be sent again, or earlier.
+    pub(crate) alarm: Option<Instant>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    Idle,
+    Sent,
+    Paused { until: Instant },
+}
+
+struct Slot {
+    tag: Tag,
+    state: State,
+    op: Op,
+    begun: Instant,
+}
+
+/// How a turn left a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Turn {
+    /// It goes on.
+    GoesOn,
+    /// All that was begun is answered, and nothing more is to be begun.
+    Over,
+    /// The connection is of no use any more; the lane wants another.
+    Lost,
+}
+
+/// What there is between a lane's being connected and its being lost.
+struct Wire<L> {
+    socket: Socket,
+    lane: L,
+    interest: Interest,
+}
+
+/// See the module.
+pub(crate) struct Connection<L> {
+    number: usize,
+    wire: Option<Wire<L>>,
+    feed: Feed,
+    slots: Vec<Slot>,
+    /// Slots without an operation.
+    idle: Vec<u16>,
+    /// Slots whose operation is encoded and not sent yet, for the first time.
+    fresh: Vec<u16>,
+    /// Slots with an operation that is to be sent again later.
+    paused: Vec<u16>,
+    /// Operations that are sent and not answered.
+    sent: usize,
+    is_dry: bool,
+    outbox: Outbox,
+    inbox: Inbox,
+    /// Since when operations are in flight and nothing was received.
+    silent_since: Option<Instant>,
+}
+
+impl<L: Lane> Connection<L> {
+    /// With so many slots; not connected yet. The poller knows it by its number.
+    pub(crate) fn new(number: usize, feed: Feed, in_flight: u16) -> Self {
+        let now = Instant::now();
+        let slot = |slot| Slot { tag: Tag::first(slot), state: State::Idle, op: Op::empty(), begun: now };
+        Self {
+            number,
+            wire: None,
+            feed,
+            slots: (0..in_flight).map(slot).collect(),
+            idle: (0..in_flight).rev().collect(),
+            fresh: Vec::new(),
+            paused: Vec::new(),
+            sent: 0,
+            is_dry: false,
+            outbox: Outbox::default(),
+            inbox: Inbox::default(),
+            silent_since: None,
+        }
+    }
+
+    /// Takes a lane that is connected, and makes ready to send what was in flight.
+    ///
+    /// # Errors
+    /// The socket cannot be waited for.
+    pub(crate) fn connect(&mut self, lane: L, socket: Socket, poller: &Poller) -> io::Result<()> {
+        poller.add(&socket, self.number)?;
+        let wire = self.wire.insert(Wire { socket, lane, interest: Interest::Answers });
+        self.outbox.clear();
+        self.inbox.clear();
+        self.silent_since = None;
+        for slot in self.slots.iter().filter(|slot| slot.state == State::Sent) {
+            wire.lane.encode(slot.tag, &slot.op, self.feed.keyspace(), self.outbox.tail());
+        }
+        Ok(())
+    }
+
+    /// Gives the lane of a lost connection away, to be connected again.
+    pub(crate) fn disconnect(&mut self, recorder: &mut Recorder) -> Option<L> {
+        if self.sent > 0 {
+            recorder.retried(CONNECTION_LOST, self.sent as u64);
+        }
+        self.wire.take().map(|wire| wire.lane)
+    }
+
+    /// The lane of a connection that owes answers and is silent since before a moment.
+    pub(crate) fn silent_since(&self, moment: Instant) -> Option<&L> {
+        let wire = self.wire.as_ref()?;
+        (self.silent_since? < moment).then_some(&wire.lane)
+    }
+
+    /// Ends the connection, as its next turn will find.
+    pub(crate) fn hang_up(&self) {
+        if let Some(wire) = &self.wire {
+            wire.socket.hang_up();
+        }
+    }
+
+    /// Operations that are begun and not over.
+    pub(crate) fn unanswered(&self) -> usize {
+        self.sent + self.paused.len()
+    }
+
+    /// Reads, takes every whole answer, and goes on as [`Connection::go_on`].
+    pub(crate) fn turn(&mut self, shared: &mut Shared) -> Turn {
+        let Some(mut wire) = self.wire.take() else { return Turn::GoesOn };
+        let taken = self.take(&mut wire, shared);
+        self.wire = Some(wire);
+        match taken {
+            Some(now) => self.go_on(now, shared),
+            None => Turn::Lost,
+        }
+    }
+
+    /// Sends again what has paused for long enough, begins operations in the slots that have none, and writes.
+    pub(crate) fn go_on(&mut self, now: Instant, shared: &mut Shared) -> Turn {
+        let Some(mut wire) = self.wire.take() else { return Turn::GoesOn };
+        self.resume(&mut wire.lane, now);
+        self.refill(&mut wire.lane, now, &shared.schedule);
+        let is_over = self.sent + self.fresh.len() + self.paused.len() == 0
+            && (self.is_dry || shared.schedule.is_over(now));
+        let flushed = self.flush(&mut wire, &shared.poller);
+        self.wire = Some(wire);
+        match flushed {
+            _ if is_over => Turn::Over,
+            Ok(()) => Turn::GoesOn,
+            Err(_) => Turn::Lost,
+        }
+    }
+
+    fn resume(&mut self, lane: &mut L, now: Instant) {
+        if self.paused.is_empty() {
+            return;
+        }
+        let Self { slots, feed, outbox, sent, .. } = self;
+        self.paused.retain(|&number| {
+            let slot = slot(slots, usize::from(number));
+            let is_due = matches!(slot.state, State::Paused { until } if until <= now);
+            if is_due {
+                slot.state = State::Sent;
+                *sent += 1;
+                lane.encode(slot.tag, &slot.op, feed.keyspace(), outbox.tail());
+            }
+            !is_due
+        });
+    }
+
+    fn refill(&mut self, lane: &mut L, now: Instant, schedule: &Schedule) {
+        if self.is_dry || schedule.is_over(now) {
+            return;
+        }
+        let Self { slots, feed, outbox, .. } = self;
+        while let Some(number) = self.idle.pop() {
+            let slot = slot(slots, usize::from(number));
+            // One that was not admitted is still there.
+            if slot.op.keys.is_empty() && feed.next(&mut slot.op) == Fed::Dry {
+                self.is_dry = true;
+                self.idle.push(number);
+                return;
+            }
+            if lane.admit(slot.tag, slot.op.kind) == Admission::NotYet {
+                self.idle.push(number);
+                return;
+            }
+            slot.state = State::Sent;
+            lane.encode(slot.tag, &slot.op, feed.keyspace(), outbox.tail());
+            self.fresh.push(number);
+        }
+    }
+
+    /// Writes what there is room for, and waits for room if there is too little. The time of what is written first begins
+    /// now.
+    fn flush(&mut self, wire: &mut Wire<L>, poller: &Poller) -> io::Result<()> {
+        if !self.fresh.is_empty() {
+            let now = Instant::now();
+            self.sent += self.fresh.len();
+            for number in self.fresh.drain(..) {
+                slot(&mut self.slots, usize::from(number)).begun = now;
+            }
+        }
+        if self.sent > 0 && self.silent_since.is_none() {
+            self.silent_since = Some(Instant::now());
+        }
+        self.outbox.flush(&wire.socket)?;
+        let interest = if self.outbox.is_empty() { Interest::Answers } else { Interest::AnswersAndRoom };
+        if interest != wire.interest {
+            wire.interest = interest;
+            poller.change(&wire.socket, self.number, interest)?;
+        }
+        Ok(())
+    }
+
+    /// Reads, and takes every whole answer. The time of the read, or `None` if the connection is of no use any more.
+    fn take(&mut self, wire: &mut Wire<L>, shared: &mut Shared) -> Option<Instant> {
+        let received = wire.socket.receive(&mut shared.scratch);
+        let now = Instant::now();
+        shared.recorder.look(now);
+        let count = match received {
+            Ok(Received::Bytes(count)) => count,
+            Ok(Received::End) | Err(_) => return None,
+        };
+        // Taken out so that what it holds can be looked at while slots change.
+        let (mut inbox, scratch) = (std::mem::take(&mut self.inbox), std::mem::take(&mut shared.scratch));
+        let piece = scratch.get(..count).unwrap_or_default();
+        let received = inbox.receive(piece);
+        let (mut rest, mut is_usable) = (received, true);
+        loop {
+            match wire.lane.decode(rest) {
+                Ok(Some(decoded)) => {
+                    rest = rest.get(decoded.length..).unwrap_or_default();
+                    is_usable &= self.answered(&mut wire.lane, &decoded, now, shared);
+                }
+                Ok(None) => break,
+                Err(_) => {
+                    is_usable = false;
+                    break;
+                }
+            }
+        }
+        let taken = received.len() - rest.len();
+        inbox.keep_from(taken, piece);
+        (self.inbox, shared.scratch) = (inbox, scratch);
+        if count > 0 {
+            self.silent_since = (self.sent > 0).then_some(now);
+        }
+        is_usable.then_some(now)
+    }
+
+    /// Does what an answer asks for; whether the connection can still be used.
+    fn answered(&mut self, lane: &mut L, decoded: &Decoded, now: Instant, shared: &mut Shared) -> bool {
+        let (number, recorder) = (decoded.tag.slot(), &mut shared.recorder);
+        let slot = self.slots.get_mut(number);
+        let Some(slot) = slot.filter(|slot| slot.tag == decoded.tag && slot.state == State::Sent) else {
+            recorder.failed(STRAY_ANSWER);
+            return true;
+        };
+        let (kind, latency) = (slot.op.kind, now - slot.begun);
+        let mut is_usable = true;
+        match decoded.answer {
+            Answer::Read(found) if kind == OpKind::Read => {
+                if found.right < found.keys() {
+                    recorder.found(found);
+                }
+                if is_short(found, &slot.op) {
+                    slot.op.keys.drain(..found.keys());
+                    recorder.part(found.keys());
+                    lane.encode(slot.tag, &slot.op, self.feed.keyspace(), self.outbox.tail());
+                    return true;
+                }
+                recorder.done(kind, slot.op.keys.len(), latency);
+            }
+            Answer::Written if kind == OpKind::Write => recorder.done(kind, slot.op.keys.len(), latency),
+            Answer::Read(_) | Answer::Written => {
+                recorder.failed(STRAY_ANSWER);
+                return false;
+            }
+            Answer::Setback { name, then: Then::Again { after } } if latency < PATIENCE => {
+                recorder.retried(name, 1);
+                let until = now + after;
+                slot.state = State::Paused { until };
+                shared.alarm = Some(shared.alarm.map_or(until, |alarm| alarm.min(until)));
+                self.paused.push(low_bits(number));
+                self.sent -= 1;
+                return true;
+            }
+            // What was in flight is sent over the next connection.
+            Answer::Setback { name, then: Then::Reopen } if latency < PATIENCE => {
+                recorder.retried(name, 1);
+                return false;
+            }
+            Answer::Setback { name, then } => {
+                recorder.failed(name);
+                is_usable = then != Then::Reopen;
+            }
+        }
+        lane.settle(slot.tag, kind);
+        slot.tag = slot.tag.next();
+        slot.state = State::Idle;
+        slot.op.keys.clear();
+        self.idle.push(low_bits(number));
+        self.sent -= 1;
+        is_usable
+    }
+
+    /// When the first of what has paused is to be sent again; not while that is impossible.
+    pub(crate) fn alarm(&self) -> Option<Instant> {
+        self.wire.as_ref()?;
+        let paused = self.paused.iter().filter_map(|&number| self.slots.get(usize::from(number)));
+        let until = paused.filter_map(|slot| match slot.state {
+            State::Paused { until } => Some(until),
+            State::Idle | State::Sent => None,
+        });
+        until.min()
+    }
+}
+
+/// Whether the answer to a batch holds only its beginning, and some of it.
+fn is_short(found: Found, op: &Op) -> bool {
+    (1..op.keys.len()).contains(&found.keys())
+}
+
+#[allow(clippy::indexing_slicing, reason = "lists of slots hold numbers of slots")]
+fn slot(slots: &mut [Slot], number: usize) -> &mut Slot {
+    &mut slots[number]
+}
+
+/// A slot's number, of which there are at most as many as it holds.
+fn low_bits(number: usize) -> u16 {
+    u16::try_from(number).unwrap_or(u16::MAX)
+}
+
+#[cfg(test)]
+mod tests;

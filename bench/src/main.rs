@@ -1,0 +1,62 @@
+//! `mesh-bench`: puts a system under load and says what it does.
+//!
+//! A run goes through these rooms in order: `cli` says what is wanted, `target` reaches the system and says where keys
+//! belong, `keyspace` lays out keys and values, `run` sees to it that they are there and has `generator` make the load
+//! with threads (`core`) and their connections (`connection`), which `workload` feeds, `collector` puts together what they counted (`stats`), and
+//! `report` tells it.
+//!
+//! Invariants:
+//! - The generator costs less for an operation than the system does, and says so when it was the bottleneck.
+//! - The report goes to stdout, and nothing else does.
+//!
+//! Deliberately absent: the client library. It would be measured as well.
+
+mod buffers;
+mod cli;
+mod collector;
+mod connection;
+mod core;
+mod cpu;
+mod distribution;
+mod error;
+mod generator;
+mod keyspace;
+mod machine;
+mod op;
+mod opener;
+mod progress;
+mod report;
+mod run;
+mod socket;
+mod stats;
+mod target;
+mod workload;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::{Cli, Command};
+use crate::error::Exit;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are asked for and go to stdout.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage } else { Exit::Done }.into();
+        }
+    };
+    let Command::Run(flags) = cli.command;
+    let exit = run::run(&flags).unwrap_or_else(|error| {
+        // If stderr is closed, the exit code is all that is left to say.
+        let _ = writeln!(std::io::stderr(), "error: {error}");
+        error.exit()
+    });
+    exit.into()
+}

@@ -1,0 +1,38 @@
+//! An operation: what one request asks.
+//!
+//! It names keys and values by number; a keyspace has their bytes.
+
+/// A key by its number.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct KeyNo(pub(crate) u32);
+
+/// Where the values of an operation begin among the keyspace's random bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct ValueAt(pub(crate) usize);
+
+/// What an operation does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum OpKind {
+    /// Reads its keys.
+    Read,
+    /// Writes its keys.
+    Write,
+}
+
+/// See the module.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Op {
+    /// What it does.
+    pub(crate) kind: OpKind,
+    /// To which keys; all of one partition.
+    pub(crate) keys: Vec<KeyNo>,
+    /// Which values it writes.
+    pub(crate) values: ValueAt,
+}
+
+impl Op {
+    /// Room for an operation.
+    pub(crate) const fn empty() -> Self {
+        Self { kind: OpKind::Read, keys: Vec::new(), values: ValueAt(0) }
+    }
+}

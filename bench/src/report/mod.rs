@@ -1,0 +1,399 @@
+//! What a run has shown, in the form that all renderings share. Times are in microseconds.
+//!
+//! Invariant: a figure that is not worth anything says so: see [`Report::worthless`].
+
+pub(crate) mod json;
+pub(crate) mod markdown;
+pub(crate) mod text;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::cli::RunFlags;
+use crate::collector::{Outcome, Point};
+use crate::cpu::{CpuTime, Spent};
+use crate::machine::Machine;
+use crate::op::OpKind;
+use crate::stats::{ErrorCount, Latencies};
+
+/// The generator is the bottleneck when its cores are busier than this.
+const BUSY_MAX: f64 = 0.9;
+/// A run with a greater part of failed operations is worthless.
+const FAILED_MAX: f64 = 0.01;
+/// More than so many processors' time taken by others is worth a word.
+const OTHERS_MAX: f64 = 0.2;
+/// Steps of a latency curve for each halving of what is left above.
+const CURVE_STEPS: u32 = 4;
+
+/// What is known beside what was counted.
+pub(crate) struct Facts {
+    /// The system's name.
+    pub(crate) target: &'static str,
+    /// How many partitions its keys have.
+    pub(crate) partitions: usize,
+    /// On what it was measured.
+    pub(crate) machine: Machine,
+    /// Since the beginning of 1970 in UTC.
+    pub(crate) started_at: Duration,
+    /// The command line.
+    pub(crate) command: Vec<String>,
+    /// What processors did during the measurement.
+    pub(crate) spent: Option<Spent>,
+}
+
+/// See the module.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Report {
+    /// The version of this program.
+    pub(crate) version: &'static str,
+    /// Its command line.
+    pub(crate) command: Vec<String>,
+    /// When it was started, in seconds since the beginning of 1970 in UTC.
+    pub(crate) started_at: u64,
+    /// The system.
+    pub(crate) target: &'static str,
+    /// On what it was measured.
+    pub(crate) machine: Machine,
+    /// What was done.
+    pub(crate) load: Load,
+    /// How much of it.
+    pub(crate) throughput: Throughput,
+    /// How long each took, by what it did.
+    pub(crate) latency_us: BTreeMap<&'static str, Latency>,
+    /// What it cost the system's processes that run on this host.
+    pub(crate) servers: Vec<ServerCost>,
+    /// What it cost this program.
+    pub(crate) generator: GeneratorCost,
+    /// Processors that everything else on this host kept busy.
+    pub(crate) others_cores: Option<f64>,
+    /// Processors that the hypervisor took away.
+    pub(crate) stolen_cores: Option<f64>,
+    /// Errors by their name.
+    pub(crate) errors: BTreeMap<&'static str, ErrorCount>,
+    /// Keys that reads did not find.
+    pub(crate) missing: u64,
+    /// Keys that had a value of another length.
+    pub(crate) wrong: u64,
+    /// Requests that were never answered.
+    pub(crate) unanswered: u64,
+    /// Second by second.
+    pub(crate) series: Vec<SeriesPoint>,
+    /// What should be known before the figures are used.
+    pub(crate) warnings: Vec<String>,
+    /// Why the figures are worthless, if they are.
+    pub(crate) worthless: Vec<String>,
+}
+
+/// What was done.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Load {
+    /// put, get or mixed.
+    pub(crate) workload: &'static str,
+    /// Percent that read.
+    pub(crate) reads_percent: u32,
+    /// How many keys there are.
+    pub(crate) keys: u32,
+    /// Bytes of a value.
+    pub(crate) value_bytes: usize,
+    /// How keys were chosen.
+    pub(crate) distribution: &'static str,
+    /// How many connections.
+    pub(crate) connections: u16,
+    /// Requests in flight on each.
+    pub(crate) in_flight: u16,
+    /// Keys of a request.
+    pub(crate) batch: usize,
+    /// Parts of the keys that connections went to.
+    pub(crate) partitions: usize,
+    /// What choices were made with.
+    pub(crate) seed: u64,
+    /// Seconds that were measured.
+    pub(crate) seconds: u32,
+    /// Seconds before that.
+    pub(crate) warm_up: u32,
+}
+
+/// How much was done.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Throughput {
+    /// Keys that were read or written.
+    pub(crate) operations: u64,
+    /// Requests that were answered.
+    pub(crate) requests: u64,
+    /// Keys in a second.
+    pub(crate) operations_per_second: f64,
+    /// Requests in a second.
+    pub(crate) requests_per_second: f64,
+}
+
+/// How long requests took.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Latency {
+    /// How many.
+    pub(crate) requests: u64,
+    /// On average.
+    pub(crate) mean: f64,
+    /// At quantiles.
+    pub(crate) p50: f64,
+    /// 0.9
+    pub(crate) p90: f64,
+    /// 0.99
+    pub(crate) p99: f64,
+    /// 0.999
+    pub(crate) p99_9: f64,
+    /// 0.9999
+    pub(crate) p99_99: f64,
+    /// The longest.
+    pub(crate) max: f64,
+    /// Pairs of a quantile and the time at it, denser towards 1.
+    pub(crate) curve: Vec<(f64, f64)>,
+}
+
+/// What a run cost a process of the system.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct ServerCost {
+    /// The process.
+    pub(crate) pid: u32,
+    /// Its command.
+    pub(crate) command: String,
+    /// Processors that it kept busy.
+    pub(crate) cores: f64,
+    /// Processor time for an operation, outside of the kernel.
+    pub(crate) user_us_per_operation: f64,
+    /// Processor time for an operation, inside of the kernel.
+    pub(crate) system_us_per_operation: f64,
+}
+
+impl ServerCost {
+    /// Processor time for an operation.
+    pub(crate) fn us_per_operation(&self) -> f64 {
+        self.user_us_per_operation + self.system_us_per_operation
+    }
+}
+
+/// What a run cost this program.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct GeneratorCost {
+    /// The processors that made the load.
+    pub(crate) cores: Vec<usize>,
+    /// What part of their time it took.
+    pub(crate) busy: f64,
+    /// Processor time for an operation.
+    pub(crate) us_per_operation: f64,
+}
+
+/// A second.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct SeriesPoint {
+    /// Which.
+    pub(crate) second: i64,
+    /// Keys that were read or written.
+    pub(crate) operations: u64,
+    /// Errors, retried or not.
+    pub(crate) errors: u64,
+    /// Latencies of all requests.
+    pub(crate) p50_us: f64,
+    /// 0.99
+    pub(crate) p99_us: f64,
+    /// The longest.
+    pub(crate) max_us: f64,
+}
+
+impl Report {
+    /// Of what was counted.
+    pub(crate) fn of(flags: &RunFlags, facts: Facts, outcome: &Outcome) -> Self {
+        let Facts { target, partitions, machine, started_at, command, spent } = facts;
+        let total = &outcome.total;
+        let throughput = Throughput::of(outcome);
+        let generator = GeneratorCost::of(flags, outcome);
+        let (servers, others_cores, stolen_cores) = match &spent {
+            Some(spent) => {
+                let wall = spent.wall.as_secs_f64();
+                let servers = spent.servers.iter().map(|(_, time)| time.total()).sum::<Duration>();
+                let ours = servers + outcome.cpu;
+                let others = spent.machine.saturating_sub(ours).as_secs_f64() / wall;
+                let costs = spent.servers.iter().map(|(server, time)| ServerCost {
+                    pid: server.pid,
+                    command: server.command.clone(),
+                    cores: time.total().as_secs_f64() / wall,
+                    ..ServerCost::of(*time, total.keys)
+                });
+                (costs.collect(), Some(others), Some(spent.stolen.as_secs_f64() / wall))
+            }
+            None => (Vec::new(), None, None),
+        };
+        let latency = [("reads", OpKind::Read), ("writes", OpKind::Write)];
+        let latency = latency.into_iter().filter(|(_, kind)| !total.latency(*kind).is_empty());
+        let mut report = Self {
+            version: env!("CARGO_PKG_VERSION"),
+            command,
+            started_at: started_at.as_secs(),
+            target,
+            machine,
+            load: Load::of(flags, partitions),
+            throughput,
+            latency_us: latency.map(|(name, kind)| (name, Latency::of(total.latency(kind)))).collect(),
+            servers,
+            generator,
+            others_cores,
+            stolen_cores,
+            errors: total.errors.clone(),
+            missing: total.missing,
+            wrong: total.wrong,
+            unanswered: total.unanswered,
+            series: outcome.series.iter().map(SeriesPoint::of).collect(),
+            warnings: Vec::new(),
+            worthless: Vec::new(),
+        };
+        report.judge(total.failed());
+        report
+    }
+
+    fn judge(&mut self, failed: u64) {
+        let Self { throughput, generator, load, .. } = self;
+        let mut warnings = Vec::new();
+        if generator.busy > BUSY_MAX {
+            warnings.push(format!(
+                "the generator was the bottleneck: its cores were {:.0}% busy; give it more of them with --cores",
+                100.0 * generator.busy
+            ));
+        }
+        if let Some(others) = self.others_cores.filter(|others| *others > OTHERS_MAX) {
+            warnings.push(format!("others kept {others:.1} of the machine's processors busy"));
+        }
+        if let Some(stolen) = self.stolen_cores.filter(|stolen| *stolen > OTHERS_MAX / 10.0) {
+            warnings.push(format!("the hypervisor took {stolen:.2} processors away"));
+        }
+        if usize::from(load.connections) < load.partitions {
+            warnings.push(format!(
+                "{} connections reach only as many of the {} partitions; use more with --connections",
+                load.connections, load.partitions
+            ));
+        }
+        let mut worthless = Vec::new();
+        if throughput.requests == 0 {
+            worthless.push("nothing was done".to_owned());
+        }
+        let part = as_f64(failed) / as_f64((throughput.requests + failed).max(1));
+        if part > FAILED_MAX {
+            worthless.push(format!("{:.1}% of the requests failed", 100.0 * part));
+        }
+        for (count, what) in [
+            (self.missing, "keys were not found, and all were there before"),
+            (self.wrong, "keys had values of a length that nobody wrote"),
+            (self.unanswered, "requests were never answered"),
+        ] {
+            if count > 0 {
+                worthless.push(format!("{} {what}", text::count(count)));
+            }
+        }
+        (self.warnings, self.worthless) = (warnings, worthless);
+    }
+}
+
+impl Load {
+    fn of(flags: &RunFlags, partitions: usize) -> Self {
+        Self {
+            workload: match flags.reads() {
+                0 => "put",
+                100 => "get",
+                _ => "mixed",
+            },
+            reads_percent: flags.reads(),
+            keys: flags.keys,
+            value_bytes: flags.value_bytes,
+            distribution: flags.distribution.name(),
+            connections: flags.connections,
+            in_flight: flags.in_flight,
+            batch: flags.batch,
+            partitions,
+            seed: flags.seed,
+            seconds: flags.seconds,
+            warm_up: flags.warm_up,
+        }
+    }
+}
+
+impl Throughput {
+    fn of(outcome: &Outcome) -> Self {
+        let (seconds, total) = (outcome.measured.as_secs_f64(), &outcome.total);
+        Self {
+            operations: total.keys,
+            requests: total.requests(),
+            operations_per_second: as_f64(total.keys) / seconds,
+            requests_per_second: as_f64(total.requests()) / seconds,
+        }
+    }
+}
+
+impl Latency {
+    fn of(latencies: &Latencies) -> Self {
+        let at = |quantile| micros(latencies.value_at_quantile(quantile));
+        let curve = latencies.iter_quantiles(CURVE_STEPS);
+        Self {
+            requests: latencies.len(),
+            mean: latencies.mean() / 1000.0,
+            p50: at(0.5),
+            p90: at(0.9),
+            p99: at(0.99),
+            p99_9: at(0.999),
+            p99_99: at(0.9999),
+            max: micros(latencies.max()),
+            curve: curve
+                .map(|step| (step.quantile_iterated_to(), micros(step.value_iterated_to())))
+                .collect(),
+        }
+    }
+}
+
+impl ServerCost {
+    fn of(time: CpuTime, operations: u64) -> Self {
+        let each = |time: Duration| time.as_secs_f64() * 1e6 / as_f64(operations.max(1));
+        Self {
+            pid: 0,
+            command: String::new(),
+            cores: 0.0,
+            user_us_per_operation: each(time.user),
+            system_us_per_operation: each(time.system),
+        }
+    }
+}
+
+impl GeneratorCost {
+    fn of(flags: &RunFlags, outcome: &Outcome) -> Self {
+        let (cores, cpu) = (flags.cores(), outcome.cpu.as_secs_f64());
+        Self {
+            busy: cpu / outcome.measured.as_secs_f64() / as_f64(cores.len() as u64),
+            us_per_operation: cpu * 1e6 / as_f64(outcome.total.keys.max(1)),
+            cores,
+        }
+    }
+}
+
+impl SeriesPoint {
+    fn of(point: &Point) -> Self {
+        let latencies = point.tally.all_latencies();
+        Self {
+            second: point.number,
+            operations: point.tally.keys,
+            errors: point.tally.errors.values().map(|count| count.retried + count.failed).sum(),
+            p50_us: micros(latencies.value_at_quantile(0.5)),
+            p99_us: micros(latencies.value_at_quantile(0.99)),
+            max_us: micros(latencies.max()),
+        }
+    }
+}
+
+fn micros(nanoseconds: u64) -> f64 {
+    as_f64(nanoseconds) / 1000.0
+}
+
+#[allow(clippy::cast_precision_loss, reason = "for people and plots")]
+const fn as_f64(count: u64) -> f64 {
+    count as f64
+}
+
+#[cfg(test)]
+mod tests;
