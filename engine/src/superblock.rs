@@ -59,9 +59,15 @@ pub(crate) struct Superblock {
     pub(crate) allocator: AllocatorRoot,
 }
 
+/// Which of the copies is a checkpoint's.
+pub(crate) fn copy_index(checkpoint: CheckpointNo) -> usize {
+    // It is less than the number of copies.
+    usize::try_from(checkpoint.0 % COPIES as u64).unwrap_or_default()
+}
+
 /// The byte offset of a checkpoint's copy.
-pub(crate) const fn copy_offset(checkpoint: CheckpointNo) -> u64 {
-    (checkpoint.0 % COPIES as u64) * PAGE_BYTES_MAX as u64
+pub(crate) fn copy_offset(checkpoint: CheckpointNo) -> u64 {
+    (copy_index(checkpoint) * PAGE_BYTES_MAX) as u64
 }
 
 impl Superblock {
@@ -179,7 +185,7 @@ impl Copy {
             return Self::Newer { version, min_reader };
         }
         match Superblock::decode(body) {
-            Some(superblock) if superblock.checkpoint.get() % COPIES as u64 == index as u64 => {
+            Some(superblock) if copy_index(superblock.checkpoint) == index => {
                 Self::Valid(Box::new(superblock))
             }
             Some(_) => Self::Damaged("superblock copy of another place"),
@@ -217,8 +223,7 @@ pub(crate) fn choose(
         return Err(StoreError::WrongIdentity { file, found, expected });
     }
     if newest.checkpoint < least {
-        let index = usize::try_from(least.get() % COPIES as u64).unwrap_or_default();
-        if let Some(Copy::Damaged(what)) = copies.get(index) {
+        if let Some(Copy::Damaged(what)) = copies.get(copy_index(least)) {
             return Err(StoreError::Corrupt { file, offset: copy_offset(least), what });
         }
         return Err(StoreError::Stale { file, found: newest.checkpoint, least });

@@ -43,7 +43,9 @@ impl Footer {
             RevisionRange::widen(&mut self.revisions, range.least);
             RevisionRange::widen(&mut self.revisions, range.greatest);
         }
-        let chain = [self.digest.to_le_bytes(), xxh3(batch).to_le_bytes()].concat();
+        let mut chain = [0; 16];
+        chain[..8].copy_from_slice(&self.digest.to_le_bytes());
+        chain[8..].copy_from_slice(&xxh3(batch).to_le_bytes());
         self.digest = xxh3(&chain);
     }
 }

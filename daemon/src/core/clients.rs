@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use mesh_base::limits::{RANGE_ITEMS_MAX, RANGE_PAGE_BYTES};
 use mesh_base::{Now, Revision, ShardId};
-use mesh_wire::{Error, Frame, List, Request as WireRequest};
+use mesh_wire::{Error, Frame, List, ReadContext, Request as WireRequest, WriteContext};
 
 use super::event::{MeshMessage, NodeName, Responder};
 use super::peers::is_plausible;
@@ -26,6 +26,18 @@ struct Asked {
     deadline_ms: u32,
     /// The newest revision its client knows of: what is written now comes after it.
     revision_seen: Revision,
+}
+
+impl From<&ReadContext<'_>> for Asked {
+    fn from(ctx: &ReadContext<'_>) -> Self {
+        Self { deadline_ms: ctx.deadline_ms, revision_seen: ctx.revision_seen }
+    }
+}
+
+impl From<&WriteContext<'_>> for Asked {
+    fn from(ctx: &WriteContext<'_>) -> Self {
+        Self { deadline_ms: ctx.deadline_ms, revision_seen: ctx.revision_seen }
+    }
 }
 
 impl Core {
@@ -77,31 +89,20 @@ impl Core {
         let command = match request {
             WireRequest::Get(get) => {
                 self.check_shard(shard, [get.key])?;
-                (
-                    Command::Read(Read::Get { key: own(get.key), at: at(get.at) }),
-                    Asked { deadline_ms: get.ctx.deadline_ms, revision_seen: get.ctx.revision_seen },
-                )
+                (Command::Read(Read::Get { key: own(get.key), at: at(get.at) }), Asked::from(&get.ctx))
             }
             WireRequest::GetBatch(batch) => {
                 self.check_shard(shard, batch.keys)?;
                 let keys = batch.keys.iter().map(own).collect();
-                (
-                    Command::Read(Read::GetBatch { keys, at: at(batch.at) }),
-                    Asked { deadline_ms: batch.ctx.deadline_ms, revision_seen: batch.ctx.revision_seen },
-                )
+                (Command::Read(Read::GetBatch { keys, at: at(batch.at) }), Asked::from(&batch.ctx))
             }
             WireRequest::Range(range) => {
-                let asked =
-                    Asked { deadline_ms: range.ctx.deadline_ms, revision_seen: range.ctx.revision_seen };
-                (Command::Read(Read::Range(own_range(&range, payload))), asked)
+                (Command::Read(Read::Range(own_range(&range, payload))), Asked::from(&range.ctx))
             }
             WireRequest::Put(put) => {
                 self.check_shard(shard, [put.key])?;
                 let item = PutItem { key: own(put.key), value: own(put.value), type_tag: put.type_tag };
-                (
-                    Command::Write(write(&put.ctx, Change::Put(vec![item]))),
-                    Asked { deadline_ms: put.ctx.deadline_ms, revision_seen: put.ctx.revision_seen },
-                )
+                (Command::Write(write(&put.ctx, Change::Put(vec![item]))), Asked::from(&put.ctx))
             }
             WireRequest::PutBatch(batch) => {
                 let own_item = |item: mesh_wire::KeyValue<'_>| PutItem {
@@ -112,18 +113,12 @@ impl Core {
                 let items: Vec<_> = batch.items.iter().map(own_item).collect();
                 self.check_shard(shard, items.iter().map(|item| item.key.as_ref()))?;
                 let change = Change::Put(last_of_each_key(items));
-                (
-                    Command::Write(write(&batch.ctx, change)),
-                    Asked { deadline_ms: batch.ctx.deadline_ms, revision_seen: batch.ctx.revision_seen },
-                )
+                (Command::Write(write(&batch.ctx, change)), Asked::from(&batch.ctx))
             }
             WireRequest::Delete(delete) => {
                 self.check_shard(shard, delete.keys)?;
                 let change = Change::Delete(distinct(delete.keys, payload));
-                (
-                    Command::Write(write(&delete.ctx, change)),
-                    Asked { deadline_ms: delete.ctx.deadline_ms, revision_seen: delete.ctx.revision_seen },
-                )
+                (Command::Write(write(&delete.ctx, change)), Asked::from(&delete.ctx))
             }
             WireRequest::OpenSession(_) => (Command::OpenSession, Asked::default()),
             WireRequest::ReplaceNode(replace) => {
@@ -155,7 +150,7 @@ fn at(revision: Revision) -> Revision {
     if revision == Revision::ZERO { Revision::MAX } else { revision }
 }
 
-fn write(ctx: &mesh_wire::WriteContext<'_>, change: Change) -> Write {
+fn write(ctx: &WriteContext<'_>, change: Change) -> Write {
     Write {
         id: WriteId { session: ctx.session, seq: ctx.seq },
         acknowledged_below: ctx.acknowledged_below,

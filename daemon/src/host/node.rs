@@ -31,7 +31,7 @@ use super::link::Links;
 use super::listen::{Listeners, listen};
 use super::lock::DataLock;
 use super::mesh::{Exchange, MeshPort, Parcel};
-use super::net::Port;
+use super::net::{Bounds, Port};
 use super::registry::{Announcement, Registry};
 use super::server::{Greeter, Server};
 use super::socket::Scratch;
@@ -58,8 +58,8 @@ pub struct Claim {
     premises: Premises,
     listeners: Listeners,
     cpus: Vec<usize>,
-    /// Clients that each core may have, by the files that the process may open.
-    clients_max: usize,
+    /// For each core; how many clients depends on the files that the process may open.
+    pub(super) bounds: Bounds,
     pub(super) stop_timeout: Duration,
 }
 
@@ -106,8 +106,8 @@ impl Claim {
                 "few files may be open (ulimit -n), so few clients may come"
             );
         }
-        let clients_max = clients_max.max(1);
-        Ok(Self { premises, listeners, cpus: config.cpus.clone(), clients_max, stop_timeout: STOP_TIMEOUT })
+        let bounds = Bounds::for_clients(clients_max);
+        Ok(Self { premises, listeners, cpus: config.cpus.clone(), bounds, stop_timeout: STOP_TIMEOUT })
     }
 
     /// What the node listens on; with the port that the system chose, where it was asked to (`:0`).
@@ -154,7 +154,7 @@ impl Claim {
                 premises: Arc::clone(&premises),
                 shared: Arc::clone(&shared),
                 notices: notices.clone(),
-                clients_max: self.clients_max,
+                bounds: self.bounds,
                 stop_timeout: self.stop_timeout,
             };
             let (make, started) = (Arc::clone(&make), started.clone());
@@ -258,7 +258,7 @@ struct Seat {
     premises: Arc<Premises>,
     shared: Arc<Shared>,
     notices: Sender<Notice>,
-    clients_max: usize,
+    bounds: Bounds,
     stop_timeout: Duration,
 }
 
@@ -310,7 +310,7 @@ impl Seat {
             Rc::clone(&mesh),
             Rc::clone(&greeter),
             Rc::clone(&scratch),
-            self.clients_max,
+            self.bounds,
         );
         let links = Links::new(Rc::clone(&inbox), greeter, scratch, prng);
         let disk = Disk::new(self.premises.data.clone(), Rc::clone(&inbox));

@@ -292,9 +292,18 @@ impl TestNode {
         Self::named("a", cores, &[])
     }
 
+    pub(super) fn start_with(cores: usize, change: impl FnOnce(&mut Claim)) -> Self {
+        Self::changed("a", cores, &[], change)
+    }
+
     pub(super) fn named(name: &str, cores: usize, dial: &[(&str, String)]) -> Self {
+        Self::changed(name, cores, dial, |_| ())
+    }
+
+    fn changed(name: &str, cores: usize, dial: &[(&str, String)], change: impl FnOnce(&mut Claim)) -> Self {
         let data = on_disk();
-        let claim = claimed(&config(name, data.path(), cores)).unwrap();
+        let mut claim = claimed(&config(name, data.path(), cores)).unwrap();
+        change(&mut claim);
         let address = claim.address();
         let log = Log::default();
         let (seen, name) = (Arc::clone(&log), name.to_owned());

@@ -47,6 +47,13 @@ pub enum IdentityState {
     Born(Box<Born>),
 }
 
+impl IdentityState {
+    /// Whether it is that of a node with all its replicas, which only the cluster's changes change from now on.
+    pub(super) fn is_settled(&self) -> bool {
+        matches!(self, Self::Born(born) if born.files == Files::Complete)
+    }
+}
+
 /// A node that belongs to a cluster.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Born {

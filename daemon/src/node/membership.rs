@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_base::io::{Completion, IoQueue};
+use mesh_base::limits::SPACE_PATIENCE;
 use mesh_base::prng::Prng;
 use mesh_base::{ClusterId, CoreId, Instant, NodeId};
 
@@ -29,8 +30,6 @@ use super::reach::{Reach, Source};
 use crate::core::{CreatePlan, NodeName, Notice, Origin};
 
 const PROBE_PERIOD: Duration = Duration::from_millis(100);
-/// How long to wait before looking for disk space again.
-const SPACE_PATIENCE: Duration = Duration::from_secs(1);
 const PROBE_PERIOD_BORN: Duration = Duration::from_secs(1);
 /// A report older than this says nothing about the present.
 const REPORT_FRESH: Duration = Duration::from_secs(1);
@@ -101,6 +100,17 @@ enum Loaded {
     Yes,
 }
 
+/// How a state was entered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Entry {
+    /// It was on the disk at the start.
+    Found,
+    /// From one that is not settled.
+    Unsettled,
+    /// From one that is.
+    Settled,
+}
+
 impl Membership {
     /// Begins: the identity is read first.
     #[must_use]
@@ -144,9 +154,13 @@ impl Membership {
         match self.file.complete(completion, &mut self.io) {
             Ok(None) => {}
             Ok(Some(state)) => {
-                self.state = state;
-                let before = std::mem::replace(&mut self.loaded, Loaded::Yes);
-                self.entered(before, now, out);
+                let former = std::mem::replace(&mut self.state, state);
+                let entry = match std::mem::replace(&mut self.loaded, Loaded::Yes) {
+                    Loaded::No => Entry::Found,
+                    Loaded::Yes if former.is_settled() => Entry::Settled,
+                    Loaded::Yes => Entry::Unsettled,
+                };
+                self.entered(entry, now, out);
             }
             Err(IdentityError::NoSpace { state }) => {
                 self.wanted.get_or_insert(*state);
@@ -189,15 +203,15 @@ impl Membership {
 
     /// Looks elsewhere for nodes that do not answer, and tells of those that are of another cluster.
     fn look_around(&mut self, now: Instant, out: &mut Vec<MembershipEffect>) {
-        let Some(directory) = self.born().map(|born| born.directory.clone()) else { return };
         let others = self.others();
+        let IdentityState::Born(born) = &self.state else { return };
         if self.reach.look_elsewhere(now, others.iter()) {
-            out.push(MembershipEffect::Dial(self.addresses(&directory)));
+            out.push(MembershipEffect::Dial(self.addresses(&born.directory)));
         }
-        let (ours, data) = (directory.cluster(), self.config.data.display().to_string());
         let news = self.reach.news_of_strangers();
-        if let (true, Some((_, theirs))) = (self.reach.is_alone_among_strangers(others.iter()), news.first())
-        {
+        let Some((_, theirs)) = news.first() else { return };
+        let (ours, data) = (born.directory.cluster(), self.config.data.display());
+        if self.reach.is_alone_among_strangers(others.iter()) {
             let nodes: Vec<_> = others.iter().map(NodeName::as_str).collect();
             let reason = format!(
                 "the data directory {data} belongs to cluster {ours}, and the node(s) {} to cluster {theirs}: give --data \
@@ -304,24 +318,24 @@ impl Membership {
     }
 
     /// A state became durable, or was found to be.
-    fn entered(&mut self, before: Loaded, now: Instant, out: &mut Vec<MembershipEffect>) {
+    fn entered(&mut self, entry: Entry, now: Instant, out: &mut Vec<MembershipEffect>) {
         match &self.state {
             IdentityState::Empty => out.push(MembershipEffect::Dial(self.config.peers.clone())),
             IdentityState::Forming { cluster } => {
                 let cluster = *cluster;
-                if before == Loaded::No {
+                if entry == Entry::Found {
                     out.push(MembershipEffect::Dial(self.config.peers.clone()));
                 }
                 self.accept(cluster, out);
             }
             IdentityState::Joining { .. } => {
-                if before == Loaded::No {
+                if entry == Entry::Found {
                     out.push(MembershipEffect::Dial(self.config.peers.clone()));
                 }
             }
             IdentityState::Born(born) => {
                 let directory = Arc::new(born.directory.clone());
-                out.push(MembershipEffect::Dial(self.addresses(&directory)));
+                let addresses = self.addresses(&directory);
                 match born.files {
                     Files::Incomplete if self.cores_created.is_empty() => {
                         let plan = CreatePlan { directory, node: born.node, origin: born.origin };
@@ -329,13 +343,14 @@ impl Membership {
                     }
                     Files::Incomplete => {}
                     Files::Complete => {
-                        let addresses = self.addresses(&directory);
                         out.push(MembershipEffect::Open(directory, born.node));
-                        // Connections made before said nothing of the cluster: they are made again.
-                        out.push(MembershipEffect::Dial(Vec::new()));
-                        out.push(MembershipEffect::Dial(addresses));
+                        if entry == Entry::Unsettled {
+                            // Connections made before said nothing of the cluster: they are made again.
+                            out.push(MembershipEffect::Dial(Vec::new()));
+                        }
                     }
                 }
+                out.push(MembershipEffect::Dial(addresses));
             }
         }
         self.advance(now, out);

@@ -25,8 +25,6 @@ pub(super) enum Source {
 #[derive(Default, Debug)]
 pub(super) struct Reach {
     others: BTreeMap<NodeName, Other>,
-    /// The strangers that the operator was told of.
-    told: BTreeMap<NodeName, ClusterId>,
 }
 
 #[derive(Debug)]
@@ -36,11 +34,13 @@ struct Other {
     looked_since: Instant,
     source: Source,
     stranger: Option<ClusterId>,
+    /// The stranger that the operator was told of.
+    told: Option<ClusterId>,
 }
 
 impl Other {
     const fn new(now: Instant) -> Self {
-        Self { heard: None, looked_since: now, source: Source::Directory, stranger: None }
+        Self { heard: None, looked_since: now, source: Source::Directory, stranger: None, told: None }
     }
 
     fn answers(&self, now: Instant) -> bool {
@@ -53,8 +53,7 @@ impl Reach {
     pub(super) fn heard(&mut self, now: Instant, name: &NodeName) {
         let other = self.others.entry(name.clone()).or_insert_with(|| Other::new(now));
         other.heard = Some(now);
-        other.stranger = None;
-        self.told.remove(name);
+        (other.stranger, other.told) = (None, None);
     }
 
     /// At a node's address there is a node of another cluster.
@@ -95,10 +94,12 @@ impl Reach {
 
     /// The strangers among the nodes that the operator was not told of yet.
     pub(super) fn news_of_strangers(&mut self) -> Vec<(NodeName, ClusterId)> {
-        let strangers = self.others.iter().filter_map(|(name, other)| Some((name.clone(), other.stranger?)));
-        let news: Vec<_> = strangers.filter(|(name, cluster)| self.told.get(name) != Some(cluster)).collect();
-        self.told.extend(news.iter().cloned());
-        news
+        let untold = self.others.iter_mut().filter(|(_, other)| other.stranger != other.told);
+        let news = untold.filter_map(|(name, other)| {
+            other.told = other.stranger;
+            Some((name.clone(), other.stranger?))
+        });
+        news.collect()
     }
 
     /// Whether all of the nodes are strangers, and none ever was anything else: then it is we who are in the wrong place.

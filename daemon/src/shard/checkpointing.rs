@@ -4,8 +4,7 @@
 //! - A checkpoint of index i begins only when a commit index of at least i is durable in the log.
 //! - The log is told of a checkpoint only after it is durable, and gives up entries only after that.
 
-use std::time::Duration;
-
+use mesh_base::limits::SPACE_PATIENCE;
 use mesh_base::{Instant, Now};
 use mesh_engine::{Lookup, StoreEvent};
 use mesh_raftlog::CheckpointMark;
@@ -14,9 +13,6 @@ use raft::eraftpb::ConfState;
 use super::error::ShardError;
 use super::output::Output;
 use super::replica::{Parked, Replica};
-
-/// How long to wait before looking for disk space again.
-pub(super) const SPACE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The state of checkpoints.
 #[derive(Debug)]

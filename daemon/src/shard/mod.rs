@@ -31,6 +31,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mesh_base::io::{Completion, Lane};
+use mesh_base::limits::SPACE_PATIENCE;
 use mesh_base::prng::Prng;
 use mesh_base::{Instant, LogIndex, Now, ReplicaId, ReplicaIdentity, Revision, Term};
 use mesh_raftlog::Space;
@@ -45,7 +46,6 @@ pub use self::output::{Again, News, Output, PeerMessage, PeerSend};
 pub use self::startup::Birth;
 pub use self::status::ShardStatus;
 
-use self::checkpointing::SPACE_PATIENCE;
 use self::replica::Replica;
 use self::startup::{Creating, Progress, Starting};
 use self::status::{Condition, Role};
@@ -124,7 +124,7 @@ enum Beginning {
 
 enum Phase {
     Idle,
-    Creating(Box<Creating>, Birth),
+    Creating(Box<Creating>),
     Created,
     Starting(Box<Starting>),
     /// There was no space to begin. It is tried again from that time on.
@@ -272,7 +272,7 @@ impl Shard {
             self.prng.fork(),
             &mut out.io,
         );
-        self.phase = Phase::Creating(Box::new(creating), birth);
+        self.phase = Phase::Creating(Box::new(creating));
     }
 
     fn open(&mut self, out: &mut Output) {
@@ -290,7 +290,7 @@ impl Shard {
             Phase::Damaged(reason) => Error::Damaged { what: reason.clone().into() },
             Phase::Stopped => Error::ShuttingDown,
             Phase::NoSpace { .. } => Error::NoSpace,
-            Phase::Idle | Phase::Creating(..) | Phase::Created | Phase::Starting(_) => {
+            Phase::Idle | Phase::Creating(_) | Phase::Created | Phase::Starting(_) => {
                 Error::NotReady { why: "the shard's replica on this node is starting".into() }
             }
         };
@@ -305,7 +305,7 @@ impl Shard {
         out: &mut Output,
     ) -> Result<(), ShardError> {
         match &mut self.phase {
-            Phase::Creating(creating, birth) => match creating.complete(completion, &mut out.io) {
+            Phase::Creating(creating) => match creating.complete(completion, &mut out.io) {
                 Ok(Progress::Pending) => Ok(()),
                 Ok(Progress::Done) => {
                     self.phase = Phase::Created;
@@ -313,7 +313,7 @@ impl Shard {
                     Ok(())
                 }
                 Err(error) => {
-                    let beginning = Beginning::Creation(*birth);
+                    let beginning = Beginning::Creation(creating.birth());
                     self.wait_for_space(now.monotonic, error, beginning, out)
                 }
             },
@@ -365,7 +365,7 @@ impl Shard {
             return Err(error);
         }
         let shard = self.identity.shard;
-        let reason = format!("{shard} cannot start, its disk is full ({error}): free some space");
+        let reason = format!("shard {shard} cannot start, its disk is full ({error}): free some space");
         tracing::warn!(%shard, %error, "no space to begin: trying again");
         out.news.push(News::Waiting(reason));
         self.phase = Phase::NoSpace { again_at: now + SPACE_PATIENCE, beginning };
@@ -381,7 +381,7 @@ impl Shard {
             Phase::Damaged(reason) => idle(Condition::Damaged(reason.clone())),
             Phase::Stopped => idle(Condition::Stopped),
             Phase::Idle
-            | Phase::Creating(..)
+            | Phase::Creating(_)
             | Phase::Created
             | Phase::Starting(_)
             | Phase::NoSpace { .. } => idle(Condition::Recovering),

@@ -149,10 +149,7 @@ impl Proposals {
     /// entry no log that can ever lead has an entry of an earlier term.
     pub fn applied(&mut self, index: LogIndex, term: Term) -> Decided {
         let mut decided = Decided::default();
-        let is_decided = |front: &mut Proposal| front.index <= index || front.term < term;
-        while let Some(proposal) = self.queue.pop_front_if(is_decided) {
-            self.bytes -= proposal.bytes;
-            self.forget(&proposal.writes);
+        while let Some(proposal) = self.pop_if(|front| front.index <= index || front.term < term) {
             let done = proposal.index == index && proposal.term == term;
             let to = if done { &mut decided.done } else { &mut decided.lost };
             to.extend(proposal.writes);
@@ -163,9 +160,7 @@ impl Proposals {
     /// The log now begins after a snapshot at `index`: how the entries up to there ended is not known here.
     pub fn overtaken(&mut self, index: LogIndex) -> Vec<EvaluatedWrite> {
         let mut overtaken = Vec::new();
-        while let Some(proposal) = self.queue.pop_front_if(|front| front.index <= index) {
-            self.bytes -= proposal.bytes;
-            self.forget(&proposal.writes);
+        while let Some(proposal) = self.pop_if(|front| front.index <= index) {
             overtaken.extend(proposal.writes);
         }
         overtaken
@@ -173,9 +168,9 @@ impl Proposals {
 
     /// Takes out all waiters: nothing will be decided here any more.
     pub fn abandon(&mut self) -> Vec<Waiter> {
-        let proposed = std::mem::take(&mut self.queue).into_iter().flat_map(|proposal| proposal.writes);
-        let writes = proposed.chain(std::mem::take(&mut self.gathering));
-        writes.flat_map(|write| write.waiters).collect()
+        let Self { queue, gathering, .. } = std::mem::take(self);
+        let proposed = queue.into_iter().flat_map(|proposal| proposal.writes);
+        proposed.chain(gathering).flat_map(|write| write.waiters).collect()
     }
 
     /// Takes out the waiters whose deadline has passed.
@@ -205,6 +200,14 @@ impl Proposals {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty() && self.gathering.is_empty()
+    }
+
+    /// Takes out the oldest proposal, if it is such a one.
+    fn pop_if(&mut self, is_such: impl Fn(&Proposal) -> bool) -> Option<Proposal> {
+        let proposal = self.queue.pop_front_if(|front| is_such(front))?;
+        self.bytes -= proposal.bytes;
+        self.forget(&proposal.writes);
+        Some(proposal)
     }
 
     fn forget(&mut self, writes: &[EvaluatedWrite]) {

@@ -10,10 +10,10 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use mesh_base::io::{Completion, FileId, IoErrorKind, IoOp, IoPort, IoQueue, IoToken, Lane};
+use mesh_base::io::{Completion, FileId, IoOp, IoPort, IoQueue, IoToken, Lane};
 use mesh_base::limits::SNAPSHOT_CHUNKS_IN_FLIGHT_MAX;
 use mesh_base::{BatchSeq, CheckpointNo, Instant, LogIndex, Now, ReplicaId, ReplicaIdentity, Revision, Term};
-use mesh_engine::{CheckpointMeta, FetchId, Lookup, Opening, Store, StoreError, StoreEvent, StoreOptions};
+use mesh_engine::{CheckpointMeta, FetchId, Lookup, Opening, Store, StoreEvent, StoreOptions};
 use mesh_raftlog::{CheckpointMark, SnapshotBase};
 use mesh_wire::{Error, SnapshotAck, SnapshotStatus, TransferId};
 use raft::eraftpb::{Snapshot, SnapshotMetadata};
@@ -363,12 +363,15 @@ impl Replica {
                     Step::Ingesting { store: opened.store, fetches: Vec::new(), pause: Pause::No }
                 }
                 Ok(None) => Step::Creating(opening),
-                // The sender tries again, when there may be space.
-                Err(StoreError::Io(error)) if error.kind == IoErrorKind::NoSpace => {
+                Err(error) => {
+                    let error = ShardError::from(error);
+                    if !error.is_no_space() {
+                        return Err(error);
+                    }
+                    // The sender tries again, when there may be space.
                     transfer.ack(self.identity, SnapshotStatus::Failed, out);
                     Step::Gone
                 }
-                Err(error) => return Err(error.into()),
             },
             Step::Ingesting { mut store, fetches, pause } => {
                 store.complete(completion, &mut out.io)?;

@@ -88,6 +88,11 @@ impl Creating {
         Self { identity, options, directory, birth, prng, port, step }
     }
 
+    /// What they are made for.
+    pub(super) const fn birth(&self) -> Birth {
+        self.birth
+    }
+
     pub(super) fn complete(
         &mut self,
         completion: Completion,

@@ -117,6 +117,8 @@ pub const CHECKPOINT_BYTES_IN_FLIGHT_MAX: usize = 2 * 1024 * 1024;
 pub const SNAPSHOT_CHUNK_BYTES: usize = 512 * 1024;
 /// Chunks of a snapshot sent and not yet acknowledged.
 pub const SNAPSHOT_CHUNKS_IN_FLIGHT_MAX: usize = 4;
+/// How long to wait before looking for disk space again, where there was none.
+pub const SPACE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The period of the shard's clock.
 pub const TICK: Duration = Duration::from_millis(10);

@@ -239,8 +239,7 @@ impl Opening {
             tracing::warn!(?warning, "page store opened with damage that does not matter");
         }
         let offset = superblock::copy_offset(superblock.checkpoint);
-        let images = (0u64..).map(|index| index * PAGE_BYTES_MAX as u64).zip(images);
-        for (_, data) in images.filter(|(at, _)| *at == offset) {
+        if let Some(data) = images.into_iter().nth(superblock::copy_index(superblock.checkpoint)) {
             self.port.submit(io, IoOp::Write { file, offset, data });
         }
         self.stage = Stage::Rewriting { superblock, warnings };

@@ -9,8 +9,7 @@ use bytes::{Bytes, BytesMut};
 use glommio::sync::StaticPermit;
 use mesh_base::Instant;
 use mesh_base::limits::{
-    CONNECTION_BYTES_IN_FLIGHT_MAX, CONNECTION_STALL_MAX, FRAME_TIMEOUT, LARGE_ANSWER_BYTES,
-    SOCKET_READ_BYTES,
+    CONNECTION_BYTES_IN_FLIGHT_MAX, CONNECTION_STALL_MAX, LARGE_ANSWER_BYTES, SOCKET_READ_BYTES,
 };
 use mesh_wire::{Error, Frame, FrameDecoder, FrameError, HEADER_BYTES};
 
@@ -29,8 +28,6 @@ use crate::host::words;
 
 /// How long the last words to a connection may take.
 const PARTING_TIMEOUT: Duration = Duration::from_secs(1);
-/// As good as no time limit.
-const NO_HURRY: Duration = Duration::from_secs(365 * 24 * 3600);
 /// What is read and thrown away while they arrive.
 const PARTING_BYTES_MAX: usize = 1024 * 1024;
 
@@ -296,8 +293,11 @@ async fn read_on(port: &Port, connection: &Rc<Connection>, mut buffer: BytesMut)
     let decoder = FrameDecoder::new();
     let mut begun = Begun::default();
     loop {
-        if let Err(foul) = take_in(port, connection, decoder, &mut buffer) {
-            return Some(words::to_foul(&foul));
+        match take_in(port, connection, decoder, &mut buffer) {
+            Ok(Taken::Nothing) => {}
+            // What is left is the beginning of another frame.
+            Ok(Taken::Frames) => begun = Begun::default(),
+            Err(foul) => return Some(words::to_foul(&foul)),
         }
         connection.room().await;
         port.inbox.room(connection.sender()).await;
@@ -309,9 +309,9 @@ async fn read_on(port: &Port, connection: &Rc<Connection>, mut buffer: BytesMut)
         if need == 0 {
             continue;
         }
-        if within(begun.time_left(&buffer), begun.reserve(port, connection, need)).await.is_none()
-            || within(begun.time_left(&buffer), connection.socket.readable()).await.is_none()
-        {
+        if buffer.is_empty() {
+            connection.socket.readable().await;
+        } else if within(begun.time_left(port), begun.goes_on(port, connection, need)).await.is_none() {
             return Some(words::to_unfinished());
         }
         match connection.socket.read(&port.scratch, &mut buffer) {
@@ -331,24 +331,28 @@ struct Begun {
 
 impl Begun {
     /// How long the rest may take.
-    fn time_left(&mut self, buffer: &BytesMut) -> Duration {
-        if buffer.is_empty() {
-            self.since = None;
-            return NO_HURRY;
-        }
+    fn time_left(&mut self, port: &Port) -> Duration {
         let now = clock::now().monotonic;
-        FRAME_TIMEOUT.saturating_sub(now.since(*self.since.get_or_insert(now)))
+        port.bounds.frame_timeout.saturating_sub(now.since(*self.since.get_or_insert(now)))
     }
 
-    /// Completes when there is memory for the frame. What small frames and other nodes send is bounded by their number.
-    async fn reserve(&mut self, port: &Port, connection: &Connection, need: usize) {
-        if need <= SOCKET_READ_BYTES || connection.sender() == Sender::Peer {
-            self.share = None;
-        } else if self.share.is_none() {
+    /// Completes when there is memory for the frame and more of it has come. What small frames and other nodes send is
+    /// bounded by their number.
+    async fn goes_on(&mut self, port: &Port, connection: &Connection, need: usize) {
+        let is_large = need > SOCKET_READ_BYTES && connection.sender() == Sender::Client;
+        if is_large && self.share.is_none() {
             // The semaphore is never closed.
             self.share = port.partial.acquire_static_permit(need as u64).await.ok();
         }
+        connection.socket.readable().await;
     }
+}
+
+/// What was found in a buffer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Taken {
+    Frames,
+    Nothing,
 }
 
 /// Moves the frames of the buffer into the inbox, as far as the connection's limits allow.
@@ -357,12 +361,13 @@ fn take_in(
     connection: &Rc<Connection>,
     decoder: FrameDecoder,
     buffer: &mut BytesMut,
-) -> Result<(), FrameError> {
-    let mut largest = 0;
+) -> Result<Taken, FrameError> {
+    let (mut taken, mut largest) = (Taken::Nothing, 0);
     while !connection.is_full() {
         match decoder.decode(buffer) {
             Ok(None) => break,
             Ok(Some(frame)) => {
+                taken = Taken::Frames;
                 largest = largest.max(frame.payload.len());
                 connection.ask(port, frame);
             }
@@ -382,5 +387,5 @@ fn take_in(
         // The rest of a buffer would keep the whole of it alive.
         *buffer = BytesMut::new();
     }
-    Ok(())
+    Ok(taken)
 }

@@ -32,7 +32,9 @@ use glommio::io::PollableFd;
 use glommio::sync::Semaphore;
 use glommio::timer::Timer;
 use mesh_base::CoreId;
-use mesh_base::limits::{CONNECTIONS_PER_CORE_MAX, CORE_ANSWER_BYTES_MAX, CORE_PARTIAL_BYTES_MAX};
+use mesh_base::limits::{
+    CONNECTIONS_PER_CORE_MAX, CORE_ANSWER_BYTES_MAX, CORE_PARTIAL_BYTES_MAX, FRAME_TIMEOUT,
+};
 use mesh_wire::{Error, RequestId};
 
 use self::connection::Connection;
@@ -86,6 +88,23 @@ pub(super) enum Flush {
     Unneeded,
 }
 
+/// What a core takes from those that connect.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    /// Clients at a time.
+    pub(super) clients_max: usize,
+    /// How long a frame may take to arrive once it has begun.
+    pub(super) frame_timeout: Duration,
+}
+
+impl Bounds {
+    /// The usual ones, for so many clients.
+    pub(super) fn for_clients(clients_max: usize) -> Self {
+        let clients_max = clients_max.clamp(1, CONNECTIONS_PER_CORE_MAX - NEWCOMERS_MAX);
+        Self { clients_max, frame_timeout: FRAME_TIMEOUT }
+    }
+}
+
 /// The inbound connections of one core.
 pub(super) struct Port {
     own: CoreId,
@@ -93,9 +112,9 @@ pub(super) struct Port {
     mesh: Rc<MeshPort>,
     greeter: Rc<dyn Greeter>,
     table: RefCell<Table>,
-    /// Clients, and how many there may be.
+    /// Clients.
     clients: Cell<usize>,
-    clients_max: usize,
+    bounds: Bounds,
     /// What waits to be sent.
     answers: Rc<Tally>,
     /// What large frames that have arrived in part may take together.
@@ -110,7 +129,7 @@ impl Port {
         mesh: Rc<MeshPort>,
         greeter: Rc<dyn Greeter>,
         scratch: Rc<Scratch>,
-        clients_max: usize,
+        bounds: Bounds,
     ) -> Rc<Self> {
         Rc::new(Self {
             own,
@@ -119,7 +138,7 @@ impl Port {
             greeter,
             table: RefCell::default(),
             clients: Cell::new(0),
-            clients_max: clients_max.min(CONNECTIONS_PER_CORE_MAX - NEWCOMERS_MAX),
+            bounds,
             answers: Tally::new(CORE_ANSWER_BYTES_MAX),
             partial: Rc::new(Semaphore::new(CORE_PARTIAL_BYTES_MAX as u64)),
             scratch,
@@ -155,7 +174,7 @@ impl Port {
 
     /// Begins with a connection that said nothing yet.
     fn welcome(self: &Rc<Self>, stream: TcpStream) {
-        if self.open() >= self.clients_max + NEWCOMERS_MAX {
+        if self.is_crowded() {
             // A new socket's buffer takes this without waiting; nothing is spent on a connection too many.
             let busy = words::refusal(RequestId::default(), &Error::Overloaded { retry_after_ms: 1000 });
             let _ = stream.set_nonblocking(true).and_then(|()| (&stream).write(&busy));
@@ -171,7 +190,7 @@ impl Port {
     /// Goes on with a connection that another core accepted.
     pub(super) fn take_over(self: &Rc<Self>, handed: HandedOver) {
         let HandedOver { stream, start } = handed;
-        if self.open() >= self.clients_max + NEWCOMERS_MAX {
+        if self.is_crowded() {
             return;
         }
         if let Ok(socket) = Socket::new(stream) {
@@ -214,10 +233,15 @@ impl Port {
         }
     }
 
+    /// Whether there is no room for another connection, whoever it is.
+    fn is_crowded(&self) -> bool {
+        self.open() >= self.bounds.clients_max + NEWCOMERS_MAX
+    }
+
     /// Whether there is room for another client; takes it if there is.
     fn admit_client(&self) -> bool {
         let clients = self.clients.get();
-        let admitted = clients < self.clients_max;
+        let admitted = clients < self.bounds.clients_max;
         self.clients.set(clients + usize::from(admitted));
         admitted
     }

@@ -183,6 +183,28 @@ fn a_client_that_does_not_read_its_answers_is_not_read_either() {
 }
 
 #[test]
+fn frames_that_arrive_piece_by_piece_are_answered_while_each_is_whole_in_time() {
+    let limit = Duration::from_millis(250);
+    let node = TestNode::start_with(1, |claim| claim.bounds.frame_timeout = limit);
+    let mut client = Client::hello(node.address, None);
+    // Whatever is sent ends in the middle of a frame, for several times as long as one may take.
+    let (request, begun) = (get(1, "key"), Instant::now());
+    client.send(&request[..30]);
+    while begun.elapsed() < 4 * limit {
+        client.send(&request[30..]);
+        client.send(&request[..30]);
+        assert_eq!(client.value(), (1, "key".into()));
+        std::thread::sleep(limit / 10);
+    }
+    let stopped = Instant::now();
+    assert!(
+        matches!(error(&client.frame().unwrap()), Error::Malformed { .. }),
+        "the last one is never whole"
+    );
+    assert!(stopped.elapsed() < 10 * limit && client.frame().is_none());
+}
+
+#[test]
 fn a_value_of_the_largest_size_passes() {
     let node = TestNode::start(1);
     let mut client = Client::hello(node.address, None);
