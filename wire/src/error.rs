@@ -144,7 +144,7 @@ pub enum Error {
     },
     /// Something on this node's disk is damaged.
     #[error(
-        "damaged on this node: {what}; it is rebuilt from the other replicas: try again, or another node"
+        "damaged on this node: {what}; the others serve on, and `mesh node replace NAME` rebuilds it from them"
     )]
     Damaged {
         /// What is damaged.

@@ -120,9 +120,10 @@ impl Core {
                 let change = Change::Delete(distinct(delete.keys, payload));
                 (Command::Write(write(&delete.ctx, change)), Asked::from(&delete.ctx))
             }
-            WireRequest::OpenSession(_) => (Command::OpenSession, Asked::default()),
+            WireRequest::OpenSession(open) => (Command::OpenSession { nonce: open.nonce }, Asked::default()),
             WireRequest::ReplaceNode(replace) => {
-                (Command::ReplaceNode { name: NodeName::from(replace.name) }, Asked::default())
+                let (name, nonce) = (NodeName::from(replace.name), replace.nonce);
+                (Command::ReplaceNode { name, nonce }, Asked::default())
             }
             WireRequest::Hello(_) | WireRequest::Topology | WireRequest::Status => {
                 return Err(Error::Malformed { what: "this request is not for a shard".into() });

@@ -46,6 +46,8 @@ pub struct NodeEntry {
     pub address: String,
     /// Its standing.
     pub standing: Standing,
+    /// The nonce of the request that it was replaced by last; 0 for none.
+    pub replacement: u64,
 }
 
 impl NodeEntry {
@@ -89,6 +91,7 @@ impl Directory {
                 node: NodeId(number),
                 address: address.clone(),
                 standing: Standing::Member,
+                replacement: 0,
             })
             .collect();
         let next_node = NodeId(nodes.len() as u64 + 1);
@@ -160,15 +163,20 @@ impl Directory {
         self.nodes.get(turn)
     }
 
-    /// The directory after a node is replaced: it gets a new id, and waits for a node of its name to come for it.
+    /// The directory after a node is replaced: it gets a new id, and waits for a node of its name to come for it. Itself if
+    /// the node was replaced by the request with this nonce before; 0 is none.
     ///
     /// # Errors
     /// [`DirectoryError::NoSuchNode`].
-    pub fn replaced(&self, name: &NodeName) -> Result<Self, DirectoryError> {
+    pub fn replaced(&self, name: &NodeName, nonce: u64) -> Result<Self, DirectoryError> {
+        if nonce != 0 && self.by_name(name).is_some_and(|entry| entry.replacement == nonce) {
+            return Ok(self.clone());
+        }
         let id = self.next_node;
         let mut next = self.changed(name, |entry| {
             entry.node = id;
             entry.standing = Standing::Expected;
+            entry.replacement = nonce;
             Ok(())
         })?;
         next.next_node = id.next();
@@ -216,7 +224,7 @@ impl Directory {
     }
 
     /// The stored form: format u16, cluster 16 bytes, version u64, next node u64, shards u16, the slot map, count u16, and
-    /// of each node: id u64, standing u8, attempt u64, name (length u16, bytes), address (length u16, bytes).
+    /// of each node: id u64, standing u8, attempt u64, replacement u64, name (length u16, bytes), address (length u16, bytes).
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut to = Vec::with_capacity(256);
@@ -236,6 +244,7 @@ impl Directory {
             };
             to.put_u8(standing);
             to.put_u64(attempt);
+            to.put_u64(entry.replacement);
             for text in [entry.name.as_str(), &entry.address] {
                 to.put_u16(u16::try_from(text.len()).unwrap_or(u16::MAX));
                 to.put_bytes(text.as_bytes());
@@ -273,9 +282,10 @@ fn decode_node(from: &mut Reader<'_>) -> Option<NodeEntry> {
         (3, attempt) => Standing::Joined { attempt },
         _ => return None,
     };
+    let replacement = from.u64()?;
     let name = NodeName::from(decode_text(from, NODE_NAME_BYTES_MAX)?);
     let address = decode_text(from, NODE_ADDRESS_BYTES_MAX)?.to_owned();
-    Some(NodeEntry { name, node, address, standing })
+    Some(NodeEntry { name, node, address, standing, replacement })
 }
 
 fn decode_text<'a>(from: &mut Reader<'a>, length_max: usize) -> Option<&'a str> {
@@ -308,7 +318,7 @@ mod tests {
     #[test]
     fn what_is_stored_is_read_back() {
         let b = NodeName::from("b");
-        let directory = three().replaced(&b).unwrap().joined(&b, "elsewhere:1", 99).unwrap();
+        let directory = three().replaced(&b, 77).unwrap().joined(&b, "elsewhere:1", 99).unwrap();
         assert_eq!(Directory::decode(&directory.encode()), Some(directory.clone()));
         let bytes = directory.encode();
         assert!((0..bytes.len()).all(|length| Directory::decode(&bytes[..length]).is_none()));
@@ -317,18 +327,26 @@ mod tests {
     #[test]
     fn a_replaced_node_gets_an_id_that_no_node_had_before() {
         let b = NodeName::from("b");
-        let once = three().replaced(&b).unwrap();
-        let twice = once.replaced(&b).unwrap();
+        let once = three().replaced(&b, 0).unwrap();
+        let twice = once.replaced(&b, 0).unwrap();
         assert_eq!(once.by_name(&b).unwrap().node, NodeId(4));
         assert_eq!(twice.by_name(&b).unwrap().node, NodeId(5));
         assert!(twice.by_id(NodeId(4)).is_none() && twice.by_id(NodeId(2)).is_none());
     }
 
     #[test]
+    fn a_request_replaces_a_node_once_however_late_it_is_sent_again() {
+        let b = NodeName::from("b");
+        let joined = three().replaced(&b, 7).unwrap().joined(&b, "b:1", 1).unwrap();
+        assert_eq!(joined.replaced(&b, 7), Ok(joined.clone()));
+        assert_eq!(joined.replaced(&b, 8).unwrap().by_name(&b).unwrap().node, NodeId(5));
+    }
+
+    #[test]
     fn an_id_is_told_to_one_attempt_only() {
         let b = NodeName::from("b");
         assert_eq!(three().joined(&b, "b:1", 1), Err(DirectoryError::AlreadyJoined(b.clone())));
-        let joined = three().replaced(&b).unwrap().joined(&b, "b:1", 1).unwrap();
+        let joined = three().replaced(&b, 0).unwrap().joined(&b, "b:1", 1).unwrap();
         assert_eq!(joined.joined(&b, "b:1", 1), Ok(joined.clone()));
         assert_eq!(joined.joined(&b, "b:1", 2), Err(DirectoryError::AlreadyJoined(b)));
     }

@@ -130,7 +130,7 @@ fn who_promised_is_born_when_a_born_node_says_so() {
 #[test]
 fn who_promised_and_was_replaced_before_it_was_born_does_not_take_the_id_of_its_successor() {
     let name = NodeName::from("b");
-    let expected = directory().replaced(&name).unwrap();
+    let expected = directory().replaced(&name, 1).unwrap();
     let joined = expected.joined(&name, "elsewhere:1", 77).unwrap();
     for later in [expected, joined] {
         let mut node = promised().restart("b");

@@ -30,11 +30,16 @@ pub enum Command {
     /// Writes.
     Write(Write),
     /// Opens a session.
-    OpenSession,
+    OpenSession {
+        /// By which a copy of the request is known; 0 for nothing.
+        nonce: u64,
+    },
     /// Gives a node a new id, under which it may come back empty. Shard 0 only.
     ReplaceNode {
         /// The node.
         name: NodeName,
+        /// By which a copy of the request is known; 0 for nothing.
+        nonce: u64,
     },
 }
 

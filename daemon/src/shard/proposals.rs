@@ -4,7 +4,7 @@
 //! - A write is answered "done" only by the apply of the very entry (index and term) that carries it.
 //! - A write is answered "not applied" only if its entry was never proposed, or if another entry was applied at its index.
 //!   In every other case its end is unknown, and the session will tell.
-//! - One write of a session is in flight once: a second copy waits for the first.
+//! - One request is in flight once: a second copy waits for the first.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -40,11 +40,23 @@ pub enum Answer {
     Nothing,
 }
 
+/// By what a copy of a request is known.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum RequestKey {
+    /// A write, by its session and its number in it.
+    Write(WriteId),
+    /// The opening of a session, by the number that its client chose.
+    Opening {
+        /// The number.
+        nonce: u64,
+    },
+}
+
 /// A write that was evaluated.
 #[derive(Clone, Debug)]
 pub struct EvaluatedWrite {
-    /// Its session and number, where it has one.
-    pub id: Option<WriteId>,
+    /// By what copies of it are known, if there may be any.
+    pub key: Option<RequestKey>,
     /// What it did.
     pub outcome: Outcome,
     /// What to answer.
@@ -71,7 +83,7 @@ pub struct Proposals {
     queue: VecDeque<Proposal>,
     /// The next entry's writes.
     gathering: Vec<EvaluatedWrite>,
-    in_flight: BTreeMap<WriteId, Place>,
+    in_flight: BTreeMap<RequestKey, Place>,
     bytes: usize,
 }
 
@@ -85,16 +97,16 @@ enum Place {
 impl Proposals {
     /// Adds a write to the next entry.
     pub fn gather(&mut self, write: EvaluatedWrite) {
-        if let Some(id) = write.id {
-            let before = self.in_flight.insert(id, Place::Gathering);
-            assert_eq!(before, None, "{id:?} is in flight already");
+        if let Some(key) = write.key {
+            let before = self.in_flight.insert(key, Place::Gathering);
+            assert_eq!(before, None, "{key:?} is in flight already");
         }
         self.gathering.push(write);
     }
 
     /// Lets another copy of a write that is in flight wait for it. `false` if it is not in flight.
-    pub fn join(&mut self, id: WriteId, waiter: Waiter) -> bool {
-        let writes = match self.in_flight.get(&id) {
+    pub fn join(&mut self, key: RequestKey, waiter: Waiter) -> bool {
+        let writes = match self.in_flight.get(&key) {
             None => return false,
             Some(Place::Gathering) => &mut self.gathering,
             Some(Place::Proposed(index)) => {
@@ -105,7 +117,7 @@ impl Proposals {
                 }
             }
         };
-        match writes.iter_mut().find(|write| write.id == Some(id)) {
+        match writes.iter_mut().find(|write| write.key == Some(key)) {
             Some(write) => {
                 write.waiters.push(waiter);
                 true
@@ -116,8 +128,8 @@ impl Proposals {
 
     /// Whether a write is gathered or proposed, and not decided.
     #[must_use]
-    pub fn is_in_flight(&self, id: WriteId) -> bool {
-        self.in_flight.contains_key(&id)
+    pub fn is_in_flight(&self, key: RequestKey) -> bool {
+        self.in_flight.contains_key(&key)
     }
 
     /// Whether anything is gathered for the next entry.
@@ -130,8 +142,8 @@ impl Proposals {
     pub fn proposed(&mut self, index: LogIndex, term: Term, bytes: usize) {
         assert!(self.queue.back().is_none_or(|last| last.index < index), "proposals are in the log's order");
         let writes = std::mem::take(&mut self.gathering);
-        for id in writes.iter().filter_map(|write| write.id) {
-            self.in_flight.insert(id, Place::Proposed(index));
+        for key in writes.iter().filter_map(|write| write.key) {
+            self.in_flight.insert(key, Place::Proposed(index));
         }
         self.bytes += bytes;
         self.queue.push_back(Proposal { index, term, bytes, writes });
@@ -211,8 +223,8 @@ impl Proposals {
     }
 
     fn forget(&mut self, writes: &[EvaluatedWrite]) {
-        for id in writes.iter().filter_map(|write| write.id) {
-            self.in_flight.remove(&id);
+        for key in writes.iter().filter_map(|write| write.key) {
+            self.in_flight.remove(&key);
         }
     }
 }
@@ -246,13 +258,13 @@ mod tests {
         Waiter { responder, deadline: Instant(request) }
     }
 
-    fn id(seq: u64) -> WriteId {
-        WriteId { session: SessionId(Revision(1)), seq: SessionSeq(seq) }
+    fn key(seq: u64) -> RequestKey {
+        RequestKey::Write(WriteId { session: SessionId(Revision(1)), seq: SessionSeq(seq) })
     }
 
     fn write(seq: u64) -> EvaluatedWrite {
         EvaluatedWrite {
-            id: Some(id(seq)),
+            key: Some(key(seq)),
             outcome: Outcome { revision: Revision(seq), count: 1, code: 0 },
             answer: Answer::Written,
             keys: vec![],
@@ -293,10 +305,10 @@ mod tests {
     fn a_copy_waits_for_the_write_in_flight() {
         let mut proposals = proposed(&[1]);
         proposals.gather(write(2));
-        assert!(proposals.join(id(1), waiter(11)) && proposals.join(id(2), waiter(12)));
-        assert!(!proposals.join(id(3), waiter(13)));
+        assert!(proposals.join(key(1), waiter(11)) && proposals.join(key(2), waiter(12)));
+        assert!(!proposals.join(key(3), waiter(13)));
         assert_eq!(proposals.applied(LogIndex(1), Term(1)).done[0].waiters.len(), 2);
-        assert!(!proposals.join(id(1), waiter(14)));
+        assert!(!proposals.join(key(1), waiter(14)));
     }
 
     #[test]

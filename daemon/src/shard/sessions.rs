@@ -56,6 +56,8 @@ pub enum Admission {
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Session {
+    /// By which its opening is known; 0 for nothing.
+    nonce: u64,
     last_used: LogIndex,
     acknowledged_below: SessionSeq,
     /// Ordered by number.
@@ -66,6 +68,8 @@ struct Session {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct SessionTable {
     sessions: BTreeMap<SessionId, Session>,
+    /// The sessions by their nonces.
+    openings: BTreeMap<u64, SessionId>,
     evicted_up_to: SessionId,
     /// Changed since they were last stored.
     unsaved: BTreeSet<SessionId>,
@@ -113,11 +117,24 @@ impl SessionTable {
         }
     }
 
+    /// The session that was opened by this nonce.
+    #[must_use]
+    pub fn opened_by(&self, nonce: u64) -> Option<SessionId> {
+        self.openings.get(&nonce).copied()
+    }
+
     /// Applies the opening of a session.
-    pub fn open(&mut self, id: SessionId, at: LogIndex) {
-        let session = Session { last_used: at, acknowledged_below: SessionSeq(1), outcomes: VecDeque::new() };
-        self.sessions.insert(id, session);
+    pub fn open(&mut self, id: SessionId, nonce: u64, at: LogIndex) {
+        let (acknowledged_below, outcomes) = (SessionSeq(1), VecDeque::new());
+        self.insert(id, Session { nonce, last_used: at, acknowledged_below, outcomes });
         self.unsaved.insert(id);
+    }
+
+    fn insert(&mut self, id: SessionId, session: Session) {
+        if session.nonce != 0 {
+            self.openings.insert(session.nonce, id);
+        }
+        self.sessions.insert(id, session);
     }
 
     /// Applies the outcome of a write. A session evicted by an earlier entry has nowhere to keep it.
@@ -140,7 +157,8 @@ impl SessionTable {
     /// Applies the eviction of sessions.
     pub fn evict(&mut self, sessions: impl IntoIterator<Item = SessionId>, evicted_up_to: SessionId) {
         for id in sessions {
-            if self.sessions.remove(&id).is_some() {
+            if let Some(session) = self.sessions.remove(&id) {
+                self.openings.remove(&session.nonce);
                 self.unsaved.insert(id);
             }
         }
@@ -185,7 +203,7 @@ impl SessionTable {
         let Some((&RECORD_PREFIX, id)) = key.split_first() else { return true };
         let Ok(id) = <[u8; 8]>::try_from(id) else { return false };
         let Some(session) = decode(value) else { return false };
-        self.sessions.insert(SessionId(Revision(u64::from_be_bytes(id))), session);
+        self.insert(SessionId(Revision(u64::from_be_bytes(id))), session);
         true
     }
 }
@@ -196,10 +214,11 @@ fn record_key(id: SessionId) -> Vec<u8> {
     key
 }
 
-/// The stored form: last used u64, acknowledged below u64, count u32, and of each outcome: number u64, revision u64,
+/// The stored form: nonce u64, last used u64, acknowledged below u64, count u32, and of each outcome: number u64, revision u64,
 /// count u32, code u16.
 fn encode(session: &Session) -> Vec<u8> {
-    let mut to = Vec::with_capacity(20 + 22 * session.outcomes.len());
+    let mut to = Vec::with_capacity(28 + 22 * session.outcomes.len());
+    to.put_u64(session.nonce);
     to.put_u64(session.last_used.0);
     to.put_u64(session.acknowledged_below.0);
     to.put_u32(u32::try_from(session.outcomes.len()).unwrap_or(u32::MAX));
@@ -214,6 +233,7 @@ fn encode(session: &Session) -> Vec<u8> {
 
 fn decode(bytes: &[u8]) -> Option<Session> {
     let mut from = Reader::new(bytes);
+    let nonce = from.u64()?;
     let last_used = LogIndex(from.u64()?);
     let acknowledged_below = SessionSeq(from.u64()?);
     let count = from.u32()?;
@@ -223,7 +243,7 @@ fn decode(bytes: &[u8]) -> Option<Session> {
         let outcome = Outcome { revision: Revision(from.u64()?), count: from.u32()?, code: from.u16()? };
         outcomes.push_back((seq, outcome));
     }
-    from.is_empty().then_some(Session { last_used, acknowledged_below, outcomes })
+    from.is_empty().then_some(Session { nonce, last_used, acknowledged_below, outcomes })
 }
 
 #[cfg(test)]
@@ -242,7 +262,7 @@ mod tests {
 
     fn opened() -> SessionTable {
         let mut table = SessionTable::default();
-        table.open(SESSION, LogIndex(1));
+        table.open(SESSION, 11, LogIndex(1));
         table
     }
 
@@ -286,7 +306,7 @@ mod tests {
     fn a_table_is_stored_and_loaded_by_its_changes() {
         let mut table = opened();
         table.record(write(1), SessionSeq(1), outcome(5), LogIndex(2));
-        table.open(SessionId(Revision(200)), LogIndex(3));
+        table.open(SessionId(Revision(200)), 12, LogIndex(3));
         let mut stored: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
         let mut save = |table: &mut SessionTable| {
             for (key, value) in table.unsaved_records() {
@@ -306,9 +326,18 @@ mod tests {
     }
 
     #[test]
+    fn a_session_is_known_by_its_nonce_while_there_is_one() {
+        let mut table = opened();
+        table.open(SessionId(Revision(200)), 0, LogIndex(2));
+        assert_eq!((table.opened_by(11), table.opened_by(0)), (Some(SESSION), None));
+        table.evict([SESSION], SESSION);
+        assert_eq!(table.opened_by(11), None);
+    }
+
+    #[test]
     fn the_idlest_are_those_longest_unused() {
         let mut table = opened();
-        table.open(SessionId(Revision(200)), LogIndex(2));
+        table.open(SessionId(Revision(200)), 0, LogIndex(2));
         table.record(write(1), SessionSeq(1), outcome(5), LogIndex(3));
         assert_eq!(table.idlest(1), vec![SessionId(Revision(200))]);
     }

@@ -105,7 +105,7 @@ impl State {
         let at = LogIndex(entry.index);
         for effect in view.effects() {
             match effect {
-                Effect::SessionOpen { session } => self.sessions.open(session, at),
+                Effect::SessionOpen { session, nonce } => self.sessions.open(session, nonce, at),
                 Effect::SessionEvict { sessions, evicted_up_to } => {
                     self.sessions.evict(sessions.iter(), evicted_up_to);
                 }

@@ -17,7 +17,7 @@ use super::command::{Change, Command, PutItem, Request, Write};
 use super::error::ShardError;
 use super::output::{News, Output};
 use super::overlay::KeyState;
-use super::proposals::{Answer, EvaluatedWrite, Waiter};
+use super::proposals::{Answer, EvaluatedWrite, RequestKey, Waiter};
 use super::reading::PendingRead;
 use super::replica::{Parked, Replica};
 use super::sessions::{Admission, Outcome};
@@ -35,8 +35,8 @@ pub(super) struct PendingWrite {
 #[derive(Debug)]
 pub(super) enum WriteCommand {
     Write(Write),
-    OpenSession,
-    ReplaceNode(NodeName),
+    OpenSession { nonce: u64 },
+    ReplaceNode { name: NodeName, nonce: u64 },
 }
 
 /// What became of an attempt to evaluate.
@@ -62,8 +62,8 @@ impl Replica {
                 return Ok(());
             }
             Command::Write(write) => WriteCommand::Write(write),
-            Command::OpenSession => WriteCommand::OpenSession,
-            Command::ReplaceNode { name } => WriteCommand::ReplaceNode(name),
+            Command::OpenSession { nonce } => WriteCommand::OpenSession { nonce },
+            Command::ReplaceNode { name, nonce } => WriteCommand::ReplaceNode { name, nonce },
         };
         self.evaluate(now, PendingWrite { waiter, command }, out)
     }
@@ -84,10 +84,13 @@ impl Replica {
             self.early.push(write);
             return Ok(());
         }
-        // A copy of a write that was taken is answered as such, whatever keeps new ones out.
-        if let WriteCommand::Write(command) = &write.command
-            && !self.admit(write.waiter, command, out)
-        {
+        // A copy of what was taken is answered as such, whatever keeps new ones out.
+        let is_new = match &write.command {
+            WriteCommand::Write(command) => self.admit(write.waiter, command, out),
+            WriteCommand::OpenSession { nonce } => self.admit_opening(write.waiter, *nonce, out),
+            WriteCommand::ReplaceNode { .. } => true,
+        };
+        if !is_new {
             return Ok(());
         }
         if let Some(error) = self.refusal() {
@@ -107,8 +110,10 @@ impl Replica {
                     }
                 }
             }
-            WriteCommand::OpenSession => self.gather_session(now, write.waiter),
-            WriteCommand::ReplaceNode(name) => self.gather_replacement(write.waiter, name, out),
+            WriteCommand::OpenSession { nonce } => self.gather_session(now, write.waiter, *nonce),
+            WriteCommand::ReplaceNode { name, nonce } => {
+                self.gather_replacement(write.waiter, name, *nonce, out);
+            }
         }
         if self.builder.byte_size() >= ENTRY_BYTES_SOFT_MAX {
             self.propose_gathered(out)?;
@@ -118,14 +123,20 @@ impl Replica {
 
     /// A copy of a write that was never evaluated here waits no longer. Another copy may have been.
     pub(super) fn give_up_write(&mut self, write: &PendingWrite, out: &mut Output) {
-        if let WriteCommand::Write(command) = &write.command
-            && (self.proposals.is_in_flight(command.id)
-                || self.state.sessions.admit(command.id, command.acknowledged_below) != Admission::New)
-        {
-            out.fail(write.waiter.responder, &Error::Unknown);
-            return;
-        }
-        out.fail(write.waiter.responder, &Error::DeadlineExceeded);
+        let sessions = &self.state.sessions;
+        let was_taken = match &write.command {
+            WriteCommand::Write(Write { id, acknowledged_below, .. }) => {
+                self.proposals.is_in_flight(RequestKey::Write(*id))
+                    || sessions.admit(*id, *acknowledged_below) != Admission::New
+            }
+            WriteCommand::OpenSession { nonce } => {
+                self.proposals.is_in_flight(RequestKey::Opening { nonce: *nonce })
+                    || sessions.opened_by(*nonce).is_some()
+            }
+            WriteCommand::ReplaceNode { .. } => false,
+        };
+        let error = if was_taken { Error::Unknown } else { Error::DeadlineExceeded };
+        out.fail(write.waiter.responder, &error);
     }
 
     /// Why no write is taken at present.
@@ -145,7 +156,7 @@ impl Replica {
     /// Whether a write is new. If it is not, it is answered, or waits for the copy that is in flight.
     fn admit(&mut self, waiter: Waiter, write: &Write, out: &mut Output) -> bool {
         let error = match self.state.sessions.admit(write.id, write.acknowledged_below) {
-            Admission::New if self.proposals.join(write.id, waiter) => return false,
+            Admission::New if self.proposals.join(RequestKey::Write(write.id), waiter) => return false,
             Admission::New => return true,
             Admission::Done(outcome) => {
                 let answer = match &write.change {
@@ -166,6 +177,16 @@ impl Replica {
         };
         out.fail(waiter.responder, &error);
         false
+    }
+
+    /// Whether the opening of a session is new. If it is not, it is answered, or waits for the copy that is in flight.
+    fn admit_opening(&mut self, waiter: Waiter, nonce: u64, out: &mut Output) -> bool {
+        if let Some(session) = self.state.sessions.opened_by(nonce) {
+            let outcome = Outcome { revision: session.0, count: 0, code: 0 };
+            answer_write(&Answer::SessionOpened(session), outcome, &[waiter], out);
+            return false;
+        }
+        !self.proposals.join(RequestKey::Opening { nonce }, waiter)
     }
 
     fn gather_write(&mut self, now: Now, waiter: Waiter, write: &Write) -> Result<Evaluation, ShardError> {
@@ -189,7 +210,13 @@ impl Replica {
             count: outcome.count,
         });
         let waiters = vec![waiter];
-        self.proposals.gather(EvaluatedWrite { id: Some(write.id), outcome, answer, keys, waiters });
+        self.proposals.gather(EvaluatedWrite {
+            key: Some(RequestKey::Write(write.id)),
+            outcome,
+            answer,
+            keys,
+            waiters,
+        });
         Ok(Evaluation::Gathered)
     }
 
@@ -259,15 +286,21 @@ impl Replica {
         existing
     }
 
-    fn gather_session(&mut self, now: Now, waiter: Waiter) {
+    fn gather_session(&mut self, now: Now, waiter: Waiter, nonce: u64) {
         let revision = self.next_revision(now);
         let session = session_at(revision);
-        self.builder.push(&Effect::SessionOpen { session });
-        self.gather_own(revision, Answer::SessionOpened(session), vec![waiter]);
+        self.builder.push(&Effect::SessionOpen { session, nonce });
+        self.proposals.gather(EvaluatedWrite {
+            key: (nonce != 0).then_some(RequestKey::Opening { nonce }),
+            outcome: Outcome { revision, count: 0, code: 0 },
+            answer: Answer::SessionOpened(session),
+            keys: Vec::new(),
+            waiters: vec![waiter],
+        });
     }
 
-    /// Gives a node a new id, if it has not one that is waiting to be fetched.
-    fn gather_replacement(&mut self, waiter: Waiter, name: &NodeName, out: &mut Output) {
+    /// Gives a node a new id, if it has not one that is waiting to be fetched, or was given one by this very request.
+    fn gather_replacement(&mut self, waiter: Waiter, name: &NodeName, nonce: u64, out: &mut Output) {
         let Some(current) = self.state.directory.clone() else {
             let what = "only shard 0 changes the membership".into();
             out.fail(waiter.responder, &Error::Malformed { what });
@@ -278,13 +311,13 @@ impl Replica {
             return;
         }
         if let Some(entry) = current.by_name(name)
-            && entry.standing == Standing::Expected
+            && (entry.standing == Standing::Expected || nonce != 0 && entry.replacement == nonce)
         {
             let outcome = Outcome { revision: self.state.newest, count: 0, code: 0 };
             answer_write(&Answer::NodeReplaced(entry.node), outcome, &[waiter], out);
             return;
         }
-        match current.replaced(name) {
+        match current.replaced(name, nonce) {
             Ok(next) => {
                 let node = next.by_name(name).map(|entry| entry.node).unwrap_or_default();
                 self.gather_directory(&next.encode(), Answer::NodeReplaced(node), vec![waiter]);
@@ -340,7 +373,7 @@ impl Replica {
     /// Gathers an effect that belongs to no session.
     pub(super) fn gather_own(&mut self, revision: Revision, answer: Answer, waiters: Vec<Waiter>) {
         let outcome = Outcome { revision, count: 0, code: 0 };
-        self.proposals.gather(EvaluatedWrite { id: None, outcome, answer, keys: Vec::new(), waiters });
+        self.proposals.gather(EvaluatedWrite { key: None, outcome, answer, keys: Vec::new(), waiters });
     }
 
     /// A revision above all that were ever assigned in this shard, and not behind the clock.

@@ -107,7 +107,7 @@ impl Raw {
 
     /// Opens a session.
     pub(crate) fn session(&mut self, shard: ShardId) -> SessionId {
-        let opened = self.ask(shard, &Request::OpenSession(OpenSession { nonce: 5 }), |frame| frame);
+        let opened = self.ask(shard, &Request::OpenSession(OpenSession { nonce: 0 }), |frame| frame);
         match opened.response() {
             Ok(Response::SessionOpened(opened)) => opened.session,
             other => panic!("no session: {other:?}"),

@@ -26,7 +26,7 @@ pub(super) struct EntryRecord {
 pub(super) enum EffectRecord {
     Put(PutRecord),
     Delete { namespace: u32, revision: u64, key: Stored },
-    SessionOpen { session: u64 },
+    SessionOpen { session: u64, nonce: u64 },
     SessionEvict { evicted_up_to: u64, sessions: StoredIds },
     Horizon { revision: u64 },
     Floor { revision: u64 },

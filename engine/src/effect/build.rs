@@ -54,7 +54,9 @@ impl EntryBuilder {
                 revision: revision.get(),
                 key: self.store(key),
             },
-            Effect::SessionOpen { session } => EffectRecord::SessionOpen { session: session.get() },
+            Effect::SessionOpen { session, nonce } => {
+                EffectRecord::SessionOpen { session: session.get(), nonce }
+            }
             Effect::SessionEvict { sessions, evicted_up_to } => {
                 let position = self.start();
                 sessions.iter().for_each(|id| self.buffer.put_u64(id.get()));

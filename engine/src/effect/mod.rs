@@ -55,6 +55,8 @@ pub enum Effect<'a> {
     SessionOpen {
         /// Its id.
         session: SessionId,
+        /// What its client chose to know an opening by that it sends again; 0 for nothing.
+        nonce: u64,
     },
     /// Sessions are forgotten.
     SessionEvict {

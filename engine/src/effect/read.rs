@@ -86,7 +86,9 @@ fn effect(record: &ArchivedEffectRecord) -> Effect<'_> {
             key,
             revision: Revision(revision.to_native()),
         },
-        Record::SessionOpen { session } => Effect::SessionOpen { session: session_id(session.to_native()) },
+        Record::SessionOpen { session, nonce } => {
+            Effect::SessionOpen { session: session_id(session.to_native()), nonce: nonce.to_native() }
+        }
         Record::SessionEvict { evicted_up_to, sessions } => Effect::SessionEvict {
             sessions: SessionIds(SessionIdsInner::Archived(sessions)),
             evicted_up_to: session_id(evicted_up_to.to_native()),

@@ -31,7 +31,7 @@ fn effects<'a>(random: &'a Random, sessions: &'a [SessionId]) -> Vec<Effect<'a>>
                 Effect::Put { namespace: Namespace(7), key, revision, attributes, value }
             }
             2 => Effect::Delete { namespace: Namespace::USER, key, revision },
-            3 => Effect::SessionOpen { session: SessionId(revision) },
+            3 => Effect::SessionOpen { session: SessionId(revision), nonce: revision.0 ^ 7 },
             4 => Effect::SessionEvict {
                 sessions: SessionIds::new(sessions),
                 evicted_up_to: SessionId(revision),
@@ -156,7 +156,7 @@ fn the_tags_of_effects_are_those_of_the_format() {
     let effects = [
         Effect::Put { namespace, key: b"", revision, attributes: Attributes::SYSTEM, value: b"" },
         Effect::Delete { namespace, key: b"", revision },
-        Effect::SessionOpen { session },
+        Effect::SessionOpen { session, nonce: 1 },
         Effect::SessionEvict { sessions: SessionIds::new(&[]), evicted_up_to: session },
         Effect::Horizon { revision },
         Effect::Floor { revision },

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use mesh_base::prng::Prng;
-use mesh_base::{Instant, Revision, SessionId, SessionSeq, ShardId, SlotEpoch};
+use mesh_base::{Instant, ReplicaId, Revision, SessionId, SessionSeq, ShardId, SlotEpoch};
 use mesh_server::router::SlotMap;
 use mesh_wire::{
-    Delete, Envelope, Error, FrameDecoder, FrameWriter, Get, OpenSession, Put, Range, ReadContext, Request,
-    RequestId, Response, WriteContext,
+    Delete, Envelope, Error, FrameDecoder, FrameWriter, Get, OpenSession, Put, Range, ReadContext,
+    ReplaceNode, Request, RequestId, Response, WriteContext,
 };
 
 use crate::history::{Action, ClientNo, History, OpId, Outcome, RangeId, Stamp};
@@ -45,6 +45,7 @@ pub(super) struct Client {
     id: u64,
     prng: Prng,
     sessions: BTreeMap<ShardId, Session>,
+    openings: BTreeMap<ShardId, Opening>,
     leaders: BTreeMap<ShardId, usize>,
     next_stamp: u64,
     attempt: u64,
@@ -56,6 +57,15 @@ pub(super) struct Client {
 struct Session {
     id: SessionId,
     next: SessionSeq,
+}
+
+/// The sessions that a client wants, or wanted, to open.
+#[derive(Default)]
+struct Opening {
+    /// By which the shard knows the one whose answer did not come yet.
+    nonce: Option<u64>,
+    /// How many in all.
+    count: usize,
 }
 
 struct Operation {
@@ -92,6 +102,7 @@ impl Client {
             id: id as u64,
             prng,
             sessions: BTreeMap::new(),
+            openings: BTreeMap::new(),
             leaders: BTreeMap::new(),
             next_stamp: 1,
             attempt: 0,
@@ -104,6 +115,11 @@ impl Client {
     /// Operations that ended well.
     pub(super) const fn served(&self) -> u64 {
         self.served
+    }
+
+    /// Sessions of a shard that it opened, or may have.
+    pub(super) fn sessions_opened(&self, shard: ShardId) -> usize {
+        self.openings.get(&shard).map_or(0, |opening| opening.count)
     }
 
     /// Begins the next operation.
@@ -185,7 +201,12 @@ impl Client {
         let is_write = matches!(current.kind, Kind::Put { .. } | Kind::Delete { .. });
         if is_write && current.write.is_none() {
             let Some(session) = self.sessions.get_mut(&shard) else {
-                let open = Request::OpenSession(OpenSession { nonce: self.attempt });
+                let opening = self.openings.entry(shard).or_default();
+                let nonce = *opening.nonce.get_or_insert_with(|| {
+                    opening.count += 1;
+                    self.prng.next_u64()
+                });
+                let open = Request::OpenSession(OpenSession { nonce });
                 let frame = encode(&mut self.writer, &envelope, &open);
                 return Step::Send { node, frame, attempt: self.attempt, wait: ATTEMPT };
             };
@@ -257,6 +278,7 @@ impl Client {
             }
             Response::SessionOpened(opened) => {
                 self.sessions.insert(shard, Session { id: opened.session, next: SessionSeq(1) });
+                self.openings.entry(shard).or_default().nonce = None;
                 Some(self.try_again(shared))
             }
             Response::Range(page) => {
@@ -398,8 +420,8 @@ pub(super) fn address_of(node: usize) -> String {
     format!("node-{node}:7700")
 }
 
-/// Replaces a wiped node: the operator's client.
-pub(super) fn replace_request(writer: &mut FrameWriter, name: &str, request: u64) -> Bytes {
+/// Replaces the replicas of a wiped node: the operator's client.
+pub(super) fn replace_request(writer: &mut FrameWriter, name: &str, lost: ReplicaId, request: u64) -> Bytes {
     let envelope = Envelope { request: RequestId(request), shard: Some(ShardId(0)), epoch: SlotEpoch(1) };
-    encode(writer, &envelope, &Request::ReplaceNode(mesh_wire::ReplaceNode { name }))
+    encode(writer, &envelope, &Request::ReplaceNode(ReplaceNode { name, nonce: lost.0 }))
 }

@@ -210,6 +210,19 @@ impl World {
                 None => return Err(Failure::Liveness(self.describe())),
             }
         }
+        self.check_sessions()
+    }
+
+    /// An opening that was sent again must not have opened a second session.
+    fn check_sessions(&self) -> Result<(), Failure> {
+        for status in self.nodes.iter().filter_map(|node| node.process.as_ref()).flat_map(Process::statuses) {
+            let opened: usize = self.clients.iter().map(|client| client.sessions_opened(status.shard)).sum();
+            if status.sessions as usize > opened {
+                let (sessions, shard) = (status.sessions, status.shard);
+                let what = format!("shard {shard} has {sessions} sessions, and clients wanted {opened}");
+                return Err(Failure::Safety(what));
+            }
+        }
         Ok(())
     }
 
@@ -477,7 +490,8 @@ impl World {
     /// The operator replaces a node that lost its directory, until it is back.
     fn operate(&mut self) {
         self.heap.schedule(OPERATOR, Event::Operator);
-        let Some(lost) = self.nodes.iter().position(|node| node.lost.is_some()) else { return };
+        let lost = self.nodes.iter().enumerate().find_map(|(number, node)| Some((number, node.lost?)));
+        let Some((lost, replica)) = lost else { return };
         if self.is_back(lost) {
             if let Some(node) = self.nodes.get_mut(lost) {
                 node.lost = None;
@@ -487,7 +501,7 @@ impl World {
         let runs = self.nodes.get(lost).is_some_and(|node| node.process.is_some());
         if runs && !self.was_replaced(lost) {
             let name = name_of(lost);
-            let frame = client::replace_request(&mut self.operator, &name, self.heap.now().0);
+            let frame = client::replace_request(&mut self.operator, &name, replica, self.heap.now().0);
             let to = self.prng.index(self.nodes.len());
             self.send(Peer::Operator, Peer::Node(to), LinkClass::CLIENT, frame);
         }

@@ -5576,6 +5576,7 @@ impl<'a> ::flatbuffers::Follow<'a> for ReplaceNode<'a> {
 
 impl<'a> ReplaceNode<'a> {
   pub const VT_NAME: ::flatbuffers::VOffsetT = 4;
+  pub const VT_NONCE: ::flatbuffers::VOffsetT = 6;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -5587,6 +5588,7 @@ impl<'a> ReplaceNode<'a> {
     args: &'args ReplaceNodeArgs<'args>
   ) -> ::flatbuffers::WIPOffset<ReplaceNode<'bldr>> {
     let mut builder = ReplaceNodeBuilder::new(_fbb);
+    builder.add_nonce(args.nonce);
     if let Some(x) = args.name { builder.add_name(x); }
     builder.finish()
   }
@@ -5599,6 +5601,13 @@ impl<'a> ReplaceNode<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(ReplaceNode::VT_NAME, None).unwrap()}
   }
+  #[inline]
+  pub fn nonce(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(ReplaceNode::VT_NONCE, Some(0)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for ReplaceNode<'_> {
@@ -5608,18 +5617,21 @@ impl ::flatbuffers::Verifiable for ReplaceNode<'_> {
   ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
     v.visit_table(pos)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("name", Self::VT_NAME, true)?
+     .visit_field::<u64>("nonce", Self::VT_NONCE, false)?
      .finish();
     Ok(())
   }
 }
 pub struct ReplaceNodeArgs<'a> {
     pub name: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub nonce: u64,
 }
 impl<'a> Default for ReplaceNodeArgs<'a> {
   #[inline]
   fn default() -> Self {
     ReplaceNodeArgs {
       name: None, // required field
+      nonce: 0,
     }
   }
 }
@@ -5632,6 +5644,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ReplaceNodeBuilder<'a, 'b, A>
   #[inline]
   pub fn add_name(&mut self, name: ::flatbuffers::WIPOffset<&'b  str>) {
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(ReplaceNode::VT_NAME, name);
+  }
+  #[inline]
+  pub fn add_nonce(&mut self, nonce: u64) {
+    self.fbb_.push_slot::<u64>(ReplaceNode::VT_NONCE, nonce, 0);
   }
   #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> ReplaceNodeBuilder<'a, 'b, A> {
@@ -5653,6 +5669,7 @@ impl ::core::fmt::Debug for ReplaceNode<'_> {
   fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
     let mut ds = f.debug_struct("ReplaceNode");
       ds.field("name", &self.name());
+      ds.field("nonce", &self.nonce());
       ds.finish()
   }
 }

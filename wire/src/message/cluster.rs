@@ -208,13 +208,15 @@ impl<'a> Message<'a> for Topology<'a> {
 pub struct ReplaceNode<'a> {
     /// The node's name.
     pub name: &'a str,
+    /// A random number by which the shard knows a request that is sent again; 0 for none.
+    pub nonce: u64,
 }
 
 impl<'a> Message<'a> for ReplaceNode<'a> {
     type Table = fb::ReplaceNode<'a>;
 
     fn view(table: Self::Table) -> Result<Self, WireError> {
-        Ok(Self { name: table.name() })
+        Ok(Self { name: table.name(), nonce: table.nonce() })
     }
 
     fn check(&self) -> Result<(), WireError> {
@@ -222,7 +224,7 @@ impl<'a> Message<'a> for ReplaceNode<'a> {
     }
 
     fn build(&self, to: &mut Builder) -> Root {
-        let args = fb::ReplaceNodeArgs { name: Some(to.name(self.name)) };
+        let args = fb::ReplaceNodeArgs { name: Some(to.name(self.name)), nonce: self.nonce };
         fb::ReplaceNode::create(&mut to.flat, &args).into()
     }
 }

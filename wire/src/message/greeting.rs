@@ -191,7 +191,7 @@ impl<'a> Message<'a> for HelloAnswer<'a> {
 /// Opens a session in the shard that the frame names.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct OpenSession {
-    /// A random number by which the shard knows an opening that is sent again.
+    /// A random number by which the shard knows an opening that is sent again, while the session lasts; 0 for none.
     pub nonce: u64,
 }
 

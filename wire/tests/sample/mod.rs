@@ -263,7 +263,9 @@ impl Sample {
             Kind::TopologyRequest => Request::Topology,
             Kind::OpenSession => Request::OpenSession(OpenSession { nonce: self.number() }),
             Kind::StatusRequest => Request::Status,
-            Kind::ReplaceNode => Request::ReplaceNode(ReplaceNode { name: self.name() }),
+            Kind::ReplaceNode => {
+                Request::ReplaceNode(ReplaceNode { name: self.name(), nonce: self.number() })
+            }
             Kind::Get => Request::Get(self.get()),
             Kind::GetBatch => Request::GetBatch(GetBatch {
                 ctx: self.read_context(),

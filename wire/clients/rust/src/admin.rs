@@ -78,7 +78,8 @@ impl Cluster {
         let deadline = Deadline::after(self.core().settings.deadline);
         // The first shard keeps the membership.
         let aim = Aim::Shard(ShardId(0));
-        let mut call = Call::new(Request::ReplaceNode(ReplaceNode { name }), aim, deadline);
+        let nonce = self.core().dice.number();
+        let mut call = Call::new(Request::ReplaceNode(ReplaceNode { name, nonce }), aim, deadline);
         let frame = self.core().perform(&mut call).await.map_err(|failure| match failure {
             Failure::Error(error) => error,
             Failure::Rerouted => Error::NotReady { why: "slots are moving".into() },

@@ -55,7 +55,7 @@ pub enum Error {
     },
     /// The shard has no leader that a quorum follows, as far as could be found.
     #[error(
-        "shard {shard} has no quorum, or no leader that could be found ({why}): try again when more of its nodes run"
+        "shard {shard} has no quorum, or no leader that could be found ({why}): `mesh status` tells the state of its replicas"
     )]
     NoQuorum {
         /// The shard.
@@ -159,7 +159,9 @@ pub enum Error {
         why: String,
     },
     /// Something on a node's disk is damaged.
-    #[error("damaged: {what}; it is rebuilt from the other nodes: try again")]
+    #[error(
+        "damaged: {what}; `mesh status` tells where, and `mesh node replace NAME` rebuilds that node from the others"
+    )]
     Damaged {
         /// What is damaged.
         what: String,
