@@ -2,54 +2,40 @@
 //!
 //! A run is hostile first: nodes crash and lose power, the network is cut, a node's directory is wiped and the node
 //! replaced. Then all is healed, and every client must be served again. What clients saw is then checked.
-//!
-//! Faults keep to what the cluster must survive: at most one node at a time has lost its directory and is not yet back
-//! among the voters of every shard.
 
 mod client;
+mod faults;
+mod nodes;
+mod operator;
 mod process;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use mesh_base::prng::Prng;
-use mesh_base::{ClusterId, CoreId, Instant, Now, ReplicaId, ShardId};
-use mesh_server::core::{
-    ConnId, CoreEffect, CoreEvent, DirectoryKey, LinkClass as ServerClass, NodeName, Notice, PeerNode,
-};
-use mesh_server::node::NodeConfig;
+use mesh_base::{ClusterId, Instant, Now, ReplicaId};
+use mesh_server::core::{ConnId, CoreEvent, DirectoryKey, NodeName, PeerNode};
 use mesh_server::router::SlotMap;
 use mesh_server::shard::ShardOptions;
-use mesh_server::shard::status::Condition;
 use mesh_wire::{FrameDecoder, FrameWriter};
 
-use self::client::{Client, Shared, Step, address_of};
-use self::process::{Process, Wake, small_shards};
+use self::client::{Client, Shared, Step};
+use self::faults::WIPE_EVERY;
+use self::operator::OPERATOR;
+use self::process::{Process, small_shards};
 use crate::clock::SimClock;
-use crate::disk::{Crash, DiskOpNo, SimDisk};
+use crate::disk::{DiskOpNo, SimDisk};
 use crate::driver::{Failure, Run};
 use crate::heap::EventHeap;
 use crate::history::History;
-use crate::latency::{Latency, draw_between};
-use crate::net::{Direction, Frame, LinkClass, LinkOptions, NetEvent, SimNet};
+use crate::net::{Frame, LinkClass, NetEvent, SimNet};
 use crate::options::Options;
 use crate::trace::Trace;
 use crate::{cuts, linearizability, revisions};
 
-/// How long a core's events wait for its turn.
-const TURN: Latency = Latency::between(Duration::ZERO, Duration::from_micros(30));
-/// How long an operator takes to see that something is to be done, and to try it again.
-const OPERATOR: Duration = Duration::from_millis(400);
 /// Cores of a node at most.
 const CORES_MAX: usize = 2;
-/// How long a node may take to stop in order, whatever goes wrong meanwhile.
-const STOP_PATIENCE: Duration = Duration::from_secs(30);
-/// Mean time that a disk is slow or full.
-const DISK_AILS: Duration = Duration::from_secs(2);
-/// Mean time between wipes of a directory, in the runs that have any.
-const WIPE_EVERY: Duration = Duration::from_secs(4);
 
 /// The cluster.
 #[derive(Clone, Copy, Debug)]
@@ -244,28 +230,6 @@ impl World {
         text
     }
 
-    /// Everything is repaired and stays so.
-    fn make_peace(&mut self) {
-        self.is_hostile = false;
-        self.net.heal();
-        let calm = LinkOptions { loss_per_mille: 0, ..self.options.peers };
-        let nodes = (0..self.nodes.len()).map(Peer::Node);
-        let clients = (0..self.clients.len()).map(Peer::Client);
-        let everyone: Vec<Peer> = nodes.chain(clients).chain([Peer::Operator]).collect();
-        for &from in &everyone {
-            for &to in &everyone {
-                self.net.degrade(from, to, calm);
-            }
-        }
-        for node in 0..self.nodes.len() {
-            if let Some(node) = self.nodes.get_mut(node) {
-                node.disk.set_device_errors(0);
-            }
-            self.repair_disk(node);
-            self.heap.schedule(Duration::ZERO, Event::Restart(node));
-        }
-    }
-
     fn step(&mut self, event: Event, trace: &mut Trace<'_>) -> Result<(), Failure> {
         trace.step(self.heap.now(), format_args!("{event:?}"));
         match event {
@@ -308,127 +272,6 @@ impl World {
     fn now_of(&self, node: usize) -> Now {
         let now = self.heap.now();
         self.nodes.get(node).map(|node| node.clock.read(now)).unwrap_or_default()
-    }
-
-    fn complete(&mut self, number: usize, op: DiskOpNo) {
-        let Some(node) = self.nodes.get_mut(number) else { return };
-        let Some((directory, completion)) = node.disk.complete(op) else { return };
-        let core = match directory {
-            DirectoryKey::Node => 0,
-            DirectoryKey::Replica { shard, .. } => usize::from(shard.0),
-        };
-        self.push(number, core, CoreEvent::Io { directory, completion });
-    }
-
-    /// Hands an event to a core, and gives it a turn if it has none coming.
-    fn push(&mut self, number: usize, core: usize, event: CoreEvent) {
-        let Some(process) = self.nodes.get_mut(number).and_then(|node| node.process.as_mut()) else { return };
-        let core = core % process.core_count();
-        process.push(core, event);
-        self.wake(number, core);
-    }
-
-    /// Gives a core a turn, if it has none coming.
-    fn wake(&mut self, number: usize, core: usize) {
-        let Some(process) = self.nodes.get_mut(number).and_then(|node| node.process.as_mut()) else { return };
-        let incarnation = process.incarnation;
-        if process.wake(core) == Wake::Needed {
-            let wait = TURN.draw(&mut self.prng);
-            self.heap.schedule(wait, Event::Turn { node: number, core, incarnation });
-        }
-    }
-
-    fn turn(&mut self, number: usize, core: usize, incarnation: u64) {
-        let now = self.now_of(number);
-        let process = self.nodes.get_mut(number).and_then(|node| node.process.as_mut());
-        if let Some(process) = process.filter(|process| process.incarnation == incarnation) {
-            let effects = process.turn(core, now);
-            self.perform(number, core, effects);
-        }
-    }
-
-    fn tick(&mut self, number: usize, incarnation: u64) {
-        let process = self.nodes.get(number).and_then(|node| node.process.as_ref());
-        let Some(process) = process.filter(|process| process.incarnation == incarnation) else { return };
-        for core in 0..process.core_count() {
-            self.push(number, core, CoreEvent::Tick);
-        }
-        self.schedule_tick(number, incarnation);
-    }
-
-    /// The next tick comes when the node's own clock says so.
-    fn schedule_tick(&mut self, number: usize, incarnation: u64) {
-        let now = self.now_of(number);
-        if let Some(node) = self.nodes.get(number) {
-            let at = node.clock.true_time_of(now.monotonic + mesh_base::limits::TICK);
-            self.heap.schedule_at(at.max(self.heap.now()), Event::Tick { node: number, incarnation });
-        }
-    }
-
-    fn perform(&mut self, number: usize, core: usize, effects: Vec<CoreEffect>) {
-        for effect in effects {
-            match effect {
-                CoreEffect::Io { directory, submission } => {
-                    let Some(node) = self.nodes.get_mut(number) else { continue };
-                    let scheduled = node.disk.submit(directory, submission);
-                    self.heap.schedule(scheduled.delay, Event::Disk(number, scheduled.op));
-                }
-                CoreEffect::Reply { conn, frame } => {
-                    let to = match usize::try_from(conn.0) {
-                        Ok(client) if client < self.clients.len() => Peer::Client(client),
-                        _ => Peer::Operator,
-                    };
-                    self.send(Peer::Node(number), to, LinkClass::CLIENT, frame);
-                }
-                CoreEffect::Peer { to, class, frame, .. } => {
-                    let class = match class {
-                        ServerClass::Control => LinkClass::CONTROL,
-                        ServerClass::Bulk => LinkClass::BULK,
-                    };
-                    if let Some(node) = self.nodes.get_mut(number) {
-                        let known = node.process.as_ref().and_then(Process::cluster);
-                        node.cluster = known.or(node.cluster);
-                    }
-                    if let Some(to) = self.nodes.iter().position(|node| node.name == to) {
-                        self.send(Peer::Node(number), Peer::Node(to), class, frame);
-                    }
-                }
-                CoreEffect::Mesh { to, message } => {
-                    let from = CoreId(u16::try_from(core).unwrap_or(0));
-                    self.push(number, usize::from(to.0), CoreEvent::Mesh { from, message });
-                }
-                CoreEffect::RemoveDirectory { directory } => {
-                    if let Some(node) = self.nodes.get_mut(number) {
-                        node.disk.wipe_directory(directory);
-                    }
-                }
-                CoreEffect::Notice(notice) => self.notice(number, notice),
-                CoreEffect::Again => self.wake(number, core),
-                CoreEffect::Stopped => self.stopped(number, core),
-                CoreEffect::Dial { .. } => {}
-            }
-        }
-    }
-
-    fn notice(&mut self, number: usize, notice: Notice) {
-        match notice {
-            Notice::Damaged { shard, reason } => {
-                if self.options.disk.device_errors_per_million == 0 {
-                    self.complaint = Some(format!("node {number}, shard {shard}: {reason}"));
-                } else {
-                    // An operator restarts a node whose disk failed.
-                    self.end(number, Crash::Process);
-                }
-            }
-            Notice::Fatal { reason } => {
-                if self.options.disk.device_errors_per_million == 0 {
-                    self.complaint = Some(format!("node {number}: {reason}"));
-                } else {
-                    self.end(number, Crash::Process);
-                }
-            }
-            Notice::ClusterReady { .. } | Notice::Waiting { .. } => {}
-        }
     }
 
     fn send(&mut self, from: Peer, to: Peer, class: LinkClass, frame: Bytes) {
@@ -484,233 +327,6 @@ impl World {
                 let pause = self.options.size.think.draw(&mut self.prng);
                 self.heap.schedule(pause, Event::Think(client));
             }
-        }
-    }
-
-    /// The operator replaces a node that lost its directory, until it is back.
-    fn operate(&mut self) {
-        self.heap.schedule(OPERATOR, Event::Operator);
-        let lost = self.nodes.iter().enumerate().find_map(|(number, node)| Some((number, node.lost?)));
-        let Some((lost, replica)) = lost else { return };
-        if self.is_back(lost) {
-            if let Some(node) = self.nodes.get_mut(lost) {
-                node.lost = None;
-            }
-            return;
-        }
-        let runs = self.nodes.get(lost).is_some_and(|node| node.process.is_some());
-        if runs && !self.was_replaced(lost) {
-            let name = name_of(lost);
-            let frame = client::replace_request(&mut self.operator, &name, replica, self.heap.now().0);
-            let to = self.prng.index(self.nodes.len());
-            self.send(Peer::Operator, Peer::Node(to), LinkClass::CLIENT, frame);
-        }
-    }
-
-    /// Whether every shard counts the node's present incarnation among its voters.
-    fn is_back(&self, number: usize) -> bool {
-        let Some(process) = self.nodes.get(number).and_then(|node| node.process.as_ref()) else {
-            return false;
-        };
-        let statuses: Vec<_> = process.statuses().collect();
-        statuses.len() == usize::from(self.shards)
-            && statuses.iter().all(|status| {
-                status.condition == Condition::Serving && status.voters.contains(&status.replica)
-            })
-    }
-
-    /// Whether the node has an identity again, or a group is without its lost replica already.
-    fn was_replaced(&self, number: usize) -> bool {
-        let Some(node) = self.nodes.get(number) else { return true };
-        let Some(lost) = node.lost else { return true };
-        let has_replicas = node.process.as_ref().is_some_and(|process| process.statuses().next().is_some());
-        let others = self.nodes.iter().filter_map(|node| node.process.as_ref());
-        has_replicas
-            || others.flat_map(Process::statuses).any(|status| {
-                status.shard == ShardId(0) && !status.voters.is_empty() && !status.voters.contains(&lost)
-            })
-    }
-
-    fn crash(&mut self) {
-        if !self.is_hostile {
-            return;
-        }
-        let faults = &self.options.faults;
-        let is_power = self.prng.chance_per_mille(faults.power_per_mille);
-        let is_everyone = self.prng.chance_per_mille(faults.everyone_per_mille);
-        let every = faults.crash_every;
-        let is_orderly = self.prng.chance_per_mille(faults.orderly_per_mille);
-        let kind = if is_power { Crash::Power } else { Crash::Process };
-        let chosen = self.prng.index(self.nodes.len());
-        for node in 0..self.nodes.len() {
-            match is_everyone || node == chosen {
-                true if is_orderly => self.stop(node),
-                true => self.end(node, kind),
-                false => {}
-            }
-        }
-        self.plan(every, Event::Crash);
-    }
-
-    /// Asks a node to stop in order.
-    fn stop(&mut self, number: usize) {
-        let process = self.nodes.get(number).and_then(|node| node.process.as_ref());
-        let Some(incarnation) = process.map(|process| process.incarnation) else { return };
-        self.push(number, 0, CoreEvent::Stop);
-        self.heap.schedule(STOP_PATIENCE, Event::StopOverdue { node: number, incarnation });
-    }
-
-    /// A core has stopped. The process ends with the last of them.
-    fn stopped(&mut self, number: usize, core: usize) {
-        let process = self.nodes.get_mut(number).and_then(|node| node.process.as_mut());
-        if process.is_some_and(|process| process.stopped(core)) {
-            self.end(number, Crash::Process);
-        }
-    }
-
-    fn stop_overdue(&mut self, number: usize, incarnation: u64) {
-        let process = self.nodes.get(number).and_then(|node| node.process.as_ref());
-        if process.is_some_and(|process| process.incarnation == incarnation) {
-            self.complaint = Some(format!("node {number} did not stop within {STOP_PATIENCE:?}"));
-        }
-    }
-
-    fn end(&mut self, number: usize, kind: Crash) {
-        let Some(node) = self.nodes.get_mut(number) else { return };
-        node.disk.crash(kind);
-        node.process = None;
-        let down = self.options.faults.down_for.map_or(Duration::ZERO, |it| it.draw(&mut self.prng));
-        self.heap.schedule(down, Event::Restart(number));
-    }
-
-    fn restart(&mut self, number: usize) {
-        let peers = self.peers_of(number);
-        let now = self.heap.now();
-        let shards = self.shards;
-        let options = Arc::clone(&self.shard_options);
-        let Some(node) = self.nodes.get_mut(number) else { return };
-        if node.process.is_some() {
-            return;
-        }
-        node.incarnations += 1;
-        let cores = 1 + node.prng.index(CORES_MAX);
-        let config = Arc::new(NodeConfig {
-            name: node.name.clone(),
-            listen: address_of(number),
-            advertise: address_of(number),
-            peers,
-            data: PathBuf::from(format!("/{}", node.name)),
-            cpus: (0..cores).collect(),
-            shards: Some(shards),
-            memory_bytes: 1 << 30,
-        });
-        let mut process = Process::new(&config, &options, node.incarnations, &mut node.prng);
-        let effects = process.start(node.clock.read(now));
-        let incarnation = process.incarnation;
-        node.process = Some(process);
-        for (core, effects) in effects {
-            self.perform(number, core, effects);
-        }
-        self.schedule_tick(number, incarnation);
-    }
-
-    fn peers_of(&self, number: usize) -> Vec<(NodeName, String)> {
-        let others = self.nodes.iter().enumerate().filter(|(other, _)| *other != number);
-        others.map(|(other, node)| (node.name.clone(), address_of(other))).collect()
-    }
-
-    fn partition(&mut self) {
-        if !self.is_hostile {
-            return;
-        }
-        let nodes = (0..self.nodes.len()).map(Peer::Node);
-        let everyone = nodes.chain((0..self.clients.len()).map(Peer::Client));
-        let (first, second): (Vec<Peer>, Vec<Peer>) = everyone.partition(|_| self.prng.chance_per_mille(500));
-        let direction = if self.prng.chance_per_mille(700) { Direction::Both } else { Direction::OneWay };
-        self.net.partition(&first, &second, direction);
-        let lasting = self.options.faults.partition_for.map_or(Duration::ZERO, |it| it.draw(&mut self.prng));
-        self.heap.schedule(lasting, Event::Heal);
-        self.plan(self.options.faults.partition_every, Event::Partition);
-    }
-
-    /// A node's directory is lost, if the cluster can bear it.
-    fn wipe(&mut self) {
-        if !self.is_hostile {
-            return;
-        }
-        let replica = |node: &Node| {
-            let serving = node.process.iter().flat_map(Process::statuses).find(|it| it.applied.0 > 0);
-            serving.map(|status| status.replica)
-        };
-        let can_bear = self.nodes.iter().all(|node| node.lost.is_none() && replica(node).is_some());
-        if can_bear {
-            let number = self.prng.index(self.nodes.len());
-            let lost = self.nodes.get(number).and_then(replica);
-            self.end(number, Crash::Power);
-            if let Some(node) = self.nodes.get_mut(number) {
-                node.disk.wipe();
-                node.cluster = None;
-                node.lost = lost;
-            }
-        }
-        self.plan(Some(WIPE_EVERY), Event::Wipe);
-    }
-
-    fn jump_clock(&mut self) {
-        if !self.is_hostile {
-            return;
-        }
-        let most = u64::try_from(self.options.clock.skew_max.as_millis()).unwrap_or(0);
-        let jump =
-            i64::try_from(self.prng.range(0..2 * most + 1)).unwrap_or(0) - i64::try_from(most).unwrap_or(0);
-        let number = self.prng.index(self.nodes.len());
-        let now = self.heap.now();
-        if let Some(node) = self.nodes.get_mut(number) {
-            node.clock.jump_wall(now, jump);
-        }
-        self.plan(self.options.faults.clock_jump_every, Event::ClockJump);
-    }
-
-    /// A node's disk is much slower for a while.
-    fn slow_disk(&mut self) {
-        if !self.is_hostile {
-            return;
-        }
-        let number = self.prng.index(self.nodes.len());
-        let factor = self.prng.choose(&[3, 10, 50]).copied().unwrap_or(1);
-        if let Some(node) = self.nodes.get_mut(number) {
-            node.disk.set_slowdown(factor);
-        }
-        self.plan(Some(DISK_AILS), Event::DiskRepaired(number));
-        self.plan(self.options.faults.slow_disk_every, Event::SlowDisk);
-    }
-
-    /// A node's disk has no more space than what is in use, or little more, for a while.
-    fn fill_disk(&mut self) {
-        if !self.is_hostile {
-            return;
-        }
-        let number = self.prng.index(self.nodes.len());
-        let room = self.prng.choose(&[0, 0, 64 * 1024, 512 * 1024]).copied().unwrap_or(0);
-        if let Some(node) = self.nodes.get_mut(number) {
-            node.disk.set_capacity_bytes(node.disk.used_bytes() + room);
-        }
-        self.plan(Some(DISK_AILS), Event::DiskRepaired(number));
-        self.plan(self.options.faults.full_disk_every, Event::FullDisk);
-    }
-
-    fn repair_disk(&mut self, number: usize) {
-        if let Some(node) = self.nodes.get_mut(number) {
-            node.disk.set_slowdown(1);
-            node.disk.set_capacity_bytes(self.options.disk.capacity_bytes);
-        }
-    }
-
-    /// Lets a fault happen after a time with the mean `every`.
-    fn plan(&mut self, every: Option<Duration>, fault: Event) {
-        if let Some(every) = every {
-            let wait = draw_between(&mut self.prng, Duration::ZERO, every * 2);
-            self.heap.schedule(wait, fault);
         }
     }
 }
