@@ -1,12 +1,6 @@
-//! The archived form of an entry: records of fixed size that point back at bytes written before them.
-//!
-//! Invariant: bytes are written in the order in which the records that name them are, because validation takes every
-//! byte once and in order.
+//! The archived form of an entry: records of fixed size that name bytes written before them.
 
-use rkyv::rancor::Fallible;
-use rkyv::rend::unaligned::u64_ule;
-use rkyv::vec::{ArchivedVec, VecResolver};
-use rkyv::{Archive, Place, Serialize};
+use rkyv::{Archive, Serialize};
 
 /// Bytes of the prefix before the archive.
 pub(super) const PREFIX_BYTES: usize = 16;
@@ -27,7 +21,7 @@ pub(super) enum EffectRecord {
     Put(PutRecord),
     Delete { namespace: u32, revision: u64, key: Stored },
     SessionOpen { session: u64, nonce: u64 },
-    SessionEvict { evicted_up_to: u64, sessions: StoredIds },
+    SessionEvict { evicted_up_to: u64, sessions: Stored },
     Horizon { revision: u64 },
     Floor { revision: u64 },
     SystemPut { key: Stored, value: Stored },
@@ -65,46 +59,19 @@ pub(super) struct OutcomeRecord {
     pub(super) code: u16,
 }
 
-/// Bytes that are in the buffer already.
-#[derive(Clone, Copy)]
+/// Bytes of the entry that stand before the archive: by position, from the entry's first byte on, and length. The archive
+/// does not own them, so its validation does not walk over them; that they lie inside the entry is checked when it is read.
+#[derive(Archive, Serialize, Clone, Copy)]
 pub(super) struct Stored {
-    pub(super) position: usize,
-    pub(super) length: usize,
+    pub(super) position: u32,
+    pub(super) length: u32,
 }
 
-impl Archive for Stored {
-    type Archived = ArchivedVec<u8>;
-    type Resolver = VecResolver;
-
-    fn resolve(&self, resolver: Self::Resolver, out: Place<Self::Archived>) {
-        ArchivedVec::resolve_from_len(self.length, resolver, out);
-    }
-}
-
-impl<S: Fallible + ?Sized> Serialize<S> for Stored {
-    fn serialize(&self, _: &mut S) -> Result<Self::Resolver, S::Error> {
-        Ok(VecResolver::from_pos(self.position))
-    }
-}
-
-/// Session ids that are in the buffer already, as little-endian numbers.
-#[derive(Clone, Copy)]
-pub(super) struct StoredIds {
-    pub(super) position: usize,
-    pub(super) count: usize,
-}
-
-impl Archive for StoredIds {
-    type Archived = ArchivedVec<u64_ule>;
-    type Resolver = VecResolver;
-
-    fn resolve(&self, resolver: Self::Resolver, out: Place<Self::Archived>) {
-        ArchivedVec::resolve_from_len(self.count, resolver, out);
-    }
-}
-
-impl<S: Fallible + ?Sized> Serialize<S> for StoredIds {
-    fn serialize(&self, _: &mut S) -> Result<Self::Resolver, S::Error> {
-        Ok(VecResolver::from_pos(self.position))
+impl ArchivedStored {
+    /// The bytes, if they lie inside the entry.
+    pub(super) fn of<'a>(&self, entry: &'a [u8]) -> Option<&'a [u8]> {
+        let position = usize::try_from(self.position.to_native()).ok()?;
+        let length = usize::try_from(self.length.to_native()).ok()?;
+        entry.get(position..)?.get(..length)
     }
 }

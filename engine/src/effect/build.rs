@@ -6,7 +6,7 @@ use mesh_base::bytesio::Writer;
 use rkyv::rancor;
 
 use super::archive::{
-    EffectRecord, EntryRecord, OutcomeRecord, PREFIX_BYTES, PutRecord, REVISION_AT, Stored, StoredIds,
+    EffectRecord, EntryRecord, OutcomeRecord, PREFIX_BYTES, PutRecord, REVISION_AT, Stored,
 };
 use super::{ENTRY_FORMAT, ENTRY_MIN_READER, Effect, Outcome, ReservedEffect};
 
@@ -60,7 +60,7 @@ impl EntryBuilder {
             Effect::SessionEvict { sessions, evicted_up_to } => {
                 let position = self.start();
                 sessions.iter().for_each(|id| self.buffer.put_u64(id.get()));
-                let sessions = StoredIds { position, count: sessions.len() };
+                let sessions = self.stored(position);
                 EffectRecord::SessionEvict { evicted_up_to: evicted_up_to.get(), sessions }
             }
             Effect::Horizon { revision } => EffectRecord::Horizon { revision: revision.get() },
@@ -167,6 +167,12 @@ impl EntryBuilder {
     fn store(&mut self, bytes: &[u8]) -> Stored {
         let position = self.start();
         self.buffer.put_bytes(bytes);
-        Stored { position, length: bytes.len() }
+        self.stored(position)
+    }
+
+    /// What was written from a position on.
+    #[allow(clippy::cast_possible_truncation, reason = "the bounds on an entry are far below 4 GiB")]
+    fn stored(&self, position: usize) -> Stored {
+        Stored { position: position as u32, length: (self.buffer.len() - position) as u32 }
     }
 }

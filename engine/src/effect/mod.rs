@@ -1,8 +1,8 @@
 //! What an entry of the raft log carries: the effects that the leader found a turn's commands to have, and the outcomes
 //! of their sessions. Apply is a blind write of them.
 //!
-//! An entry is a 16-byte prefix and an rkyv archive that is read in place. Keys and values are written into the
-//! entry's one buffer as they are pushed; the records that point at them follow when the entry is finished.
+//! An entry is a 16-byte prefix, keys and values, and an rkyv archive that is read in place. Keys and values are written
+//! into the entry's one buffer as they are pushed; the records that name them follow when the entry is finished.
 //!
 //! Invariants:
 //! - Reading validates everything once (bytecheck) and then borrows; bytes from a peer can be refused, never panic.
@@ -97,6 +97,22 @@ pub enum Effect<'a> {
 }
 
 impl<'a> Effect<'a> {
+    /// Bytes of keys, values and lists.
+    pub(crate) const fn stored_bytes(&self) -> usize {
+        match self {
+            Self::Put { key, value, .. } | Self::System { key, value: Some(value) } => {
+                key.len() + value.len()
+            }
+            Self::Delete { key, .. } | Self::System { key, value: None } => key.len(),
+            Self::SessionEvict { sessions, .. } => sessions.len() * size_of::<u64>(),
+            Self::Reserved { body, .. } => body.len(),
+            Self::SessionOpen { .. }
+            | Self::Horizon { .. }
+            | Self::Floor { .. }
+            | Self::ClusterVersion { .. } => 0,
+        }
+    }
+
     /// What this effect writes into the page store, if anything.
     #[must_use]
     pub const fn cell_write(&self) -> Option<CellWrite<'a>> {
@@ -144,7 +160,8 @@ pub struct SessionIds<'a>(SessionIdsInner<'a>);
 #[derive(Clone, Copy)]
 enum SessionIdsInner<'a> {
     Native(&'a [SessionId]),
-    Archived(&'a [rkyv::rend::unaligned::u64_ule]),
+    /// Little-endian, as an entry has them.
+    Stored(&'a [[u8; 8]]),
 }
 
 impl<'a> SessionIds<'a> {
@@ -154,14 +171,20 @@ impl<'a> SessionIds<'a> {
         Self(SessionIdsInner::Native(ids))
     }
 
+    /// A list inside an entry; nothing if its length is not that of any list.
+    fn stored(bytes: &'a [u8]) -> Option<Self> {
+        let (ids, rest) = bytes.as_chunks();
+        rest.is_empty().then_some(Self(SessionIdsInner::Stored(ids)))
+    }
+
     /// The ids, in their order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = SessionId> + 'a {
         let inner = self.0;
         (0..self.len()).map(move |index| {
             let id = match inner {
                 SessionIdsInner::Native(ids) => ids.get(index).copied(),
-                SessionIdsInner::Archived(ids) => {
-                    ids.get(index).map(|id| SessionId(Revision(id.to_native())))
+                SessionIdsInner::Stored(ids) => {
+                    ids.get(index).map(|id| SessionId(Revision(u64::from_le_bytes(*id))))
                 }
             };
             id.unwrap_or_default()
@@ -173,7 +196,7 @@ impl<'a> SessionIds<'a> {
     pub const fn len(&self) -> usize {
         match self.0 {
             SessionIdsInner::Native(ids) => ids.len(),
-            SessionIdsInner::Archived(ids) => ids.len(),
+            SessionIdsInner::Stored(ids) => ids.len(),
         }
     }
 

@@ -5,10 +5,10 @@ use mesh_base::{Namespace, Revision, SessionId, SessionSeq};
 use rkyv::rancor;
 
 use super::archive::{
-    ArchivedEffectRecord, ArchivedEntryRecord, ArchivedOutcomeRecord, ArchivedPutRecord, PREFIX_BYTES,
-    REVISION_AT,
+    ArchivedEffectRecord, ArchivedEntryRecord, ArchivedOutcomeRecord, ArchivedPutRecord, ArchivedStored,
+    PREFIX_BYTES, REVISION_AT,
 };
-use super::{ENTRY_FORMAT, Effect, EntryHead, Outcome, ReservedEffect, SessionIds, SessionIdsInner};
+use super::{ENTRY_FORMAT, Effect, EntryHead, Outcome, ReservedEffect, SessionIds};
 use crate::error::StoreError;
 use crate::write::{Attributes, CellWrite};
 
@@ -23,6 +23,8 @@ pub fn newest_revision(bytes: &[u8]) -> Revision {
 #[derive(Clone, Copy)]
 pub struct EntryView<'a> {
     revision_high: Revision,
+    /// All of it.
+    bytes: &'a [u8],
     record: &'a ArchivedEntryRecord,
 }
 
@@ -52,7 +54,12 @@ impl<'a> EntryView<'a> {
         }
         let record = rkyv::access::<ArchivedEntryRecord, rancor::Failure>(archive)
             .map_err(|_| StoreError::MalformedEntry { what: "invalid archive" })?;
-        Ok(Self { revision_high: Revision(revision_high), record })
+        let named = record.effects.iter().map(|record| effect(bytes, record).map(|it| it.stored_bytes()));
+        // No two name the same bytes, or a small entry could be a large write.
+        if named.sum::<Option<usize>>().is_none_or(|named| named > bytes.len()) {
+            return Err(StoreError::MalformedEntry { what: "names bytes that it does not have" });
+        }
+        Ok(Self { revision_high: Revision(revision_high), bytes, record })
     }
 
     /// What the entry says of itself as a whole.
@@ -62,8 +69,10 @@ impl<'a> EntryView<'a> {
     }
 
     /// The effects, in the order they were pushed.
-    pub fn effects(&self) -> impl ExactSizeIterator<Item = Effect<'a>> + Clone + use<'a> {
-        self.record.effects.as_slice().iter().map(effect)
+    pub fn effects(&self) -> impl Iterator<Item = Effect<'a>> + Clone + use<'a> {
+        let bytes = self.bytes;
+        // All of them are there: that was checked.
+        self.record.effects.as_slice().iter().filter_map(move |record| effect(bytes, record))
     }
 
     /// What the effects write into the page store, in order.
@@ -77,38 +86,42 @@ impl<'a> EntryView<'a> {
     }
 }
 
-fn effect(record: &ArchivedEffectRecord) -> Effect<'_> {
+/// The effect of a record; nothing if bytes that it names are not in the entry.
+fn effect<'a>(entry: &'a [u8], record: &'a ArchivedEffectRecord) -> Option<Effect<'a>> {
     type Record = ArchivedEffectRecord;
-    match record {
-        Record::Put(put) => self::put(put),
+    let reserved = |kind, body: &ArchivedStored| Some(Effect::Reserved { kind, body: body.of(entry)? });
+    Some(match record {
+        Record::Put(put) => return self::put(entry, put),
         Record::Delete { namespace, revision, key } => Effect::Delete {
             namespace: Namespace(namespace.to_native()),
-            key,
+            key: key.of(entry)?,
             revision: Revision(revision.to_native()),
         },
         Record::SessionOpen { session, nonce } => {
             Effect::SessionOpen { session: session_id(session.to_native()), nonce: nonce.to_native() }
         }
         Record::SessionEvict { evicted_up_to, sessions } => Effect::SessionEvict {
-            sessions: SessionIds(SessionIdsInner::Archived(sessions)),
+            sessions: SessionIds::stored(sessions.of(entry)?)?,
             evicted_up_to: session_id(evicted_up_to.to_native()),
         },
         Record::Horizon { revision } => Effect::Horizon { revision: Revision(revision.to_native()) },
         Record::Floor { revision } => Effect::Floor { revision: Revision(revision.to_native()) },
-        Record::SystemPut { key, value } => Effect::System { key, value: Some(value) },
-        Record::SystemRemove { key } => Effect::System { key, value: None },
+        Record::SystemPut { key, value } => {
+            Effect::System { key: key.of(entry)?, value: Some(value.of(entry)?) }
+        }
+        Record::SystemRemove { key } => Effect::System { key: key.of(entry)?, value: None },
         Record::ClusterVersion { version } => Effect::ClusterVersion { version: version.to_native() },
-        Record::Lock { body } => Effect::Reserved { kind: ReservedEffect::Lock, body },
-        Record::Prepare { body } => Effect::Reserved { kind: ReservedEffect::Prepare, body },
-        Record::Commit { body } => Effect::Reserved { kind: ReservedEffect::Commit, body },
-        Record::Digest { body } => Effect::Reserved { kind: ReservedEffect::Digest, body },
-    }
+        Record::Lock { body } => return reserved(ReservedEffect::Lock, body),
+        Record::Prepare { body } => return reserved(ReservedEffect::Prepare, body),
+        Record::Commit { body } => return reserved(ReservedEffect::Commit, body),
+        Record::Digest { body } => return reserved(ReservedEffect::Digest, body),
+    })
 }
 
-fn put(record: &ArchivedPutRecord) -> Effect<'_> {
-    Effect::Put {
+fn put<'a>(entry: &'a [u8], record: &'a ArchivedPutRecord) -> Option<Effect<'a>> {
+    Some(Effect::Put {
         namespace: Namespace(record.namespace.to_native()),
-        key: &record.key,
+        key: record.key.of(entry)?,
         revision: Revision(record.revision.to_native()),
         attributes: Attributes {
             create_revision: Revision(record.create_revision.to_native()),
@@ -118,8 +131,8 @@ fn put(record: &ArchivedPutRecord) -> Effect<'_> {
             expiry_ms: record.expiry_ms.to_native(),
             flags: record.flags.to_native(),
         },
-        value: &record.value,
-    }
+        value: record.value.of(entry)?,
+    })
 }
 
 fn outcome(record: &ArchivedOutcomeRecord) -> Outcome {

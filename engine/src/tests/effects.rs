@@ -97,7 +97,7 @@ quickcheck! {
 fn an_empty_entry_is_an_entry() {
     let bytes = EntryBuilder::new().finish(HEAD);
     let entry = EntryView::read(&bytes).unwrap();
-    assert_eq!((entry.effects().len(), entry.outcomes().len()), (0, 0));
+    assert_eq!((entry.effects().count(), entry.outcomes().len()), (0, 0));
 }
 
 #[test]

@@ -18,6 +18,7 @@ use super::names::InodeNo;
 use super::{Damage, TEAR_BYTES};
 
 const BLOCK: u64 = SECTOR_BYTES as u64;
+const ZEROS: [u8; SECTOR_BYTES] = [0; SECTOR_BYTES];
 const TEARS_PER_BLOCK: usize = SECTOR_BYTES / TEAR_BYTES;
 
 /// Numbers the changes of one file, or of the names of one directory, in the order of their completion.
@@ -46,7 +47,7 @@ pub(super) struct File {
 #[derive(Clone, Default, Debug)]
 struct Block {
     /// `None` is zeros.
-    durable: Option<Box<[u8]>>,
+    durable: Option<Bytes>,
     cached: Vec<Version>,
 }
 
@@ -128,7 +129,7 @@ impl File {
 
     /// The visible bytes of a range of whole blocks.
     pub(super) fn read(&self, range: Range<u64>) -> Vec<u8> {
-        let mut bytes = Vec::new();
+        let mut bytes = Vec::with_capacity(usize::try_from(range.end - range.start).unwrap_or(0));
         for block in range.start / BLOCK..range.end / BLOCK {
             match self.blocks.get(&block).and_then(Block::visible) {
                 Some(data) => bytes.extend_from_slice(data),
@@ -143,7 +144,7 @@ impl File {
         for (number, data) in write.parts() {
             let block = self.blocks.entry(number).or_default();
             block.cached.clear();
-            block.set_durable(&data);
+            block.set_durable(data);
         }
         self.durable_length = self.durable_length.max(write.range().end);
         self.length = self.length.max(self.durable_length);
@@ -213,7 +214,7 @@ impl File {
                 let tear = usize::try_from(number - first).unwrap_or(usize::MAX) * TEARS_PER_BLOCK;
                 let survives = |index: usize| fate.keeps(tear + index);
                 let merged = overlay(block.durable.as_deref(), &version.data, survives);
-                block.set_durable(&merged);
+                block.set_durable(merged.into());
             }
         }
         self.length = self.durable_length;
@@ -239,7 +240,7 @@ impl File {
         }
         match block.cached.last_mut() {
             Some(version) => version.data = Bytes::from(bytes),
-            None => block.set_durable(&bytes),
+            None => block.set_durable(bytes.into()),
         }
     }
 
@@ -270,22 +271,16 @@ impl Block {
         self.cached.last().map(|version| &*version.data).or(self.durable.as_deref())
     }
 
-    fn set_durable(&mut self, data: &[u8]) {
+    fn set_durable(&mut self, data: Bytes) {
         debug_assert_eq!(data.len(), SECTOR_BYTES);
-        if data.iter().all(|&byte| byte == 0) {
-            self.durable = None;
-        } else if let Some(durable) = &mut self.durable {
-            durable.copy_from_slice(data);
-        } else {
-            self.durable = Some(data.into());
-        }
+        self.durable = (*data != ZEROS).then_some(data);
     }
 
     fn make_durable(&mut self, change: ChangeNo) {
         if let Some(position) = self.cached.iter().position(|version| version.change == change) {
             let newest = self.cached.drain(..=position).next_back();
             if let Some(version) = newest {
-                self.set_durable(&version.data);
+                self.set_durable(version.data);
             }
         }
     }
