@@ -28,7 +28,7 @@ mod file;
 mod names;
 mod options;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -406,16 +406,12 @@ impl<O: Copy + Ord + fmt::Debug> SimDisk<O> {
 
     /// Forgets the files that no name leads to any more, now or after any crash.
     fn collect(&mut self, owner: O) {
-        let in_flight: Vec<_> = self
-            .in_flight
-            .values()
-            .filter(|operation| operation.owner == owner)
-            .filter_map(|operation| operation.target)
-            .collect();
-        if let Some(directory) = self.directories.get_mut(&owner) {
-            let Directory { names, files } = directory;
-            files.retain(|inode, _| names.leads_to(*inode) || in_flight.contains(inode));
-        }
+        let Some(directory) = self.directories.get_mut(&owner) else { return };
+        let Directory { names, files } = directory;
+        let own = self.in_flight.values().filter(|operation| operation.owner == owner);
+        let needed: BTreeSet<InodeNo> =
+            names.reachable().chain(own.filter_map(|operation| operation.target)).collect();
+        files.retain(|inode, _| needed.contains(inode));
     }
 }
 

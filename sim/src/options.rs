@@ -111,13 +111,16 @@ impl Options {
 
 impl SizeOptions {
     fn draw(prng: &mut Prng) -> Self {
-        let think = pick(prng, &[MS, MS * 5, MS * 20, MS * 100]);
+        let value_bytes_max = pick(prng, &[16, 256, 4096, 64 * 1024]);
+        // A run costs what its operations move: large values are written seldom, and few runs are busy all the time.
+        let thinks = [MS, MS * 5, MS * 20, MS * 20, MS * 100, MS * 100, MS * 500];
+        let think = pick(prng, if value_bytes_max > 4096 { &thinks[2..] } else { &thinks });
         Self {
             nodes: pick(prng, &[1, 3, 3, 3, 3, 5, 5]),
             shards: pick(prng, &[1, 1, 2, 3]),
             clients: 1 + prng.index(8),
             keys: pick(prng, &[1, 2, 5, 20, 100]),
-            value_bytes_max: pick(prng, &[16, 256, 4096, 64 * 1024]),
+            value_bytes_max,
             think: Latency::between(Duration::ZERO, think),
         }
     }

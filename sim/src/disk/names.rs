@@ -46,10 +46,10 @@ impl Names {
         self.next_change
     }
 
-    /// Whether a name stands for the file, or may after a crash.
-    pub(super) fn leads_to(&self, inode: InodeNo) -> bool {
-        self.visible.values().chain(self.durable.values()).any(|&it| it == inode)
-            || self.journal.iter().any(|(_, change)| change.inode() == inode)
+    /// The files that a name stands for, or may after a crash. Some come more than once.
+    pub(super) fn reachable(&self) -> impl Iterator<Item = InodeNo> + '_ {
+        let named = self.visible.values().chain(self.durable.values()).copied();
+        named.chain(self.journal.iter().map(|(_, change)| change.inode()))
     }
 
     pub(super) fn apply(&mut self, change: NameChange) {
