@@ -188,6 +188,15 @@ impl<O: Copy + Ord + fmt::Debug> SimDisk<O> {
         true
     }
 
+    /// Damages a byte of a file that is not a hole, or the sector around it: a drawn one. Returns whether there is any.
+    pub fn corrupt_somewhere(&mut self, owner: O, file: FileId, damage: Damage) -> bool {
+        let offset = self.directories.get(&owner).and_then(|directory| {
+            let file = directory.files.get(&directory.names.find(file)?)?;
+            file.draw_stored(&mut self.prng)
+        });
+        offset.is_some_and(|offset| self.corrupt(owner, file, offset, damage))
+    }
+
     /// Lets the next operation of the fault's kind on a file go wrong.
     pub fn arm(&mut self, owner: O, file: FileId, fault: ArmedFault) {
         self.armed.push((owner, file, fault));
@@ -212,6 +221,11 @@ impl<O: Copy + Ord + fmt::Debug> SimDisk<O> {
     #[must_use]
     pub fn used_bytes(&self) -> u64 {
         self.directories.values().flat_map(Directory::listing).map(|(_, length)| length).sum()
+    }
+
+    /// Who has a directory.
+    pub fn owners(&self) -> impl Iterator<Item = O> + '_ {
+        self.directories.keys().copied()
     }
 
     /// The files of a directory and their lengths in bytes, as a listing now would show them.

@@ -283,6 +283,11 @@ impl<N: Copy + Ord + fmt::Debug> SimNet<N> {
         self.degraded.insert((from, to), options);
     }
 
+    /// Takes back [`SimNet::degrade`] from one node to another.
+    pub fn restore_between(&mut self, from: N, to: N) {
+        self.degraded.remove(&(from, to));
+    }
+
     /// Takes back every [`SimNet::degrade`].
     pub fn restore(&mut self) {
         self.degraded.clear();

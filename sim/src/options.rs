@@ -80,6 +80,18 @@ pub struct FaultOptions {
     pub slow_disk_every: Option<Duration>,
     /// A node's disk becomes full.
     pub full_disk_every: Option<Duration>,
+    /// A process stands still.
+    pub pause_every: Option<Duration>,
+    /// How long it does.
+    pub pause_for: Option<Latency>,
+    /// All nodes are restarted, one after the other.
+    pub roll_every: Option<Duration>,
+    /// A link between two nodes comes and goes for a while.
+    pub flap_every: Option<Duration>,
+    /// A link between two nodes becomes slow, one way.
+    pub slow_link_every: Option<Duration>,
+    /// Something stored on the one bad disk is damaged.
+    pub rot_every: Option<Duration>,
     /// A wall clock jumps, by at most [`ClockOptions::skew_max`].
     pub clock_jump_every: Option<Duration>,
 }
@@ -130,6 +142,10 @@ impl FaultOptions {
     fn draw(prng: &mut Prng) -> Self {
         let down = draw_ms(prng, MS * 50, MS * 3000);
         let partition = draw_ms(prng, MS * 50, MS * 3000);
+        let pause = pick(prng, &[MS * 50, MS * 300, MS * 3000]);
+        if prng.chance_per_mille(80) {
+            return Self::default();
+        }
         Self {
             crash_every: sometimes(prng, 500, MS * 300, MS * 5000),
             power_per_mille: pick(prng, &[0, 300, 500, 1000]),
@@ -140,6 +156,12 @@ impl FaultOptions {
             partition_for: Some(Latency::between(MS, partition)),
             slow_disk_every: sometimes(prng, 250, MS * 500, MS * 5000),
             full_disk_every: sometimes(prng, 150, MS * 1000, MS * 10_000),
+            pause_every: sometimes(prng, 250, MS * 200, MS * 5000),
+            pause_for: Some(Latency::between(MS, pause)),
+            roll_every: sometimes(prng, 100, MS * 1000, MS * 5000),
+            flap_every: sometimes(prng, 150, MS * 500, MS * 5000),
+            slow_link_every: sometimes(prng, 200, MS * 500, MS * 5000),
+            rot_every: sometimes(prng, 200, MS * 50, MS * 2000),
             clock_jump_every: sometimes(prng, 250, MS * 200, MS * 5000),
         }
     }
@@ -235,7 +257,15 @@ impl fmt::Display for FaultOptions {
             let lasting = self.partition_for.unwrap_or(Latency::fixed(Duration::ZERO));
             writeln!(f, "partitions    every {every:?}, for {lasting}")?;
         }
+        if let Some(every) = self.pause_every {
+            let lasting = self.pause_for.unwrap_or(Latency::fixed(Duration::ZERO));
+            writeln!(f, "pauses        every {every:?}, for {lasting}")?;
+        }
         let rest = [
+            ("rolls", self.roll_every),
+            ("flaps", self.flap_every),
+            ("slow links", self.slow_link_every),
+            ("bad disk", self.rot_every),
             ("slow disks", self.slow_disk_every),
             ("full disks", self.full_disk_every),
             ("clock jumps", self.clock_jump_every),
@@ -266,7 +296,12 @@ mod tests {
     #[test]
     fn every_fault_is_off_in_some_runs_and_on_in_others() {
         let runs: Vec<FaultOptions> = (0..200).map(|seed| draw(seed).0.faults).collect();
-        let switches: [fn(&FaultOptions) -> Option<Duration>; 5] = [
+        let switches: [fn(&FaultOptions) -> Option<Duration>; 10] = [
+            |it| it.pause_every,
+            |it| it.roll_every,
+            |it| it.flap_every,
+            |it| it.slow_link_every,
+            |it| it.rot_every,
             |it| it.crash_every,
             |it| it.partition_every,
             |it| it.slow_disk_every,

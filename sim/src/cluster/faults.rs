@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use mesh_base::ReplicaId;
+
 use super::process::Process;
 use super::{Event, Node, Peer, World};
 use crate::disk::Crash;
@@ -92,17 +94,21 @@ impl World {
             serving.map(|status| status.replica)
         };
         let can_bear = self.nodes.iter().all(|node| node.lost.is_none() && replica(node).is_some());
-        if can_bear {
-            let number = self.prng.index(self.nodes.len());
-            let lost = self.nodes.get(number).and_then(replica);
-            self.end(number, Crash::Power);
-            if let Some(node) = self.nodes.get_mut(number) {
-                node.disk.wipe();
-                node.cluster = None;
-                node.lost = lost;
-            }
+        let number = self.victim.unwrap_or_else(|| self.prng.index(self.nodes.len()));
+        if let Some(lost) = self.nodes.get(number).and_then(replica).filter(|_| can_bear) {
+            self.lose(number, lost);
         }
         self.plan(Some(WIPE_EVERY), Event::Wipe);
+    }
+
+    /// A node's directory and its replicas are gone.
+    pub(super) fn lose(&mut self, number: usize, replica: ReplicaId) {
+        self.end(number, Crash::Power);
+        if let Some(node) = self.nodes.get_mut(number) {
+            node.disk.wipe();
+            node.cluster = None;
+            node.lost = Some(replica);
+        }
     }
 
     pub(super) fn jump_clock(&mut self) {

@@ -3,7 +3,9 @@
 //! A run is hostile first: nodes crash and lose power, the network is cut, a node's directory is wiped and the node
 //! replaced. Then all is healed, and every client must be served again. What clients saw is then checked.
 
+mod atlas;
 mod client;
+mod disturbances;
 mod faults;
 mod nodes;
 mod operator;
@@ -21,6 +23,7 @@ use mesh_server::shard::ShardOptions;
 use mesh_wire::{FrameDecoder, FrameWriter};
 
 use self::client::{Client, Shared, Step};
+use self::disturbances::Disturbance;
 use self::faults::WIPE_EVERY;
 use self::operator::OPERATOR;
 use self::process::{Process, small_shards};
@@ -92,6 +95,9 @@ enum Event {
     ClockJump,
     SlowDisk,
     FullDisk,
+    Disturbance(Disturbance),
+    /// Something stored is damaged.
+    Rot,
     /// A node's disk is as fast and as large as ever.
     DiskRepaired(usize),
 }
@@ -106,6 +112,8 @@ struct Node {
     incarnations: u64,
     /// The replicas it had when its directory was wiped, until it is back among the voters.
     lost: Option<ReplicaId>,
+    /// Its process stands still until then.
+    paused_until: Instant,
     prng: Prng,
 }
 
@@ -121,6 +129,8 @@ struct World {
     options: Options,
     is_hostile: bool,
     wipes: bool,
+    /// The node with a bad disk.
+    victim: Option<usize>,
     operator: FrameWriter,
     /// What a replica or node said that it must not say.
     complaint: Option<String>,
@@ -144,6 +154,7 @@ impl World {
             cluster: None,
             incarnations: 0,
             lost: None,
+            paused_until: Instant::ZERO,
             prng: root.fork(),
         };
         let nodes: Vec<_> = (0..size.nodes).map(|number| new_node(number, &mut root)).collect();
@@ -166,6 +177,7 @@ impl World {
             options: options.clone(),
             is_hostile: true,
             wipes: size.nodes >= 3 && root.chance_per_mille(250),
+            victim: None,
             operator: FrameWriter::new(),
             complaint: None,
             prng: root.fork(),
@@ -179,6 +191,8 @@ impl World {
         world.plan(options.faults.slow_disk_every, Event::SlowDisk);
         world.plan(options.faults.full_disk_every, Event::FullDisk);
         world.plan(world.wipes.then_some(WIPE_EVERY), Event::Wipe);
+        world.plan_disturbances();
+        world.appoint_victim();
         world
     }
 
@@ -265,6 +279,8 @@ impl World {
             Event::SlowDisk => self.slow_disk(),
             Event::FullDisk => self.fill_disk(),
             Event::DiskRepaired(node) => self.repair_disk(node),
+            Event::Disturbance(disturbance) => self.disturb(disturbance),
+            Event::Rot => self.rot(),
         }
         self.complaint.take().map_or(Ok(()), |complaint| Err(Failure::Safety(complaint)))
     }

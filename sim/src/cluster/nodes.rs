@@ -76,6 +76,10 @@ impl World {
     }
 
     pub(super) fn turn(&mut self, number: usize, core: usize, incarnation: u64) {
+        if let Some(until) = self.paused_until(number) {
+            self.heap.schedule_at(until, Event::Turn { node: number, core, incarnation });
+            return;
+        }
         let now = self.now_of(number);
         let process = self.nodes.get_mut(number).and_then(|node| node.process.as_mut());
         if let Some(process) = process.filter(|process| process.incarnation == incarnation) {
@@ -85,6 +89,10 @@ impl World {
     }
 
     pub(super) fn tick(&mut self, number: usize, incarnation: u64) {
+        if let Some(until) = self.paused_until(number) {
+            self.heap.schedule_at(until, Event::Tick { node: number, incarnation });
+            return;
+        }
         let process = self.nodes.get(number).and_then(|node| node.process.as_ref());
         let Some(process) = process.filter(|process| process.incarnation == incarnation) else { return };
         for core in 0..process.core_count() {
@@ -159,6 +167,9 @@ impl World {
 
     fn notice(&mut self, number: usize, notice: Notice) {
         match notice {
+            Notice::Damaged { .. } | Notice::Fatal { .. } if self.victim == Some(number) => {
+                self.found_damage(number);
+            }
             Notice::Damaged { shard, reason } => {
                 if self.options.disk.device_errors_per_million == 0 {
                     self.complaint = Some(format!("node {number}, shard {shard}: {reason}"));

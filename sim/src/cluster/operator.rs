@@ -35,7 +35,7 @@ impl World {
     }
 
     /// Whether every shard counts the node's present incarnation among its voters.
-    fn is_back(&self, number: usize) -> bool {
+    pub(super) fn is_back(&self, number: usize) -> bool {
         let Some(process) = self.nodes.get(number).and_then(|node| node.process.as_ref()) else {
             return false;
         };
@@ -54,7 +54,8 @@ impl World {
         let others = self.nodes.iter().filter_map(|node| node.process.as_ref());
         has_replicas
             || others.flat_map(Process::statuses).any(|status| {
-                status.shard == ShardId(0) && !status.voters.is_empty() && !status.voters.contains(&lost)
+                let members = || status.voters.iter().chain(&status.learners);
+                status.shard == ShardId(0) && members().next().is_some() && members().all(|it| *it != lost)
             })
     }
 }

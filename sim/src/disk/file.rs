@@ -122,6 +122,18 @@ impl File {
         self.length
     }
 
+    /// The offset of a byte that is not in a hole.
+    pub(super) fn draw_stored(&self, prng: &mut Prng) -> Option<u64> {
+        let stored: Vec<u64> = self
+            .blocks
+            .iter()
+            .filter(|(_, block)| block.visible().is_some())
+            .map(|(block, _)| *block)
+            .collect();
+        let block = prng.choose(&stored)?;
+        Some(block * BLOCK + prng.range(0..BLOCK))
+    }
+
     /// The number of the next change: a sync submitted now covers those before it.
     pub(super) const fn next_change(&self) -> ChangeNo {
         self.next
