@@ -42,5 +42,5 @@ pub use store::{
     CheckpointInfo, CheckpointMeta, FetchId, IngestProgress, OpenWarning, Opened, Opening, PinId,
     SnapshotChunk, Store, StoreEvent, StoreStatistics, VerifyProblem, VerifyReport,
 };
-pub use tree::SweepProgress;
+pub use tree::{SweepPoint, SweepProgress};
 pub use write::{Attributes, CellWrite, Change};

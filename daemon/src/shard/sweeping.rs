@@ -4,7 +4,7 @@
 //! own, which nothing touches again. One pass walks all leaves; the next begins when the horizon has risen.
 
 use mesh_base::{Revision, ShardId};
-use mesh_engine::{CellKey, Lookup};
+use mesh_engine::{Lookup, SweepPoint};
 
 use super::error::ShardError;
 use super::output::Output;
@@ -17,7 +17,7 @@ const LEAVES_PER_STEP: usize = 8;
 #[derive(Default, Debug)]
 pub(super) struct Sweeping {
     /// Where the pass goes on; `None` between passes.
-    next: Option<CellKey>,
+    next: Option<SweepPoint>,
     /// The horizon when the pass, or the last one, began.
     horizon: Revision,
     pace: Pace,

@@ -27,10 +27,9 @@ use self::pins::Pins;
 use self::snapshot::Ingest;
 use self::verify::Verify;
 use crate::error::StoreError;
-use crate::key::CellKey;
 use crate::read::{KeyAt, Lookup, Misses, ScanOutcome, ScanRequest, Version, Want};
 use crate::superblock::Superblock;
-use crate::tree::{Garbage, SweepProgress, Tree};
+use crate::tree::{Garbage, SweepPoint, SweepProgress, Tree};
 use crate::write::CellWrite;
 
 pub use self::checkpoint::{CheckpointInfo, CheckpointMeta};
@@ -186,12 +185,12 @@ impl Store {
     /// [`StoreError::Poisoned`].
     pub fn sweep(
         &mut self,
-        from: Option<&CellKey>,
+        from: Option<&SweepPoint>,
         leaves_max: usize,
     ) -> Result<Lookup<SweepProgress>, StoreError> {
         self.check_usable()?;
-        let first = crate::KeyRef::FIRST;
-        Ok(self.tree.sweep(&from.map_or(first, CellKey::as_ref), leaves_max))
+        let first = SweepPoint::first();
+        Ok(self.tree.sweep(from.unwrap_or(&first), leaves_max))
     }
 
     /// Takes the completion of an operation that this store submitted.

@@ -118,6 +118,36 @@ fn a_tombstone_does_not_go_before_the_versions_it_hides() {
 }
 
 #[test]
+fn one_pass_of_the_sweep_drops_all_garbage_however_large_the_versions_are() {
+    // A leaf with one version of the longest value that is kept in a leaf has no reason to join another.
+    for bytes in [10, 300, 900, 1024] {
+        let mut rig = Rig::with_store(9, small());
+        for revision in 1..=300 {
+            let key: &[u8] = if revision % 100 < 80 { b"often" } else { b"other" };
+            rig.put(key, revision, &vec![1; bytes]).unwrap();
+        }
+        rig.delete(b"other", 301).unwrap();
+        rig.put(b"often", 302, &vec![2; bytes]).unwrap();
+        rig.put(b"often", 310, &vec![3; bytes]).unwrap();
+        rig.store().set_horizon(Revision(305));
+        let mut from = None;
+        loop {
+            let progress = rig.until_ready(|store| store.sweep(from.as_ref(), 2)).unwrap().unwrap();
+            from = progress.next;
+            assert_eq!(rig.get(b"often", 305), Some(vec![2; bytes]));
+            assert_eq!(rig.get(b"other", 305), None);
+            if from.is_none() {
+                break;
+            }
+        }
+        // Two of `often`, and of `other` at most the tombstone that hid the rest until it went.
+        assert!(rig.store().statistics().cells <= 3, "{bytes}: {}", rig.store().statistics().cells);
+        rig.checkpoint(1).unwrap();
+        rig.assert_sound();
+    }
+}
+
+#[test]
 fn a_scan_passes_over_garbage_without_losing_its_way_however_small_the_memory() {
     let mut rig = Rig::with_store(6, StoreOptions { frame_bytes_max: 4096, ..small() });
     for number in 0..300_u64 {

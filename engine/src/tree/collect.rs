@@ -19,64 +19,102 @@ pub struct SweepProgress {
     /// Cells that were dropped.
     pub dropped: usize,
     /// Where to go on; nothing when the end was reached.
-    pub next: Option<CellKey>,
+    pub next: Option<SweepPoint>,
+}
+
+/// Where a sweep goes on. It stays true whatever is written meanwhile: what hides a version goes only after it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SweepPoint {
+    from: CellKey,
+    behind: Behind,
+}
+
+/// What is known of the key that the sweep goes on in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Behind {
+    /// Nothing.
+    Unknown,
+    /// A newer version of it, at or below the horizon, lies behind: those to come are seen by nobody.
+    Newer,
+}
+
+impl SweepPoint {
+    /// Before everything.
+    pub(crate) fn first() -> Self {
+        Self { from: KeyRef::FIRST.to_owned(), behind: Behind::Unknown }
+    }
 }
 
 impl Tree {
     /// Clears the leaf at the end of the way, which is dirty, if the horizon rose since that was last done.
     pub(super) fn collect_leaf(&mut self) -> usize {
         let leaf_no = self.leaf_step().page;
-        if self.frames.collected(leaf_no) >= self.horizon { 0 } else { self.collect_leaf_again() }
-    }
-
-    fn collect_leaf_again(&mut self) -> usize {
-        let leaf_no = self.leaf_step().page;
-        let garbage = garbage_of(self.page(leaf_no), self.path_upper().as_ref(), self.horizon);
-        for index in garbage.iter().rev() {
-            self.take_cell(*index);
+        if self.frames.collected(leaf_no) >= self.horizon {
+            return 0;
         }
-        self.frames.set_collected(leaf_no, self.horizon);
+        let garbage = garbage_of(self.page(leaf_no), self.path_upper().as_ref(), self.horizon, None);
+        self.drop_garbage(&garbage);
         garbage.len()
     }
 
+    /// Drops cells of the leaf at the end of the way, which is dirty: all that is garbage there, in ascending order.
+    fn drop_garbage(&mut self, garbage: &[usize]) {
+        for index in garbage.iter().rev() {
+            self.take_cell(*index);
+        }
+        let leaf_no = self.leaf_step().page;
+        self.frames.set_collected(leaf_no, self.horizon);
+    }
+
     /// Clears leaves from `from` on, looking at no more than `leaves_max`.
-    pub(crate) fn sweep(&mut self, from: &KeyRef<'_>, leaves_max: usize) -> Lookup<SweepProgress> {
-        let mut progress = SweepProgress { dropped: 0, next: Some(from.to_owned()) };
+    pub(crate) fn sweep(&mut self, from: &SweepPoint, leaves_max: usize) -> Lookup<SweepProgress> {
+        let mut progress = SweepProgress { dropped: 0, next: Some(from.clone()) };
         for _ in 0..leaves_max {
-            let Some(next) = progress.next.clone() else { break };
+            let Some(point) = progress.next.clone() else { break };
             let view = self.view();
-            let found = match view.descend(&Seek::At(next.as_ref()), Touch::Scan) {
+            let found = match view.descend(&Seek::At(point.from.as_ref()), Touch::Scan) {
                 Ok(found) => found,
                 // What was done stays done: a miss is an answer only where nothing was.
-                Err(_) if progress.next.as_ref().map(CellKey::as_ref) != Some(*from) => break,
+                Err(_) if point != *from => break,
                 Err(miss) => {
                     return Lookup::Miss(Misses { stamp: self.allocator.reuses(), wants: vec![miss.want] });
                 }
             };
-            progress.next = found.upper.map(|upper| upper.to_owned());
-            let garbage = garbage_of(found.page, found.upper.as_ref(), self.horizon);
-            progress.dropped += self.sweep_leaf(&next, &garbage);
+            let upper = found.upper.as_ref();
+            let garbage = garbage_of(found.page, upper, self.horizon, Some(&point));
+            progress.next = upper.map(|upper| SweepPoint {
+                from: upper.to_owned(),
+                behind: behind(found.page, upper, self.horizon, &point),
+            });
+            progress.dropped += garbage.len();
+            self.sweep_leaf(&point.from, &garbage);
         }
         Lookup::Ready(progress)
     }
 
-    fn sweep_leaf(&mut self, key: &CellKey, garbage: &[usize]) -> usize {
+    fn sweep_leaf(&mut self, key: &CellKey, garbage: &[usize]) {
         self.walk(&key.as_ref());
         if garbage.is_empty() {
             let leaf_no = self.leaf_step().page;
             self.frames.set_collected(leaf_no, self.horizon);
-            return 0;
+            return;
         }
         self.own_path();
-        let dropped = self.collect_leaf_again();
+        self.drop_garbage(garbage);
         self.balance();
-        dropped
     }
 }
 
-/// The cells of a leaf that no read at or above the horizon can see, in ascending order.
-fn garbage_of(page: &[u8], upper: Option<&KeyRef<'_>>, horizon: Revision) -> Vec<usize> {
+/// The cells of a leaf that no read at or above the horizon can see, in ascending order. A sweep knows more of it than the
+/// leaf shows.
+fn garbage_of(
+    page: &[u8],
+    upper: Option<&KeyRef<'_>>,
+    horizon: Revision,
+    swept: Option<&SweepPoint>,
+) -> Vec<usize> {
     let cells = slotted::count(page);
+    let hidden_from = swept.filter(|point| point.behind == Behind::Newer).map(|point| point.from.as_ref());
     let mut garbage = Vec::new();
     let mut index = 0;
     while index < cells {
@@ -85,11 +123,21 @@ fn garbage_of(page: &[u8], upper: Option<&KeyRef<'_>>, horizon: Revision) -> Vec
         if key.namespace != Namespace::SYSTEM {
             let goes_on = end == cells && upper.is_some_and(|upper| upper.same_key(&key));
             let reach = if goes_on { Reach::Further } else { Reach::Here };
-            garbage_of_key(page, index..end, reach, horizon, &mut garbage);
+            let hidden = hidden_from.filter(|from| from.same_key(&key));
+            garbage_of_key(page, index..end, reach, horizon, hidden, &mut garbage);
         }
         index = end;
     }
     garbage
+}
+
+/// What lies behind a sweep that goes on after a leaf.
+fn behind(page: &[u8], upper: &KeyRef<'_>, horizon: Revision, swept: &SweepPoint) -> Behind {
+    let of_key = |index: &usize| leaf::key(page, *index).same_key(upper);
+    let has_newer =
+        (0..slotted::count(page)).filter(of_key).any(|it| leaf::key(page, it).revision <= horizon);
+    let goes_on = swept.behind == Behind::Newer && swept.from.as_ref().same_key(upper);
+    if has_newer || goes_on { Behind::Newer } else { Behind::Unknown }
 }
 
 /// Where a key's versions end.
@@ -106,9 +154,15 @@ fn garbage_of_key(
     versions: std::ops::Range<usize>,
     reach: Reach,
     horizon: Revision,
+    hidden_from: Option<KeyRef<'_>>,
     garbage: &mut Vec<usize>,
 ) {
-    let Some(newest) = versions.clone().find(|index| leaf::key(page, *index).revision <= horizon) else {
+    let hidden =
+        versions.clone().find(|index| hidden_from.is_some_and(|from| leaf::key(page, *index) >= from));
+    let hidden = hidden.unwrap_or(versions.end)..versions.end;
+    let newest = versions.clone().find(|index| leaf::key(page, *index).revision <= horizon);
+    let Some(newest) = newest.filter(|newest| *newest < hidden.start) else {
+        garbage.extend(hidden);
         return;
     };
     if reach == Reach::Here && leaf::cell(page, newest).is_tombstone() {

@@ -27,7 +27,7 @@ use crate::pointer::{Checksum, PagePointer};
 use crate::sealed::Sealed;
 use crate::superblock::Root;
 
-pub use self::collect::SweepProgress;
+pub use self::collect::{SweepPoint, SweepProgress};
 pub(crate) use self::edit::Garbage;
 pub(crate) use self::read::{MissAt, Seek, Touch, TreeView};
 
