@@ -2,6 +2,9 @@
 //!
 //! A run of the simulator is a function of its seed, so nothing below the host may draw from anything else.
 
+#[cfg(feature = "audit")]
+pub mod audit;
+
 use std::ops::Range;
 
 /// A seeded generator. Not for secrets.
@@ -32,6 +35,8 @@ impl Prng {
         let (c, d) = (c ^ a, d ^ b);
         let (b, a) = (b ^ c, a ^ d);
         self.state = [a, b, c ^ shifted, d.rotate_left(45)];
+        #[cfg(feature = "audit")]
+        audit::note(result);
         result
     }
 
