@@ -16,6 +16,8 @@
 //! | [`search`] | linearizability of any object, bounded |
 //! | [`violation`] | a broken promise with its proof |
 //! | [`trace`] | what a run did, to print or to compare |
+//! | [`report`] | what a run came to, in figures |
+//! | [`overrides`] | how a run differs from what its seed draws, as text |
 //! | [`driver`], [`cli`] | seeds, threads, exit codes |
 //! | [`cluster`] | whole clusters of the real thing, and clients that retry |
 //! | [`rehearsal`] | a small system that shows that all of this finds flaws |
@@ -40,7 +42,9 @@ pub mod latency;
 pub mod linearizability;
 pub mod net;
 pub mod options;
+pub mod overrides;
 pub mod rehearsal;
+pub mod report;
 pub mod revisions;
 pub mod search;
 pub mod trace;
