@@ -153,6 +153,12 @@ impl<O: Copy + Ord + fmt::Debug> SimDisk<O> {
         Some((owner, Completion { token, result }))
     }
 
+    /// An operation in flight, and whose files it is about. `None` when a crash or a wipe swallowed it.
+    #[must_use]
+    pub fn find(&self, op: DiskOpNo) -> Option<(O, &IoOp)> {
+        self.in_flight.get(&op).map(|operation| (operation.owner, &operation.op))
+    }
+
     /// Operations in flight.
     #[must_use]
     pub fn in_flight(&self) -> usize {

@@ -1,33 +1,77 @@
-//! Runs seeds, on several threads, and says how each ended.
+//! Runs a seed, and says how it ended.
 //!
 //! Invariants:
-//! - What a run does depends on its seed alone: nothing is shared between runs, and threads only share out seeds.
+//! - What a run does depends on its [`Case`] alone: nothing is shared between runs.
 //! - A panic ends its run, not the driver.
 //!
-//! Deliberately absent: a bound on the time of a run. A harness bounds its steps.
+//! Deliberately absent: a bound on the time of a run. A harness bounds its steps. Many seeds at a time:
+//! [`swarm`](crate::swarm).
 
 use std::any::Any;
 use std::cell::RefCell;
-use std::collections::BTreeMap;
-use std::ops::Range;
+use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc;
-use std::{fmt, thread};
 
-use mesh_base::prng::Prng;
+use mesh_base::prng::{Prng, audit};
 
+use crate::determinism::Divergence;
 use crate::options::{self, Options};
-use crate::trace::{Divergence, Trace};
+use crate::overrides::Overrides;
+use crate::report::Report;
+use crate::trace::Trace;
 use crate::violation::Violation;
 
 /// What is simulated.
 pub trait Run: Sync {
-    /// Simulates one seed: everything that is drawn is drawn from `options` and `root`.
+    /// Simulates one seed: everything that is drawn is drawn from `options` and `root`. What comes of it is added to the
+    /// report, whether the run fails or not; the driver itself counts runs and events.
     ///
     /// # Errors
     /// What the run proved wrong.
-    fn run(&self, options: &Options, root: Prng, trace: &mut Trace<'_>) -> Result<(), Failure>;
+    fn run(
+        &self,
+        options: &Options,
+        root: Prng,
+        trace: &mut Trace<'_>,
+        report: &mut Report,
+    ) -> Result<(), Failure>;
+}
+
+/// What decides a run: a seed, and how the run differs from what the seed draws.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Case {
+    /// The seed.
+    pub seed: u64,
+    /// The differences.
+    pub with: Overrides,
+}
+
+impl Case {
+    /// A seed as it is.
+    #[must_use]
+    pub fn of(seed: u64) -> Self {
+        Self { seed, with: Overrides::none() }
+    }
+
+    /// The options of the run.
+    #[must_use]
+    pub fn options(&self) -> Options {
+        self.draw().0
+    }
+
+    fn draw(&self) -> (Options, Prng) {
+        let (mut options, root) = options::draw(self.seed);
+        self.with.apply(&mut options);
+        (options, root)
+    }
+}
+
+impl fmt::Display for Case {
+    /// As the command line takes it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "--seed {}", self.seed)?;
+        if self.with.is_empty() { Ok(()) } else { write!(f, " --with {}", self.with) }
+    }
 }
 
 /// What a run proved wrong.
@@ -57,7 +101,7 @@ pub enum Outcome {
     /// With a panic: its message, and where it was.
     Panicked(String),
     /// A second run of the seed did something else.
-    Diverged(Divergence),
+    Diverged(Box<Divergence>),
 }
 
 impl Outcome {
@@ -78,6 +122,38 @@ impl Outcome {
             Self::Diverged(_) => 5,
         }
     }
+
+    /// In a few words.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Passed => "passed",
+            Self::Failed(Failure::Safety(_)) => "not safe",
+            Self::Failed(Failure::Liveness(_)) => "not live",
+            Self::Panicked(_) => "panicked",
+            Self::Diverged(_) => "not deterministic",
+        }
+    }
+
+    /// What is the same for two failures of one kind: how the run ended, and what was wrong in words, without the
+    /// numbers and names of this run. Of a panic, its place too.
+    #[must_use]
+    pub fn kind(&self) -> String {
+        let text = self.to_string();
+        let place_and_rest = match self {
+            Self::Panicked(_) => text.split_once('\n'),
+            _ => None,
+        };
+        let (place, rest) = place_and_rest.unwrap_or(("", &text));
+        format!("{place} {}", generalised(rest.lines().next().unwrap_or("")))
+    }
+}
+
+/// A text without its numbers and what is between quotation marks.
+fn generalised(text: &str) -> String {
+    let unquoted: Vec<&str> = text.split('"').step_by(2).collect();
+    let digits = |it: char| it.is_ascii_digit();
+    unquoted.join("\"\"").split(digits).filter(|part| !part.is_empty()).collect::<Vec<_>>().join("#")
 }
 
 impl fmt::Display for Outcome {
@@ -86,85 +162,46 @@ impl fmt::Display for Outcome {
             Self::Passed => f.write_str("passed"),
             Self::Failed(failure) => failure.fmt(f),
             Self::Panicked(what) => write!(f, "panicked: {what}"),
-            Self::Diverged(divergence) => write!(f, "not a function of its seed: {divergence}"),
+            Self::Diverged(divergence) => write!(f, "not deterministic: {divergence}"),
         }
     }
 }
 
-/// How often a seed is run.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Repeat {
-    /// Once.
-    Once,
-    /// Twice, and the runs are compared step by step.
-    Twice,
+/// A run that is over.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Ended {
+    /// How.
+    pub outcome: Outcome,
+    /// Its figures.
+    pub report: Report,
 }
 
-/// Runs one seed.
-pub fn run_seed(run: &dyn Run, seed: u64, trace: &mut Trace<'_>) -> Outcome {
-    let (options, root) = options::draw(seed);
-    let caught = panic::catch_unwind(AssertUnwindSafe(|| run.run(&options, root, trace)));
-    match caught {
+/// Runs a case.
+pub fn run_case(run: &dyn Run, case: &Case, trace: &mut Trace<'_>) -> Ended {
+    audit::reset();
+    let (options, root) = case.draw();
+    let mut report = Report::default();
+    let caught = panic::catch_unwind(AssertUnwindSafe(|| run.run(&options, root, trace, &mut report)));
+    report.runs = 1;
+    report.events = trace.steps();
+    let outcome = match caught {
         Ok(Ok(())) => Outcome::Passed,
         Ok(Err(failure)) => Outcome::Failed(failure),
         Err(payload) => Outcome::Panicked(panic_message(payload.as_ref())),
-    }
+    };
+    Ended { outcome, report }
 }
 
-/// Runs one seed twice. What was found in the first run comes before a difference.
-pub fn run_seed_twice(run: &dyn Run, seed: u64) -> Outcome {
-    let mut first = Trace::recording();
-    let outcome = run_seed(run, seed, &mut first);
-    if !outcome.is_passed() {
-        return outcome;
-    }
-    let mut second = Trace::comparing(first);
-    let again = run_seed(run, seed, &mut second);
-    second.divergence().map_or(again, Outcome::Diverged)
+/// Runs one seed as it is.
+pub fn run_seed(run: &dyn Run, seed: u64, trace: &mut Trace<'_>) -> Outcome {
+    run_case(run, &Case::of(seed), trace).outcome
 }
 
-/// Runs seeds in `jobs` threads until one fails; those that have begun then still end. Returns how many passed, and
-/// the failures by seed.
-pub fn run_seeds(
-    run: &dyn Run,
-    seeds: Range<u64>,
-    jobs: usize,
-    repeat: Repeat,
-) -> (u64, BTreeMap<u64, Outcome>) {
-    let next = AtomicU64::new(seeds.start);
-    let stop = AtomicBool::new(false);
-    let (sender, receiver) = mpsc::channel();
-    thread::scope(|scope| {
-        for _ in 0..jobs.max(1) {
-            let (sender, next, stop) = (sender.clone(), &next, &stop);
-            scope.spawn(move || {
-                while !stop.load(Ordering::Relaxed) {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds.end {
-                        break;
-                    }
-                    let outcome = match repeat {
-                        Repeat::Once => run_seed(run, seed, &mut Trace::off()),
-                        Repeat::Twice => run_seed_twice(run, seed),
-                    };
-                    stop.fetch_or(!outcome.is_passed(), Ordering::Relaxed);
-                    // The receiver outlives the threads.
-                    let _received = sender.send((seed, outcome));
-                }
-            });
-        }
-    });
-    drop(sender);
-    let mut passed = 0;
-    let mut failed = BTreeMap::new();
-    for (seed, outcome) in receiver {
-        if outcome.is_passed() {
-            passed += 1;
-        } else {
-            failed.insert(seed, outcome);
-        }
-    }
-    (passed, failed)
+/// The last steps of a case that was run and took so many.
+pub fn end_of(run: &dyn Run, case: &Case, steps: u64) -> Vec<String> {
+    let mut trace = Trace::of_the_end(steps);
+    run_case(run, case, &mut trace);
+    trace.into_lines()
 }
 
 thread_local! {
@@ -193,17 +230,19 @@ fn panic_message(payload: &(dyn Any + Send)) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicUsize;
-
-    use mesh_base::Instant;
-
     use super::*;
 
     /// Fails in all the ways there are, by seed.
     struct Seeded;
 
     impl Run for Seeded {
-        fn run(&self, options: &Options, _root: Prng, _trace: &mut Trace<'_>) -> Result<(), Failure> {
+        fn run(
+            &self,
+            options: &Options,
+            _root: Prng,
+            _trace: &mut Trace<'_>,
+            _report: &mut Report,
+        ) -> Result<(), Failure> {
             match options.seed {
                 10 => Err(Failure::Safety("lost".into())),
                 20 => Err(Failure::Liveness("stuck".into())),
@@ -222,35 +261,24 @@ mod tests {
     }
 
     #[test]
-    fn all_seeds_are_run_once_by_any_number_of_threads() {
-        for jobs in [1, 4] {
-            assert_eq!(run_seeds(&Seeded, 100..200, jobs, Repeat::Once), (100, BTreeMap::new()));
-        }
+    fn failures_of_one_kind_are_told_from_others_by_words_and_not_by_numbers() {
+        let lost = |text: &str| Outcome::Failed(Failure::Safety(text.to_owned())).kind();
+        assert_eq!(
+            lost("key \"k-1\": found #12 before its put began\n  client 1"),
+            lost("key \"k\": found #7 before its put began")
+        );
+        assert_ne!(lost("key \"k\": found #1, which nobody put"), lost("key \"k\": found #1 before its put"));
+        assert_ne!(lost("stuck"), Outcome::Failed(Failure::Liveness("stuck".to_owned())).kind());
+        let panicked = |text: &str| Outcome::Panicked(text.to_owned()).kind();
+        assert_eq!(panicked("panicked at a.rs:7:5:\nvote 3"), panicked("panicked at a.rs:7:5:\nvote 12"));
+        assert_ne!(panicked("panicked at a.rs:7:5:\nvote"), panicked("panicked at a.rs:9:5:\nvote"));
     }
 
     #[test]
-    fn the_first_failure_ends_the_runs() {
-        let (passed, failed) = run_seeds(&Seeded, 0..1000, 1, Repeat::Once);
-        assert_eq!(passed, 10);
-        assert_eq!(failed, [(10, Outcome::Failed(Failure::Safety("lost".into())))].into());
-    }
-
-    /// Does something else each time.
-    struct Forgetful(AtomicUsize);
-
-    impl Run for Forgetful {
-        fn run(&self, _options: &Options, _root: Prng, trace: &mut Trace<'_>) -> Result<(), Failure> {
-            let call = self.0.fetch_add(1, Ordering::Relaxed);
-            trace.step(Instant(1), format_args!("the same"));
-            trace.step(Instant(2), format_args!("call {call}"));
-            Ok(())
-        }
-    }
-
-    #[test]
-    fn a_run_that_is_not_a_function_of_its_seed_is_found_at_its_first_different_step() {
-        let outcome = run_seed_twice(&Forgetful(AtomicUsize::new(0)), 1);
-        assert!(matches!(&outcome, Outcome::Diverged(divergence) if divergence.step == 1), "{outcome}");
-        assert_eq!(outcome.exit_code(), 5);
+    fn a_case_is_what_the_command_line_takes() {
+        assert_eq!(Case::of(12).to_string(), "--seed 12");
+        let case = Case { seed: 12, with: "nodes=1,hostile=2s".parse().unwrap() };
+        assert_eq!(case.to_string(), "--seed 12 --with hostile=2s,nodes=1");
+        assert_eq!(case.options().size.nodes, 1);
     }
 }

@@ -15,10 +15,10 @@
 //! | [`linearizability`], [`revisions`], [`cuts`] | the checkers; each says what it does not check |
 //! | [`search`] | linearizability of any object, bounded |
 //! | [`violation`] | a broken promise with its proof |
-//! | [`trace`] | what a run did, to print or to compare |
-//! | [`report`] | what a run came to, in figures |
-//! | [`overrides`] | how a run differs from what its seed draws, as text |
-//! | [`driver`], [`cli`] | seeds, threads, exit codes |
+//! | [`trace`], [`report`] | what a run did, step by step and in figures |
+//! | [`driver`], [`swarm`], [`cli`] | one seed, many seeds, the command line |
+//! | [`determinism`] | whether two runs of a seed are the same |
+//! | [`overrides`], [`shrink`] | runs that differ from what their seed draws; smaller runs of a failure |
 //! | [`cluster`] | whole clusters of the real thing, and clients that retry |
 //! | [`rehearsal`] | a small system that shows that all of this finds flaws |
 //!
@@ -32,6 +32,7 @@ pub mod cli;
 pub mod clock;
 pub mod cluster;
 pub mod cuts;
+pub mod determinism;
 pub mod disk;
 #[cfg(test)]
 mod drawing;
@@ -47,5 +48,7 @@ pub mod rehearsal;
 pub mod report;
 pub mod revisions;
 pub mod search;
+pub mod shrink;
+pub mod swarm;
 pub mod trace;
 pub mod violation;

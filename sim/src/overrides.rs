@@ -1,8 +1,8 @@
 //! Options of a run as text: `nodes=3,crashes=off,hostile=1200ms` says how a run differs from what its seed draws.
 //!
 //! Invariants:
-//! - Every option that a seed draws has a line in [`TABLE`], and nothing else has to be done for a new one. So any two sets
-//!   of options differ by overrides, and those, applied to the one, give the other.
+//! - Every option that a seed draws has a line in `TABLE`, and nothing else has to be done for a new one. So any two sets of
+//!   options differ by overrides, and those, applied to the one, give the other.
 //! - What is printed is read back as the same.
 
 use std::collections::BTreeMap;

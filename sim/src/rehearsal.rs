@@ -30,6 +30,7 @@ use crate::heap::EventHeap;
 use crate::history::History;
 use crate::net::{Direction, LinkClass, NetEvent, SimNet};
 use crate::options::{FaultOptions, Options};
+use crate::report::{Counts, Fault, Report};
 use crate::trace::Trace;
 use crate::{linearizability, revisions};
 
@@ -72,9 +73,17 @@ impl QuorumRegister {
 }
 
 impl Run for QuorumRegister {
-    fn run(&self, options: &Options, root: Prng, trace: &mut Trace<'_>) -> Result<(), Failure> {
+    fn run(
+        &self,
+        options: &Options,
+        root: Prng,
+        trace: &mut Trace<'_>,
+        report: &mut Report,
+    ) -> Result<(), Failure> {
         let mut world = World::new(self.flaw, options, root);
-        world.play(options, trace)?;
+        let played = world.play(options, trace);
+        world.report(report);
+        played?;
         linearizability::check(&world.history)?;
         revisions::check(&world.history)?;
         Ok(())
@@ -111,6 +120,7 @@ struct World {
     clients: Vec<Client>,
     history: History,
     faults: FaultOptions,
+    injected: Counts<Fault>,
     think: crate::latency::Latency,
     is_hostile: bool,
     flaw: Flaw,
@@ -134,6 +144,7 @@ impl World {
             clients,
             history: History::new(),
             faults: options.faults.clone(),
+            injected: Counts::default(),
             think: size.think,
             is_hostile: true,
             flaw,
@@ -164,6 +175,14 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    fn report(&self, report: &mut Report) {
+        report.simulated = self.heap.now().since(Instant::ZERO);
+        report.faults += &self.injected;
+        report.add_history(&self.history);
+        report.add_network(self.net.statistics());
+        self.disks.iter().for_each(|disk| report.add_disk(disk.statistics()));
     }
 
     /// Everything is repaired and stays so.
@@ -300,6 +319,7 @@ impl World {
         let is_everyone = self.prng.chance_per_mille(self.faults.everyone_per_mille);
         for node in 0..self.nodes.len() {
             if is_everyone || node == chosen {
+                self.injected.count(Fault::of_crash(kind));
                 self.end(node, kind);
             }
         }
@@ -329,6 +349,7 @@ impl World {
         let (first, second): (Vec<Peer>, Vec<Peer>) = everyone.partition(|_| self.prng.chance_per_mille(500));
         let direction = if self.prng.chance_per_mille(700) { Direction::Both } else { Direction::OneWay };
         self.net.partition(&first, &second, direction);
+        self.injected.count(Fault::of_partition(direction));
         let lasting = self.faults.partition_for.map_or(Duration::ZERO, |it| it.draw(&mut self.prng));
         self.heap.schedule(lasting, Event::Heal);
         self.plan(self.faults.partition_every, Event::Partition);

@@ -1,15 +1,16 @@
-//! What a run did, step by step: printed, or compared with another run of the same seed.
+//! What a run did, step by step: printed, kept for the end of it, or handed to whoever compares it with another run.
 //!
-//! Invariant: tracing changes nothing. A run is the same whether it is traced or not.
-//!
-//! A run that depends on anything but its seed is found at the first step that differs, not at its end: see
-//! [`Trace::recording`] and [`Trace::comparing`].
+//! Invariant: tracing changes nothing. A run is the same whether it is traced or not, and however.
 
+use std::collections::VecDeque;
 use std::fmt::{self, Write as _};
 use std::io;
 
 use mesh_base::Instant;
-use mesh_base::checksum::xxh3;
+use mesh_base::prng::audit::{self, Draws};
+
+/// Steps at the end of a run that show how it came to it.
+pub const END_STEPS: usize = 40;
 
 /// Where a run tells what it does.
 pub struct Trace<'a> {
@@ -21,18 +22,19 @@ pub struct Trace<'a> {
 enum Sink<'a> {
     Off,
     Print(&'a mut dyn io::Write),
-    Record(Vec<u64>),
-    Compare { expected: Vec<u64>, divergence: Option<Divergence> },
+    Keep { from: u64, lines: VecDeque<String> },
+    Hand(&'a mut dyn FnMut(Step)),
 }
 
-/// The first step at which a run differs from an earlier one of its seed.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("the second run of the seed differs at step {step}: {what}")]
-pub struct Divergence {
+/// One step of a run, and what was drawn before it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Step {
     /// Its number, from 0.
-    pub step: u64,
-    /// What the later run did there.
-    pub what: String,
+    pub number: u64,
+    /// All draws of the run before the step.
+    pub draws: Draws,
+    /// When it was, and what.
+    pub text: String,
 }
 
 impl<'a> Trace<'a> {
@@ -47,29 +49,27 @@ impl<'a> Trace<'a> {
         Self::to(Sink::Print(writer))
     }
 
-    /// Remembers each step for [`Trace::comparing`].
+    /// Keeps the last [`END_STEPS`] of a run that is known to take so many: [`Trace::into_lines`].
     #[must_use]
-    pub const fn recording() -> Self {
-        Self::to(Sink::Record(Vec::new()))
+    pub const fn of_the_end(steps: u64) -> Self {
+        let from = steps.saturating_sub(END_STEPS as u64);
+        Self::to(Sink::Keep { from, lines: VecDeque::new() })
     }
 
-    /// Compares each step with what `recorded` was told.
-    #[must_use]
-    pub fn comparing(recorded: Trace<'_>) -> Self {
-        let expected = match recorded.sink {
-            Sink::Record(steps) => steps,
-            _ => Vec::new(),
-        };
-        Self::to(Sink::Compare { expected, divergence: None })
+    /// Hands each step over.
+    pub fn handing(receiver: &'a mut dyn FnMut(Step)) -> Self {
+        Self::to(Sink::Hand(receiver))
     }
 
     /// Tells a step: what happens at true time `now`, with every detail that must be the same in each run of the seed.
     /// Costs next to nothing when nobody listens.
     pub fn step(&mut self, now: Instant, what: fmt::Arguments<'_>) {
-        let step = self.steps;
+        let number = self.steps;
         self.steps += 1;
-        if matches!(self.sink, Sink::Off) {
-            return;
+        match &self.sink {
+            Sink::Off => return,
+            Sink::Keep { from, .. } if number < *from => return,
+            Sink::Keep { .. } | Sink::Print(_) | Sink::Hand(_) => {}
         }
         self.line.clear();
         // Writing into a string does not fail.
@@ -78,13 +78,15 @@ impl<'a> Trace<'a> {
             Sink::Off => {}
             // A reader that went away ends the printing, not the run.
             Sink::Print(writer) => _ = writeln!(writer, "{}", self.line),
-            Sink::Record(steps) => steps.push(xxh3(self.line.as_bytes())),
-            Sink::Compare { expected, divergence } => {
-                let index = usize::try_from(step).unwrap_or(usize::MAX);
-                let is_same = expected.get(index) == Some(&xxh3(self.line.as_bytes()));
-                if !is_same && divergence.is_none() {
-                    *divergence = Some(Divergence { step, what: self.line.clone() });
+            Sink::Keep { lines, .. } => {
+                if lines.len() == END_STEPS {
+                    lines.pop_front();
                 }
+                lines.push_back(std::mem::take(&mut self.line));
+            }
+            Sink::Hand(receiver) => {
+                let text = std::mem::take(&mut self.line);
+                receiver(Step { number, draws: audit::draws(), text });
             }
         }
     }
@@ -95,13 +97,13 @@ impl<'a> Trace<'a> {
         self.steps
     }
 
-    /// Of a comparing trace whose run is over: where it differed.
+    /// The steps that were kept, in order.
     #[must_use]
-    pub fn divergence(&self) -> Option<Divergence> {
-        let Sink::Compare { expected, divergence } = &self.sink else { return None };
-        let is_short = self.steps < expected.len() as u64;
-        let early_end = || Divergence { step: self.steps, what: "it is over already".to_owned() };
-        divergence.clone().or_else(|| is_short.then(early_end))
+    pub fn into_lines(self) -> Vec<String> {
+        match self.sink {
+            Sink::Keep { lines, .. } => lines.into(),
+            Sink::Off | Sink::Print(_) | Sink::Hand(_) => Vec::new(),
+        }
     }
 
     const fn to(sink: Sink<'a>) -> Self {
@@ -117,31 +119,45 @@ impl fmt::Debug for Trace<'_> {
 
 #[cfg(test)]
 mod tests {
+    use mesh_base::prng::Prng;
+
     use super::*;
 
-    fn tell(trace: &mut Trace<'_>, steps: &[u32]) {
-        steps.iter().for_each(|step| trace.step(Instant(u64::from(*step)), format_args!("step {step}")));
-    }
-
-    #[test]
-    fn two_runs_are_compared_step_by_step() {
-        let compare = |second: &[u32]| {
-            let mut first = Trace::recording();
-            tell(&mut first, &[1, 2, 3]);
-            let mut trace = Trace::comparing(first);
-            tell(&mut trace, second);
-            trace.divergence().map(|divergence| divergence.step)
-        };
-        assert_eq!(compare(&[1, 2, 3]), None);
-        assert_eq!(compare(&[1, 7, 3]), Some(1));
-        assert_eq!(compare(&[1, 2, 3, 4]), Some(3));
-        assert_eq!(compare(&[1, 2]), Some(2));
+    fn tell(trace: &mut Trace<'_>, steps: u64) {
+        (0..steps).for_each(|step| trace.step(Instant(step), format_args!("step {step}")));
     }
 
     #[test]
     fn a_printed_trace_is_one_line_for_each_step() {
         let mut text = Vec::new();
-        tell(&mut Trace::printing(&mut text), &[1_500_000]);
-        assert_eq!(String::from_utf8(text).unwrap(), "0.001500s step 1500000\n");
+        Trace::printing(&mut text).step(Instant(1_500_000), format_args!("a crash"));
+        assert_eq!(String::from_utf8(text).unwrap(), "0.001500s a crash\n");
+    }
+
+    #[test]
+    fn the_end_of_a_run_is_its_last_steps_even_if_it_is_longer_than_it_was() {
+        for (expected, told) in [(100, 100), (100, 120), (7, 7)] {
+            let mut trace = Trace::of_the_end(expected);
+            tell(&mut trace, told);
+            let lines = trace.into_lines();
+            assert_eq!(lines.len() as u64, told.min(END_STEPS as u64));
+            assert!(lines.last().unwrap().ends_with(&format!("step {}", told - 1)), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn a_step_says_what_was_drawn_before_it() {
+        let mut steps = Vec::new();
+        let mut keep = |step| steps.push(step);
+        let mut trace = Trace::handing(&mut keep);
+        let mut prng = Prng::new(1);
+        audit::reset();
+        trace.step(Instant(1), format_args!("first"));
+        prng.next_u64();
+        trace.step(Instant(2), format_args!("second"));
+        assert_eq!(
+            steps.iter().map(|step| (step.number, step.draws.count)).collect::<Vec<_>>(),
+            [(0, 0), (1, 1)]
+        );
     }
 }

@@ -12,6 +12,7 @@ use super::{Event, Node, Peer, World};
 use crate::disk::Crash;
 use crate::latency::draw_between;
 use crate::net::{Direction, LinkOptions};
+use crate::report::Fault;
 
 /// Mean time that a disk is slow or full.
 const DISK_AILS: Duration = Duration::from_secs(2);
@@ -62,11 +63,18 @@ impl World {
         let chosen = self.prng.index(self.nodes.len());
         for node in 0..self.nodes.len() {
             match is_everyone || node == chosen {
-                true if is_orderly => self.stop(node),
-                true => self.end(node, kind),
+                true if is_orderly => {
+                    self.injected.count(Fault::OrderlyStop);
+                    self.stop(node);
+                }
+                true => {
+                    self.injected.count(Fault::of_crash(kind));
+                    self.end(node, kind);
+                }
                 false => {}
             }
         }
+        self.injected.add(Fault::EveryoneAtOnce, is_everyone.into());
         self.plan(every, Event::Crash);
     }
 
@@ -79,6 +87,7 @@ impl World {
         let (first, second): (Vec<Peer>, Vec<Peer>) = everyone.partition(|_| self.prng.chance_per_mille(500));
         let direction = if self.prng.chance_per_mille(700) { Direction::Both } else { Direction::OneWay };
         self.net.partition(&first, &second, direction);
+        self.injected.count(Fault::of_partition(direction));
         let lasting = self.options.faults.partition_for.map_or(Duration::ZERO, |it| it.draw(&mut self.prng));
         self.heap.schedule(lasting, Event::Heal);
         self.plan(self.options.faults.partition_every, Event::Partition);
@@ -96,6 +105,7 @@ impl World {
         let can_bear = self.nodes.iter().all(|node| node.lost.is_none() && replica(node).is_some());
         let number = self.victim.unwrap_or_else(|| self.prng.index(self.nodes.len()));
         if let Some(lost) = self.nodes.get(number).and_then(replica).filter(|_| can_bear) {
+            self.injected.count(Fault::Wipe);
             self.lose(number, lost);
         }
         self.plan(Some(WIPE_EVERY), Event::Wipe);
@@ -123,6 +133,7 @@ impl World {
         if let Some(node) = self.nodes.get_mut(number) {
             node.clock.jump_wall(now, jump);
         }
+        self.injected.count(Fault::ClockJump);
         self.plan(self.options.faults.clock_jump_every, Event::ClockJump);
     }
 
@@ -136,6 +147,7 @@ impl World {
         if let Some(node) = self.nodes.get_mut(number) {
             node.disk.set_slowdown(factor);
         }
+        self.injected.count(Fault::SlowDisk);
         self.plan(Some(DISK_AILS), Event::DiskRepaired(number));
         self.plan(self.options.faults.slow_disk_every, Event::SlowDisk);
     }
@@ -150,6 +162,7 @@ impl World {
         if let Some(node) = self.nodes.get_mut(number) {
             node.disk.set_capacity_bytes(node.disk.used_bytes() + room);
         }
+        self.injected.count(Fault::FullDisk);
         self.plan(Some(DISK_AILS), Event::DiskRepaired(number));
         self.plan(self.options.faults.full_disk_every, Event::FullDisk);
     }

@@ -10,6 +10,7 @@ mod faults;
 mod nodes;
 mod operator;
 mod process;
+mod telling;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +28,7 @@ use self::disturbances::Disturbance;
 use self::faults::WIPE_EVERY;
 use self::operator::OPERATOR;
 use self::process::{Process, small_shards};
+use self::telling::Told;
 use crate::clock::SimClock;
 use crate::disk::{DiskOpNo, SimDisk};
 use crate::driver::{Failure, Run};
@@ -34,6 +36,7 @@ use crate::heap::EventHeap;
 use crate::history::History;
 use crate::net::{Frame, LinkClass, NetEvent, SimNet};
 use crate::options::Options;
+use crate::report::{Counts, Fault, Report};
 use crate::trace::Trace;
 use crate::{cuts, linearizability, revisions};
 
@@ -45,9 +48,17 @@ const CORES_MAX: usize = 2;
 pub struct Cluster;
 
 impl Run for Cluster {
-    fn run(&self, options: &Options, root: Prng, trace: &mut Trace<'_>) -> Result<(), Failure> {
+    fn run(
+        &self,
+        options: &Options,
+        root: Prng,
+        trace: &mut Trace<'_>,
+        report: &mut Report,
+    ) -> Result<(), Failure> {
         let mut world = World::new(options, root);
-        world.play(options, trace)?;
+        let played = world.play(options, trace);
+        world.report(report);
+        played?;
         linearizability::check(&world.history)?;
         revisions::check(&world.history)?;
         cuts::check(&world.history)?;
@@ -127,6 +138,8 @@ struct World {
     shards: u16,
     history: History,
     options: Options,
+    /// The faults that networks and disks do not count themselves.
+    injected: Counts<Fault>,
     is_hostile: bool,
     wipes: bool,
     /// The node with a bad disk.
@@ -175,6 +188,7 @@ impl World {
             shards: size.shards,
             history: History::new(),
             options: options.clone(),
+            injected: Counts::default(),
             is_hostile: true,
             wipes: size.nodes >= 3 && root.chance_per_mille(250),
             victim: None,
@@ -213,6 +227,14 @@ impl World {
         self.check_sessions()
     }
 
+    fn report(&self, report: &mut Report) {
+        report.simulated = self.heap.now().since(Instant::ZERO);
+        report.faults += &self.injected;
+        report.add_history(&self.history);
+        report.add_network(self.net.statistics());
+        self.nodes.iter().for_each(|node| report.add_disk(node.disk.statistics()));
+    }
+
     /// An opening that was sent again must not have opened a second session.
     fn check_sessions(&self) -> Result<(), Failure> {
         for status in self.nodes.iter().filter_map(|node| node.process.as_ref()).flat_map(Process::statuses) {
@@ -245,7 +267,7 @@ impl World {
     }
 
     fn step(&mut self, event: Event, trace: &mut Trace<'_>) -> Result<(), Failure> {
-        trace.step(self.heap.now(), format_args!("{event:?}"));
+        trace.step(self.heap.now(), format_args!("{}", Told { event: &event, nodes: &self.nodes }));
         match event {
             Event::Disk(node, op) => self.complete(node, op),
             Event::Net(NetEvent::Frame(frame)) => {

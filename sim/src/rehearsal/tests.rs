@@ -1,5 +1,6 @@
 use super::*;
-use crate::driver::{Outcome, run_seed, run_seed_twice};
+use crate::determinism::run_twice;
+use crate::driver::{Case, Outcome, run_seed};
 use crate::latency::Latency;
 use crate::options;
 
@@ -22,7 +23,7 @@ fn a_sound_register_passes() {
 #[test]
 fn a_run_is_a_function_of_its_seed() {
     for seed in 1..20 {
-        assert_eq!(run_seed_twice(&QuorumRegister::with(Flaw::None), seed), Outcome::Passed);
+        assert_eq!(run_twice(&QuorumRegister::with(Flaw::None), &Case::of(seed)).outcome, Outcome::Passed);
     }
 }
 
@@ -48,7 +49,7 @@ fn a_node_that_trusts_what_a_killed_process_left_is_found() {
         options.faults.power_per_mille = 500;
         options.faults.down_for = Some(Latency::fixed(Duration::from_millis(1)));
         options.hostile_for = Duration::from_secs(10);
-        QuorumRegister::with(flaw).run(&options, root, &mut Trace::off()).is_ok()
+        QuorumRegister::with(flaw).run(&options, root, &mut Trace::off(), &mut Report::default()).is_ok()
     };
     assert!((1..50).all(|seed| passes(Flaw::None, seed)));
     assert!((1..50).any(|seed| !passes(Flaw::TrustsWhatItReads, seed)));
