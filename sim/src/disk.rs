@@ -418,7 +418,14 @@ impl<O: Copy + Ord + fmt::Debug> SimDisk<O> {
             armed_owner == owner && armed_file == file && fault.concerns(op)
         });
         if let Some(position) = armed {
-            return Some(self.armed.remove(position).2);
+            let fault = self.armed.remove(position).2;
+            match fault {
+                ArmedFault::LoseWrite => self.statistics.writes_lost += 1,
+                ArmedFault::MisdirectWrite => self.statistics.writes_misdirected += 1,
+                // Counted as failures when they complete.
+                ArmedFault::FailRead | ArmedFault::FailWrite | ArmedFault::FailSync => {}
+            }
+            return Some(fault);
         }
         let rate = self.options.device_errors_per_million;
         (rate > 0 && self.prng.range(0..1_000_000) < rate).then_some(usual)

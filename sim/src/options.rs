@@ -80,6 +80,8 @@ pub struct FaultOptions {
     pub slow_disk_every: Option<Duration>,
     /// A node's disk becomes full.
     pub full_disk_every: Option<Duration>,
+    /// A node's directory is lost, in a cluster of three nodes or more that can bear it.
+    pub wipe_every: Option<Duration>,
     /// A process stands still.
     pub pause_every: Option<Duration>,
     /// How long it does.
@@ -156,6 +158,7 @@ impl FaultOptions {
             partition_for: Some(Latency::between(MS, partition)),
             slow_disk_every: sometimes(prng, 250, MS * 500, MS * 5000),
             full_disk_every: sometimes(prng, 150, MS * 1000, MS * 10_000),
+            wipe_every: sometimes(prng, 250, MS * 2000, MS * 6000),
             pause_every: sometimes(prng, 250, MS * 200, MS * 5000),
             pause_for: Some(Latency::between(MS, pause)),
             roll_every: sometimes(prng, 100, MS * 1000, MS * 5000),
@@ -262,6 +265,7 @@ impl fmt::Display for FaultOptions {
             writeln!(f, "pauses        every {every:?}, for {lasting}")?;
         }
         let rest = [
+            ("wipes", self.wipe_every),
             ("rolls", self.roll_every),
             ("flaps", self.flap_every),
             ("slow links", self.slow_link_every),
@@ -296,7 +300,8 @@ mod tests {
     #[test]
     fn every_fault_is_off_in_some_runs_and_on_in_others() {
         let runs: Vec<FaultOptions> = (0..200).map(|seed| draw(seed).0.faults).collect();
-        let switches: [fn(&FaultOptions) -> Option<Duration>; 10] = [
+        let switches: [fn(&FaultOptions) -> Option<Duration>; 11] = [
+            |it| it.wipe_every,
             |it| it.pause_every,
             |it| it.roll_every,
             |it| it.flap_every,

@@ -76,6 +76,8 @@ kinds! {
         PowerLoss = "power-losses",
         OrderlyStop = "orderly-stops",
         EveryoneAtOnce = "everyone-at-once",
+        RollingRestart = "rolling-restarts",
+        Pause = "paused-processes",
         Wipe = "wiped-directories",
         Partition = "partitions",
         OneWayPartition = "one-way-partitions",
@@ -85,6 +87,8 @@ kinds! {
         FrameDuplicated = "frames-duplicated",
         FrameReordered = "frames-reordered",
         ConnectionReset = "connections-reset",
+        FlappingLink = "flapping-links",
+        SlowLink = "slow-links",
         ClockJump = "clock-jumps",
         SlowDisk = "slow-disks",
         FullDisk = "full-disks",
@@ -94,6 +98,8 @@ kinds! {
         WriteDropped = "writes-dropped",
         WriteTorn = "writes-torn",
         NameDropped = "file-names-dropped",
+        WriteLost = "writes-lost",
+        WriteMisdirected = "writes-misdirected",
         StoredDamage = "stored-bytes-damaged",
     }
 }
@@ -207,6 +213,8 @@ impl Report {
             (Fault::WriteDropped, disk.dropped),
             (Fault::WriteTorn, disk.torn),
             (Fault::NameDropped, disk.names_dropped),
+            (Fault::WriteLost, disk.writes_lost),
+            (Fault::WriteMisdirected, disk.writes_misdirected),
             (Fault::StoredDamage, disk.damaged),
         ];
         faults.into_iter().for_each(|(fault, count)| self.faults.add(fault, count));

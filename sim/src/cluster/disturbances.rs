@@ -8,6 +8,7 @@ use mesh_base::Instant;
 use super::{Event, Peer, World};
 use crate::latency::{Latency, draw_between};
 use crate::net::{Direction, LinkOptions};
+use crate::report::Fault;
 
 const MS: Duration = Duration::from_millis(1);
 /// How long a link that flaps stays as it is.
@@ -61,6 +62,7 @@ impl World {
             Disturbance::Flap => {
                 let left = self.prng.range(1..FLAPS_MAX);
                 let link = self.draw_link();
+                self.injected.count(Fault::FlappingLink);
                 self.flap(link, left);
                 self.plan(self.options.faults.flap_every, Event::Disturbance(Disturbance::Flap));
             }
@@ -85,11 +87,13 @@ impl World {
         if let Some(node) = self.nodes.get_mut(number) {
             node.paused_until = until;
         }
+        self.injected.count(Fault::Pause);
         self.plan(self.options.faults.pause_every, Event::Disturbance(Disturbance::Pause));
     }
 
     fn roll(&mut self, node: usize) {
         if node < self.nodes.len() {
+            self.injected.count(Fault::RollingRestart);
             self.stop(node);
             self.heap.schedule(ROLL_LOOK, Event::Disturbance(Disturbance::Rolling { node }));
         } else {
@@ -126,6 +130,7 @@ impl World {
         let bytes_per_second = self.prng.choose(&[100_000, 1_000_000]).copied().unwrap_or(1_000_000);
         let slow = LinkOptions { latency, bytes_per_second, ..self.options.peers };
         self.net.degrade(Peer::Node(link.0), Peer::Node(link.1), slow);
+        self.injected.count(Fault::SlowLink);
         let lasting = draw_between(&mut self.prng, Duration::ZERO, LINK_AILS * 2);
         self.heap.schedule(lasting, Event::Disturbance(Disturbance::LinkRestored { link }));
         self.plan(self.options.faults.slow_link_every, Event::Disturbance(Disturbance::SlowLink));

@@ -16,8 +16,6 @@ use crate::report::Fault;
 
 /// Mean time that a disk is slow or full.
 const DISK_AILS: Duration = Duration::from_secs(2);
-/// Mean time between wipes of a directory, in the runs that have any.
-pub(super) const WIPE_EVERY: Duration = Duration::from_secs(4);
 
 impl World {
     /// Lets a fault happen after a time with the mean `every`.
@@ -108,7 +106,7 @@ impl World {
             self.injected.count(Fault::Wipe);
             self.lose(number, lost);
         }
-        self.plan(Some(WIPE_EVERY), Event::Wipe);
+        self.plan(self.options.faults.wipe_every, Event::Wipe);
     }
 
     /// A node's directory and its replicas are gone.

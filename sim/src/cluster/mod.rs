@@ -25,7 +25,6 @@ use mesh_wire::{FrameDecoder, FrameWriter};
 
 use self::client::{Client, Shared, Step};
 use self::disturbances::Disturbance;
-use self::faults::WIPE_EVERY;
 use self::operator::OPERATOR;
 use self::process::{Process, small_shards};
 use self::telling::Told;
@@ -141,7 +140,6 @@ struct World {
     /// The faults that networks and disks do not count themselves.
     injected: Counts<Fault>,
     is_hostile: bool,
-    wipes: bool,
     /// The node with a bad disk.
     victim: Option<usize>,
     operator: FrameWriter,
@@ -190,7 +188,6 @@ impl World {
             options: options.clone(),
             injected: Counts::default(),
             is_hostile: true,
-            wipes: size.nodes >= 3 && root.chance_per_mille(250),
             victim: None,
             operator: FrameWriter::new(),
             complaint: None,
@@ -204,7 +201,7 @@ impl World {
         world.plan(options.faults.clock_jump_every, Event::ClockJump);
         world.plan(options.faults.slow_disk_every, Event::SlowDisk);
         world.plan(options.faults.full_disk_every, Event::FullDisk);
-        world.plan(world.wipes.then_some(WIPE_EVERY), Event::Wipe);
+        world.plan(options.faults.wipe_every.filter(|_| size.nodes >= 3), Event::Wipe);
         world.plan_disturbances();
         world.appoint_victim();
         world

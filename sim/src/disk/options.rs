@@ -131,6 +131,10 @@ pub struct DiskStatistics {
     pub no_space: u64,
     /// Operations that failed.
     pub device_errors: u64,
+    /// Writes reported done that were not.
+    pub writes_lost: u64,
+    /// Writes reported done that were done elsewhere.
+    pub writes_misdirected: u64,
     /// Damages done to stored bytes.
     pub damaged: u64,
 }
@@ -148,6 +152,8 @@ impl AddAssign for DiskStatistics {
         self.names_dropped += other.names_dropped;
         self.no_space += other.no_space;
         self.device_errors += other.device_errors;
+        self.writes_lost += other.writes_lost;
+        self.writes_misdirected += other.writes_misdirected;
         self.damaged += other.damaged;
     }
 }
