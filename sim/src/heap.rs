@@ -73,6 +73,12 @@ impl<E> EventHeap<E> {
         None
     }
 
+    /// The next event.
+    #[must_use]
+    pub fn peek(&self) -> Option<&E> {
+        self.events.peek().map(|Reverse(next)| &next.event)
+    }
+
     /// When the next event happens.
     #[must_use]
     pub fn next_at(&self) -> Option<Instant> {

@@ -20,13 +20,14 @@
 //! | [`determinism`] | whether two runs of a seed are the same |
 //! | [`overrides`], [`shrink`] | runs that differ from what their seed draws; smaller runs of a failure |
 //! | [`cluster`] | whole clusters of the real thing, and clients that retry |
+//! | [`scenario`] | the same, told step by step |
 //! | [`rehearsal`] | a small system that shows that all of this finds flaws |
 //!
 //! Invariants:
 //! - A run is a function of its seed: one root generator, forked for each part; no clock, no thread, no order of hashing.
 //! - A model allows what the real thing allows, and keeps the promises that the real thing keeps. Both are tested.
 //!
-//! Deliberately absent, from all but the cluster: any knowledge of what the frames and files contain.
+//! Deliberately absent, from all but the cluster and its scenarios: any knowledge of what the frames and files contain.
 
 pub mod cli;
 pub mod clock;
@@ -47,6 +48,7 @@ pub mod overrides;
 pub mod rehearsal;
 pub mod report;
 pub mod revisions;
+pub mod scenario;
 pub mod search;
 pub mod shrink;
 pub mod swarm;

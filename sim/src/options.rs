@@ -70,7 +70,7 @@ pub struct FaultOptions {
     pub orderly_per_mille: u64,
     /// Of a thousand crashes, those that take all nodes at once.
     pub everyone_per_mille: u64,
-    /// How long a crashed node stays down.
+    /// How long a crashed node stays down; `None` is until someone starts it.
     pub down_for: Option<Latency>,
     /// The network is partitioned.
     pub partition_every: Option<Duration>,

@@ -38,6 +38,18 @@ pub(super) struct Shared {
     pub(super) slots: SlotMap,
     pub(super) nodes: usize,
     pub(super) value_bytes_max: usize,
+    /// From where to where clients read ranges; nothing for no bound. All keys there are among `keys`.
+    pub(super) ranges: (Bytes, Bytes),
+}
+
+/// One operation that a client is told to do.
+pub(crate) enum Errand {
+    /// Write these bytes, behind a stamp.
+    Put(Bytes),
+    /// Remove the value.
+    Delete,
+    /// Read the value.
+    Get,
 }
 
 /// A client.
@@ -51,6 +63,8 @@ pub(super) struct Client {
     attempt: u64,
     current: Option<Operation>,
     served: u64,
+    /// What the last attempt that a node refused was refused with.
+    refusal: Option<Error>,
     writer: FrameWriter,
 }
 
@@ -108,6 +122,7 @@ impl Client {
             attempt: 0,
             current: None,
             served: 0,
+            refusal: None,
             writer: FrameWriter::new(),
         }
     }
@@ -122,16 +137,64 @@ impl Client {
         self.openings.get(&shard).map_or(0, |opening| opening.count)
     }
 
+    /// Whether it waits for nothing.
+    pub(super) const fn is_idle(&self) -> bool {
+        self.current.is_none()
+    }
+
+    /// What the present or last operation was last refused with, if it was.
+    pub(super) const fn refusal(&self) -> Option<&Error> {
+        self.refusal.as_ref()
+    }
+
+    /// Begins an operation of the caller's choice, at a node of the caller's choice if there is one.
+    pub(super) fn run_errand(
+        &mut self,
+        now: Instant,
+        key: Bytes,
+        errand: Errand,
+        at: Option<usize>,
+        shared: &Shared,
+        history: &mut History,
+    ) -> (OpId, Step) {
+        let client = ClientNo(self.id);
+        let shard = shared.slots.shard_of_key(&key);
+        let (op, kind) = match errand {
+            Errand::Put(text) => {
+                let stamp = self.next_stamp();
+                let value = Bytes::from([&stamp.0.to_le_bytes(), text.as_ref()].concat());
+                let op = history.invoke(now, client, key.clone(), Action::Put(stamp));
+                (op, Kind::Put { op, key, value })
+            }
+            Errand::Delete => {
+                let op = history.invoke(now, client, key.clone(), Action::Delete);
+                (op, Kind::Delete { op, key })
+            }
+            Errand::Get => {
+                let op = history.invoke(now, client, key.clone(), Action::Get);
+                (op, Kind::Get { op, key })
+            }
+        };
+        if let Some(node) = at {
+            self.leaders.insert(shard, node);
+        }
+        (op, self.start(now, kind, shard, shared))
+    }
+
+    fn next_stamp(&mut self) -> Stamp {
+        let stamp = Stamp(self.id << 32 | self.next_stamp);
+        self.next_stamp += 1;
+        stamp
+    }
+
     /// Begins the next operation.
     pub(super) fn begin(&mut self, now: Instant, shared: &Shared, history: &mut History) -> Step {
-        assert!(self.current.is_none(), "one operation at a time");
         let client = ClientNo(self.id);
         let key = self.prng.choose(&shared.keys).cloned().unwrap_or_default();
         let mut shard = shared.slots.shard_of_key(&key);
         let kind = match self.prng.range(0..100) {
             0..45 => {
-                let stamp = Stamp(self.id << 32 | self.next_stamp);
-                self.next_stamp += 1;
+                let stamp = self.next_stamp();
                 let value = self.value(stamp, shared.value_bytes_max);
                 Kind::Put { op: history.invoke(now, client, key.clone(), Action::Put(stamp)), key, value }
             }
@@ -151,6 +214,12 @@ impl Client {
                 Kind::Range { op: history.invoke_range(now, client, &keys), pages }
             }
         };
+        self.start(now, kind, shard, shared)
+    }
+
+    fn start(&mut self, now: Instant, kind: Kind, shard: ShardId, shared: &Shared) -> Step {
+        assert!(self.current.is_none(), "one operation at a time");
+        self.refusal = None;
         self.current = Some(Operation {
             kind,
             shard,
@@ -234,8 +303,8 @@ impl Client {
             Kind::Get { key, .. } => Request::Get(Get { ctx, key, ..Get::default() }),
             Kind::Range { pages, .. } => Request::Range(Range {
                 ctx,
-                from: &[],
-                to: &[],
+                from: &shared.ranges.0,
+                to: &shared.ranges.1,
                 after: pages.after.as_deref(),
                 limit: pages.limit,
                 reverse: pages.reverse,
@@ -334,6 +403,7 @@ impl Client {
     }
 
     fn refused(&mut self, error: &Error, now: Instant, history: &mut History) -> Step {
+        self.refusal = Some(error.clone());
         let Some(current) = &mut self.current else { return Step::Done };
         let shard = current.shard;
         match error {

@@ -11,6 +11,7 @@ mod nodes;
 mod operator;
 mod process;
 mod telling;
+mod scripted;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,16 +19,18 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use mesh_base::prng::Prng;
 use mesh_base::{ClusterId, Instant, Now, ReplicaId};
-use mesh_server::core::{ConnId, CoreEvent, DirectoryKey, NodeName, PeerNode};
+use mesh_server::core::{ConnId, CoreEvent, DirectoryKey, NodeName, Notice, PeerNode};
 use mesh_server::router::SlotMap;
 use mesh_server::shard::ShardOptions;
 use mesh_wire::{FrameDecoder, FrameWriter};
 
+pub(crate) use self::client::Errand;
 use self::client::{Client, Shared, Step};
 use self::disturbances::Disturbance;
 use self::operator::OPERATOR;
 use self::process::{Process, small_shards};
 use self::telling::Told;
+pub(crate) use self::scripted::{Progress, Scripted};
 use crate::clock::SimClock;
 use crate::disk::{DiskOpNo, SimDisk};
 use crate::driver::{Failure, Run};
@@ -58,11 +61,16 @@ impl Run for Cluster {
         let played = world.play(options, trace);
         world.report(report);
         played?;
-        linearizability::check(&world.history)?;
-        revisions::check(&world.history)?;
-        cuts::check(&world.history)?;
-        Ok(())
+        check_history(&world.history)
     }
+}
+
+/// Whether clients saw what they were promised.
+fn check_history(history: &History) -> Result<(), Failure> {
+    linearizability::check(history)?;
+    revisions::check(history)?;
+    cuts::check(history)?;
+    Ok(())
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -124,6 +132,8 @@ struct Node {
     lost: Option<ReplicaId>,
     /// Its process stands still until then.
     paused_until: Instant,
+    /// What it told its operator, where someone reads it; else the world judges it.
+    notices: Option<Vec<Notice>>,
     prng: Prng,
 }
 
@@ -166,6 +176,7 @@ impl World {
             incarnations: 0,
             lost: None,
             paused_until: Instant::ZERO,
+            notices: None,
             prng: root.fork(),
         };
         let nodes: Vec<_> = (0..size.nodes).map(|number| new_node(number, &mut root)).collect();
@@ -175,6 +186,7 @@ impl World {
             slots: SlotMap::even(size.shards),
             nodes: size.nodes,
             value_bytes_max: size.value_bytes_max,
+            ranges: (Bytes::new(), Bytes::new()),
         };
         let mut world = Self {
             heap: EventHeap::new(),

@@ -166,6 +166,10 @@ impl World {
     }
 
     fn notice(&mut self, number: usize, notice: Notice) {
+        if let Some(kept) = self.nodes.get_mut(number).and_then(|node| node.notices.as_mut()) {
+            kept.push(notice);
+            return;
+        }
         match notice {
             Notice::Damaged { .. } | Notice::Fatal { .. } if self.victim == Some(number) => {
                 self.found_damage(number);
@@ -216,7 +220,9 @@ impl World {
         let Some(node) = self.nodes.get_mut(number) else { return };
         node.disk.crash(kind);
         node.process = None;
-        let down = self.options.faults.down_for.map_or(Duration::ZERO, |it| it.draw(&mut self.prng));
-        self.heap.schedule(down, Event::Restart(number));
+        if let Some(down_for) = self.options.faults.down_for {
+            let down = down_for.draw(&mut self.prng);
+            self.heap.schedule(down, Event::Restart(number));
+        }
     }
 }

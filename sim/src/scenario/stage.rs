@@ -1,0 +1,386 @@
+//! The cluster of a scenario: time, and what concerns all of it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use mesh_base::{CheckpointNo, Instant, ShardId};
+use mesh_server::core::Notice;
+use mesh_server::shard::status::{Condition, Role};
+use mesh_server::shard::{ShardOptions, ShardStatus};
+
+use super::damage;
+use super::node::{Clock, Node, NodeNo};
+use super::operations::Operation;
+use super::when::{When, when};
+use super::{ms, secs};
+use crate::cluster::{Errand, Progress, Scripted};
+use crate::history::{Action, Outcome, Stamp};
+use crate::latency::Latency;
+use crate::net::{Direction, LinkOptions};
+use crate::options::Options;
+use crate::trace::Trace;
+
+/// How long is waited for something that is to come.
+const PATIENCE: Duration = secs(30);
+/// How long everyone has to be served again, when a story is over.
+const PEACE: Duration = secs(60);
+
+/// The cluster of a scenario.
+pub struct Stage<'a> {
+    pub(super) script: Scripted,
+    trace: Trace<'a>,
+    /// What was written, by the stamps in front of it.
+    texts: BTreeMap<Stamp, String>,
+}
+
+/// The operator's request to replace a node.
+#[derive(Clone, Debug)]
+pub struct Replacement {
+    node: NodeNo,
+    request: Bytes,
+}
+
+impl<'a> Stage<'a> {
+    pub(super) fn new(options: &Options, sizes: impl FnOnce(&mut ShardOptions), trace: Trace<'a>) -> Self {
+        Self { script: Scripted::new(options, sizes), trace, texts: BTreeMap::new() }
+    }
+
+    /// All nodes, in the order of their names; the first is to lead the first shard when all are well.
+    ///
+    /// # Panics
+    /// When there are not so many.
+    #[must_use]
+    #[track_caller]
+    pub fn nodes<const N: usize>(&self) -> [NodeNo; N] {
+        assert_eq!(N, self.script.node_count(), "the nodes of the cluster");
+        std::array::from_fn(NodeNo)
+    }
+
+    // --- time
+
+    /// True time.
+    #[must_use]
+    pub const fn now(&self) -> Instant {
+        self.script.now()
+    }
+
+    /// Lets time pass.
+    #[track_caller]
+    pub fn run_for(&mut self, time: Duration) {
+        let limit = self.now() + time;
+        while self.step(limit) == Progress::Made {}
+    }
+
+    /// Lets time pass until it is so.
+    ///
+    /// # Panics
+    /// When it is not for a long time.
+    #[track_caller]
+    pub fn until(&mut self, it_is_so: When) {
+        self.within(PATIENCE, it_is_so);
+    }
+
+    /// Lets time pass until it is so, which must be within a time.
+    ///
+    /// # Panics
+    /// When it is not.
+    #[track_caller]
+    pub fn within(&mut self, time: Duration, it_is_so: When) {
+        let limit = self.now() + time;
+        while !it_is_so.holds(self) {
+            if self.step(limit) == Progress::TimeIsUp {
+                self.fail(&format!("within {time:?}: {it_is_so}"));
+            }
+        }
+    }
+
+    /// Lets time pass, in which it must never be so.
+    ///
+    /// # Panics
+    /// When it is.
+    #[track_caller]
+    pub fn never_for(&mut self, time: Duration, it_is_so: When) {
+        let limit = self.now() + time;
+        loop {
+            if it_is_so.holds(self) {
+                self.fail(&format!("never for {time:?}: {it_is_so}"));
+            }
+            if self.step(limit) == Progress::TimeIsUp {
+                return;
+            }
+        }
+    }
+
+    /// Whether it is so now.
+    #[must_use]
+    pub fn holds(&self, it_is_so: When) -> bool {
+        it_is_so.holds(self)
+    }
+
+    #[track_caller]
+    fn step(&mut self, limit: Instant) -> Progress {
+        match self.script.step(limit, &mut self.trace) {
+            Ok(progress) => progress,
+            Err(failure) => self.fail(&failure.to_string()),
+        }
+    }
+
+    #[track_caller]
+    #[allow(clippy::panic, reason = "a story that goes wrong fails its test")]
+    pub(super) fn fail(&self, what: &str) -> ! {
+        panic!("at {:?}: {what}\n{}", self.now(), self.script.describe());
+    }
+
+    // --- what clients do
+
+    /// Begins to write, and does not wait.
+    pub fn put(&mut self, key: &str, text: &str) -> Operation {
+        self.errand(key, Some(text), Errand::Put(Bytes::copy_from_slice(text.as_bytes())), None)
+    }
+
+    /// Begins to write, at a node of choice first.
+    pub fn put_at(&mut self, node: NodeNo, key: &str, text: &str) -> Operation {
+        let errand = Errand::Put(Bytes::copy_from_slice(text.as_bytes()));
+        self.errand(key, Some(text), errand, Some(node))
+    }
+
+    /// Begins to read.
+    pub fn get(&mut self, key: &str) -> Operation {
+        self.errand(key, None, Errand::Get, None)
+    }
+
+    /// Begins to read, at a node of choice first.
+    pub fn get_at(&mut self, node: NodeNo, key: &str) -> Operation {
+        self.errand(key, None, Errand::Get, Some(node))
+    }
+
+    /// Begins to remove.
+    pub fn delete(&mut self, key: &str) -> Operation {
+        self.errand(key, None, Errand::Delete, None)
+    }
+
+    /// Writes, and waits until it is acknowledged.
+    #[track_caller]
+    pub fn write(&mut self, key: &str, text: &str) {
+        let put = self.put(key, text);
+        self.until(put.acknowledged());
+    }
+
+    /// Reads, and waits for what is found.
+    #[track_caller]
+    pub fn read(&mut self, key: &str) -> Option<String> {
+        let get = self.get(key);
+        self.until(get.acknowledged());
+        self.found(get)
+    }
+
+    /// What a read has found.
+    #[must_use]
+    pub fn found(&self, get: Operation) -> Option<String> {
+        match self.script.history().get(get.0).outcome() {
+            Outcome::Found(stamp, _) => self.texts.get(&stamp).cloned(),
+            _ => None,
+        }
+    }
+
+    /// What a node last said against an operation, as long as its client has not begun another.
+    #[must_use]
+    pub fn refusal(&self, operation: Operation) -> Option<String> {
+        self.script.refusal(operation.0).map(ToString::to_string)
+    }
+
+    /// Operations of the load that ended well so far.
+    #[must_use]
+    pub fn served(&self) -> u64 {
+        self.script.served().iter().sum()
+    }
+
+    /// The longest time since `from` in which no client got a good answer.
+    #[must_use]
+    pub fn longest_silence_since(&self, from: Instant) -> Duration {
+        let answers = self.script.history().operations().iter().filter_map(|operation| operation.response);
+        let good = answers.filter(|it| !matches!(it.outcome, Outcome::Unknown | Outcome::NotApplied));
+        let mut times: Vec<Instant> = good.map(|it| it.at).filter(|at| *at > from).collect();
+        times.push(self.now());
+        times.sort_unstable();
+        let silences = times.iter().scan(from, |before, &at| Some(at.since(std::mem::replace(before, at))));
+        silences.max().unwrap_or_default()
+    }
+
+    fn errand(&mut self, key: &str, text: Option<&str>, errand: Errand, at: Option<NodeNo>) -> Operation {
+        let key = Bytes::copy_from_slice(key.as_bytes());
+        let op = self.script.send_errand(key, errand, at.map(|node| node.0));
+        if let (Action::Put(stamp), Some(text)) = (self.script.history().get(op).action, text) {
+            self.texts.insert(stamp, text.to_owned());
+        }
+        Operation(op)
+    }
+
+    // --- what can be seen
+
+    /// The report of a node's replica of the first shard, if the node runs and has one.
+    #[must_use]
+    pub fn status(&self, node: NodeNo) -> Option<ShardStatus> {
+        self.status_of(node, ShardId(0))
+    }
+
+    /// The report of a node's replica of a shard, if the node runs and has one.
+    #[must_use]
+    pub fn status_of(&self, node: NodeNo, shard: ShardId) -> Option<ShardStatus> {
+        self.script.statuses(node.0).into_iter().find(|status| status.shard == shard)
+    }
+
+    /// The newest checkpoint of a node's replica of the first shard of which a superblock can be read on its disk, whether
+    /// it is durable or not.
+    #[must_use]
+    pub fn written_checkpoint(&self, node: NodeNo) -> Option<CheckpointNo> {
+        damage::written_checkpoint(&self.script, node.0)
+    }
+
+    /// What a node told its operator.
+    #[must_use]
+    pub fn told_by(&self, node: NodeNo) -> &[Notice] {
+        self.script.notices(node.0)
+    }
+
+    /// Who leads the first shard.
+    #[must_use]
+    pub fn leader(&self) -> Option<NodeNo> {
+        self.leader_of(ShardId(0))
+    }
+
+    /// Who leads a shard: of those that think so, the one of the newest term.
+    #[must_use]
+    pub fn leader_of(&self, shard: ShardId) -> Option<NodeNo> {
+        let nodes = (0..self.script.node_count()).map(NodeNo);
+        let led = nodes.filter_map(|node| Some((node, self.status_of(node, shard)?)));
+        let leaders = led.filter(|(_, status)| status.role == Role::Leader);
+        leaders.max_by_key(|(_, status)| status.term).map(|(node, _)| node)
+    }
+
+    // --- what can be done
+
+    /// A node, to do something to.
+    pub const fn node(&mut self, node: NodeNo) -> Node<'_, 'a> {
+        Node { stage: self, node }
+    }
+
+    /// The clocks of a node.
+    pub const fn clock(&mut self, node: NodeNo) -> Clock<'_, 'a> {
+        Clock { stage: self, node }
+    }
+
+    /// The nodes of either side no longer hear those of the other.
+    pub fn partition(&mut self, first: &[NodeNo], second: &[NodeNo]) {
+        self.script.partition(&numbers(first), &numbers(second), Direction::Both);
+    }
+
+    /// The second nodes no longer hear the first.
+    pub fn silence(&mut self, first: &[NodeNo], second: &[NodeNo]) {
+        self.script.partition(&numbers(first), &numbers(second), Direction::OneWay);
+    }
+
+    /// A node and the others no longer hear each other.
+    pub fn isolate(&mut self, node: NodeNo) {
+        let others: Vec<usize> = (0..self.script.node_count()).filter(|&other| other != node.0).collect();
+        self.script.partition(&[node.0], &others, Direction::Both);
+    }
+
+    /// What a node answers does not reach its clients.
+    pub fn lose_answers_of(&mut self, node: NodeNo) {
+        self.script.mute(node.0);
+    }
+
+    /// Everyone hears everyone again.
+    pub fn heal(&mut self) {
+        self.script.heal();
+    }
+
+    /// Whatever two nodes say to each other takes that long from now on, and comes twice and out of order at times.
+    pub fn slow_link(&mut self, a: NodeNo, b: NodeNo, latency: Duration) {
+        let latency = Latency::between(latency, latency + ms(1));
+        self.script.degrade(a.0, b.0, LinkOptions { latency, ..LinkOptions::HEALTHY });
+    }
+
+    /// All links are fast again.
+    pub fn restore_links(&mut self) {
+        self.script.restore_links();
+    }
+
+    /// A node's directory is lost: its machine is new, and down.
+    pub fn wipe(&mut self, node: NodeNo) {
+        self.script.wipe(node.0);
+    }
+
+    /// The operator lets a node that lost its directory in again, under a new id.
+    pub fn replace(&mut self, node: NodeNo) -> Replacement {
+        Replacement { node, request: self.script.replace(node.0) }
+    }
+
+    /// A copy of the operator's request arrives, however late.
+    pub fn repeat(&mut self, replacement: &Replacement) {
+        self.script.request_of_operator(replacement.node.0, &replacement.request);
+    }
+
+    // --- the end
+
+    /// Repairs everything, sees everyone served again, and checks what clients saw.
+    #[track_caller]
+    pub(super) fn end_well(mut self) -> Trace<'a> {
+        self.script.make_peace();
+        self.within(PEACE, no_node_is_being_replaced());
+        let shards: Vec<ShardId> = (0..self.script.shard_count()).map(ShardId).collect();
+        for shard in shards {
+            let key = self.key_of(shard);
+            let put = self.put(&key, "the end");
+            self.within(PEACE, put.over());
+            self.write(&key, "really");
+            assert_eq!(self.read(&key).as_deref(), Some("really"));
+        }
+        let served = self.script.served();
+        let again =
+            move |it: &Stage<'_>| it.script.served().iter().zip(&served).all(|(now, then)| *now > then + 3);
+        self.within(PEACE, when("everyone of the load is served again", again));
+        if let Err(failure) = self.script.check() {
+            self.fail(&failure.to_string());
+        }
+        self.trace
+    }
+
+    /// A key of a shard.
+    fn key_of(&self, shard: ShardId) -> String {
+        let mut keys = (0..).map(|number: u32| format!("end-{number}"));
+        keys.find(|key| self.script.shard_of(key.as_bytes()) == shard).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for Stage<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stage").field("now", &self.now()).finish_non_exhaustive()
+    }
+}
+
+/// Whether every replica of every node serves, and every shard is led.
+pub(super) fn everyone_serves() -> When {
+    when("everyone serves", |it| {
+        let shards = usize::from(it.script.shard_count());
+        let serves = |node| {
+            let statuses = it.script.statuses(node);
+            statuses.len() == shards && statuses.iter().all(|status| status.condition == Condition::Serving)
+        };
+        let led = (0..it.script.shard_count()).all(|shard| it.leader_of(ShardId(shard)).is_some());
+        led && (0..it.script.node_count()).all(serves)
+    })
+}
+
+fn no_node_is_being_replaced() -> When {
+    when("every node that is replaced is back", |it| {
+        (0..it.script.node_count()).all(|node| !it.script.is_being_replaced(node))
+    })
+}
+
+fn numbers(nodes: &[NodeNo]) -> Vec<usize> {
+    nodes.iter().map(|node| node.0).collect()
+}

@@ -1,0 +1,84 @@
+//! Damage that an operator repairs: whoever has it says so and takes no part; the others serve all the while; wiped and
+//! replaced, the node is whole again.
+
+use mesh_base::LogIndex;
+use mesh_sim::scenario::{FlipBit, NodeNo, Power, Scenario, Stage, ZeroSector, identity_copy};
+use mesh_sim::scenario::{leaf, log_record, ms, secs, superblock};
+
+use crate::words::fill_log;
+
+/// Three nodes under load, one of which went down; the last index that it knew to be committed.
+fn play(story: impl Fn(&mut Stage<'_>, NodeNo, LogIndex)) {
+    Scenario::of(3).load(3).seeds(1..=3).play(|cluster| {
+        let [_, _, c] = cluster.nodes();
+        fill_log(cluster, 20);
+        cluster.run_for(secs(1));
+        let committed = cluster.status(c).map(|status| status.commit).unwrap_or_default();
+        cluster.node(c).crash(Power);
+        story(cluster, c, committed);
+    });
+}
+
+/// The damage is found, told in these words, and repaired.
+#[track_caller]
+fn is_replaced(cluster: &mut Stage<'_>, c: NodeNo, words: &str) {
+    let then = cluster.now();
+    cluster.node(c).start();
+    cluster.within(secs(5), c.is_out());
+    assert!(cluster.holds(c.says(words)), "{:?}", cluster.told_by(c));
+    let asked = cluster.get_at(c, "k");
+    cluster.until(asked.acknowledged());
+    cluster.run_for(secs(1));
+    cluster.wipe(c);
+    cluster.node(c).start();
+    cluster.replace(c);
+    cluster.within(secs(10), c.is_back());
+    assert!(cluster.longest_silence_since(then) < ms(500), "{:?}", cluster.longest_silence_since(then));
+}
+
+#[test]
+fn a_flipped_bit_in_a_record_of_the_log_is_found_and_the_node_replaced() {
+    play(|cluster, c, committed| {
+        cluster.node(c).disk().corrupt(log_record(committed.0 - 20), FlipBit);
+        is_replaced(cluster, c, ".log");
+    });
+}
+
+#[test]
+fn a_flipped_bit_in_a_page_is_found_and_the_node_replaced() {
+    play(|cluster, c, _| {
+        cluster.node(c).disk().corrupt(leaf(), FlipBit);
+        is_replaced(cluster, c, "store");
+    });
+}
+
+#[test]
+fn a_zeroed_superblock_is_found_and_the_node_replaced() {
+    play(|cluster, c, _| {
+        cluster.node(c).disk().corrupt(superblock(), ZeroSector);
+        is_replaced(cluster, c, "store");
+    });
+}
+
+/// The damage of the newer copy brought back an older state: one in which replicas are made anew, over those that there
+/// are.
+#[test]
+fn damage_of_one_copy_of_the_identity_does_no_harm() {
+    for copy in [0, 1] {
+        play(|cluster, c, _| {
+            cluster.node(c).disk().corrupt(identity_copy(copy), FlipBit);
+            cluster.node(c).start();
+            cluster.within(secs(5), c.serves());
+            assert!(!cluster.holds(c.is_out()));
+        });
+    }
+}
+
+#[test]
+fn damage_of_both_copies_of_the_identity_is_found_and_the_node_replaced() {
+    play(|cluster, c, _| {
+        cluster.node(c).disk().corrupt(identity_copy(0), FlipBit);
+        cluster.node(c).disk().corrupt(identity_copy(1), FlipBit);
+        is_replaced(cluster, c, "identity");
+    });
+}

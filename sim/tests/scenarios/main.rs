@@ -1,0 +1,13 @@
+//! Scenarios: what was promised, and every fault that was ever found in it, told step by step.
+//!
+//! A fault that is found leaves a scenario here that fails without its repair.
+
+mod damage;
+mod elections;
+mod membership;
+mod recovery;
+mod sessions;
+mod snapshots;
+mod space;
+mod survival;
+mod words;

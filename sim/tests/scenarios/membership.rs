@@ -1,0 +1,152 @@
+//! How nodes come to belong to a cluster, are lost and come back.
+
+use mesh_sim::scenario::Message::Decided;
+use mesh_sim::scenario::{Power, Scenario, Stage, reaches, secs, when};
+
+use crate::words::fill_log;
+
+#[test]
+fn a_wiped_node_does_not_vote_before_it_is_replaced() {
+    Scenario::of(3).play(|cluster| {
+        let [a, b, c] = cluster.nodes();
+        cluster.until(a.leads());
+        cluster.write("k", "v");
+        cluster.wipe(c);
+        cluster.node(c).start();
+        cluster.within(secs(3), c.says("mesh node replace n2"));
+        // Its vote would make it two of three.
+        cluster.node(a).crash(Power);
+        let put = cluster.put("k", "w");
+        cluster.never_for(secs(3), put.acknowledged().or(b.leads()));
+        cluster.node(a).start();
+        cluster.replace(c);
+        cluster.within(secs(10), c.is_back());
+        assert!(cluster.holds(c.reports("has a new id", |status| status.replica.0 == 4)));
+    });
+}
+
+/// After a snapshot raft does not know of the learner's log until there is something to send to it, and there was nothing.
+#[test]
+fn a_replaced_node_is_promoted_where_nobody_writes() {
+    Scenario::of(3).play(|cluster| {
+        let [_, _, c] = cluster.nodes();
+        fill_log(cluster, 10);
+        cluster.run_for(secs(5));
+        cluster.wipe(c);
+        cluster.node(c).start();
+        cluster.replace(c);
+        cluster.within(secs(10), c.is_back().and(c.votes()));
+    });
+}
+
+/// Each time an empty node found out that its cluster exists, it drew another attempt to join; its id was told to one that
+/// it had dropped.
+#[test]
+fn a_replaced_node_asks_for_its_id_in_one_attempt_however_slow_its_disk() {
+    for factor in [10, 100, 500, 1000] {
+        Scenario::of(3).seeds(1..=3).play(|cluster| {
+            let [_, _, c] = cluster.nodes();
+            cluster.wipe(c);
+            cluster.replace(c);
+            cluster.run_for(secs(1));
+            cluster.node(c).disk().slow(factor);
+            cluster.node(c).start();
+            cluster.run_for(secs(5));
+            cluster.node(c).disk().repair();
+            cluster.within(secs(10), c.is_back());
+        });
+    }
+}
+
+/// The coordinator drew another cluster id each time it found all agreed, while the first was being written; who had
+/// promised the one did not believe in the other.
+#[test]
+fn a_cluster_is_born_whole_however_slow_its_coordinators_disk() {
+    for factor in [10, 100, 500, 1000] {
+        Scenario::of(3).unborn().seeds(1..=5).play(|cluster| {
+            let [a, b, c] = cluster.nodes();
+            cluster.node(a).disk().slow(factor);
+            cluster.until(a.serves().and(b.serves()).and(c.serves()));
+        });
+    }
+}
+
+/// It took the id of its own successor.
+#[test]
+fn a_node_that_was_replaced_before_it_heard_of_its_birth_comes_back_as_its_successor() {
+    Scenario::of(3).unborn().seeds(1..=5).play(|cluster| {
+        let [a, b, c] = cluster.nodes();
+        cluster.until(reaches(Decided, c));
+        cluster.node(c).crash(Power);
+        cluster.until(a.serves().and(b.serves()));
+        cluster.replace(c);
+        cluster.run_for(secs(1));
+        cluster.node(c).start();
+        cluster.within(secs(10), c.is_back().and(c.votes()));
+        assert!(cluster.holds(c.reports("has a new id", |status| status.replica.0 == 4)));
+    });
+}
+
+/// It took the id of the node that had come back meanwhile.
+#[test]
+fn a_late_copy_of_a_replacement_replaces_nobody() {
+    Scenario::of(3).play(|cluster| {
+        let [_, _, c] = cluster.nodes();
+        cluster.write("k", "v");
+        cluster.wipe(c);
+        cluster.node(c).start();
+        let replacement = cluster.replace(c);
+        cluster.within(secs(10), c.is_back());
+        cluster.repeat(&replacement);
+        cluster.run_for(secs(3));
+        assert!(cluster.holds(c.serves().and(c.votes())));
+    });
+}
+
+/// A learner that was to lead when all are well stood for election as soon as it was started.
+#[test]
+fn a_learner_that_is_to_lead_one_day_does_not_campaign() {
+    Scenario::of(3).seeds(1..=5).play(|cluster| {
+        let [a, b, c] = cluster.nodes();
+        fill_log(cluster, 50);
+        cluster.wipe(a);
+        cluster.until(b.leads().or(c.leads()));
+        cluster.node(a).start();
+        cluster.replace(a);
+        cluster.node(a).disk().slow(20);
+        cluster.until(a.learns());
+        for _ in 0..5 {
+            cluster.node(a).restart();
+            cluster.until(a.learns());
+            let term = terms(cluster);
+            cluster.run_for(secs(1));
+            assert_eq!(terms(cluster), term);
+        }
+        cluster.node(a).disk().repair();
+        cluster.within(secs(10), a.is_back());
+        cluster.within(secs(5), a.leads());
+    });
+}
+
+/// The newest term that anyone knows.
+fn terms(cluster: &Stage<'_>) -> u64 {
+    let nodes = cluster.nodes::<3>().into_iter();
+    nodes.filter_map(|node| cluster.status(node)).map(|status| status.term.0).max().unwrap_or(0)
+}
+
+/// Nodes that come up and go down while the cluster is being born.
+#[test]
+fn a_birth_that_is_interrupted_at_any_point_goes_on() {
+    Scenario::of(3).unborn().seeds(1..=20).play(|cluster| {
+        let nodes = cluster.nodes::<3>();
+        for (round, node) in nodes.into_iter().cycle().take(12).enumerate() {
+            let pause = 20 + 17 * round as u64;
+            cluster.run_for(std::time::Duration::from_millis(pause));
+            cluster.node(node).crash(Power);
+            cluster.node(node).start();
+        }
+        let [a, b, c] = nodes;
+        cluster.until(a.serves().and(b.serves()).and(c.serves()));
+        cluster.until(when("someone leads", |it| it.leader().is_some()));
+    });
+}

@@ -1,0 +1,106 @@
+//! Replicas that the log cannot bring up.
+
+use mesh_sim::scenario::Message::{Chunk, ChunksDone, Snapshot};
+use mesh_sim::scenario::{Power, Process, Scenario, ms, reaches, secs};
+
+use crate::words::{fill_log, leave_behind};
+
+#[test]
+fn a_replica_that_the_log_cannot_bring_up_receives_a_snapshot() {
+    Scenario::of(3).play(|cluster| {
+        let [a, b, c] = cluster.nodes();
+        cluster.write("k", "v");
+        leave_behind(cluster, c, &[a, b]);
+        cluster.node(c).start();
+        cluster.until(c.receives_a_snapshot());
+        cluster.within(secs(3), c.has_caught_up());
+        cluster.node(a).crash(Power);
+        assert_eq!(cluster.read("k").as_deref(), Some("v"));
+    });
+}
+
+/// raft's log begins behind what it holds to be applied: the replica stopped itself.
+#[test]
+fn a_replica_does_not_campaign_while_it_takes_in_a_snapshot() {
+    Scenario::of(3).seeds(1..=3).play(|cluster| {
+        let [a, b, c] = cluster.nodes();
+        leave_behind(cluster, c, &[a, b]);
+        cluster.node(c).start();
+        cluster.until(reaches(Snapshot, c));
+        cluster.node(c).disk().slow(2000);
+        cluster.until(c.takes_in_a_snapshot());
+        cluster.isolate(c);
+        cluster.run_for(secs(1));
+        cluster.heal();
+        cluster.node(c).disk().repair();
+        cluster.within(secs(10), c.has_caught_up());
+    });
+}
+
+/// The end of the old store's checkpoint was noted in a log that had started anew at the snapshot.
+#[test]
+fn a_checkpoint_of_the_store_that_a_snapshot_replaces_is_forgotten() {
+    Scenario::of(3).seeds(1..=10).play(|cluster| {
+        let [a, b, c] = cluster.nodes();
+        leave_behind(cluster, c, &[a, b]);
+        cluster.node(c).start();
+        cluster.until(reaches(Chunk, c));
+        cluster.node(c).disk().slow(50);
+        cluster.until(reaches(Snapshot, c));
+        cluster.node(c).disk().slow(500);
+        cluster.run_for(secs(2));
+        cluster.node(c).disk().repair();
+        cluster.within(secs(10), c.has_caught_up());
+    });
+}
+
+/// The log was let go when the snapshot was delivered: under load its receiver found it gone, and needed the next one.
+#[test]
+fn the_log_is_kept_until_a_snapshots_receiver_has_caught_up() {
+    Scenario::of(3).load(4).values(8192).seeds(1..=5).play(|cluster| {
+        let [a, b, c] = cluster.nodes();
+        leave_behind(cluster, c, &[a, b]);
+        cluster.slow_link(a, c, ms(20));
+        cluster.slow_link(b, c, ms(20));
+        cluster.node(c).start();
+        cluster.within(secs(20), c.has_caught_up());
+    });
+}
+
+/// The watch over silent senders let go of the store that raft was about to install.
+#[test]
+fn a_received_snapshot_stays_when_raft_takes_it_in_late() {
+    Scenario::of(3).seeds(1..=3).play(|cluster| {
+        let [a, b, c] = cluster.nodes();
+        leave_behind(cluster, c, &[a, b]);
+        cluster.node(c).start();
+        cluster.until(reaches(ChunksDone, a).or(reaches(ChunksDone, b)));
+        cluster.node(c).pause();
+        cluster.run_for(secs(5));
+        cluster.node(c).resume();
+        cluster.within(secs(5), c.has_caught_up());
+    });
+}
+
+/// A snapshot whose sender was gone was waited for without end.
+#[test]
+fn a_snapshot_whose_sender_is_gone_is_given_up() {
+    Scenario::of(5).seeds(1..=3).sizes(|sizes| sizes.log.retained_bytes = 64 << 20).play(|cluster| {
+        let [a, b, c, d, e] = cluster.nodes();
+        cluster.until(a.leads());
+        fill_log(cluster, 50);
+        cluster.node(c).crash(Process);
+        fill_log(cluster, 50);
+        // Its log begins where its snapshot ends; those of the others begin with the cluster.
+        cluster.wipe(a);
+        cluster.node(a).start();
+        cluster.replace(a);
+        cluster.until(a.is_back());
+        cluster.until(a.leads());
+        cluster.node(c).start();
+        cluster.until(reaches(Chunk, c));
+        cluster.node(a).crash(Power);
+        cluster.until(b.leads().or(d.leads()).or(e.leads()));
+        cluster.within(secs(10), c.has_caught_up().and(c.serves()));
+    });
+}

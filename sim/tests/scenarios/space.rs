@@ -1,0 +1,94 @@
+//! Disks that are full: nothing is lost, elections go on, and all is well again when there is space.
+
+use mesh_sim::scenario::{Power, Process, Scenario, ms, secs};
+
+use crate::words::{leave_behind, long};
+
+#[test]
+fn a_group_whose_disks_are_full_reads_and_elects_and_writes_again_when_there_is_space() {
+    Scenario::of(3).seeds(1..=3).play(|cluster| {
+        let nodes @ [a, b, c] = cluster.nodes();
+        cluster.until(a.leads());
+        cluster.write("k", "v");
+        nodes.map(|node| cluster.node(node).disk().fill());
+        let refused = loop {
+            let put = cluster.put("long", &long(1));
+            cluster.until(put.over());
+            if !cluster.holds(put.acknowledged()) {
+                break put;
+            }
+        };
+        let why = cluster.refusal(refused).unwrap_or_default();
+        assert!(why.contains("no disk space"), "{why}");
+        assert_eq!(cluster.read("k").as_deref(), Some("v"));
+        cluster.node(a).crash(Process);
+        cluster.within(secs(2), b.leads().or(c.leads()));
+        assert_eq!(cluster.read("k").as_deref(), Some("v"));
+        nodes.map(|node| cluster.node(node).disk().repair());
+        cluster.write("k", "w");
+    });
+}
+
+/// The replica was given up, and with it the node's vote.
+#[test]
+fn a_replica_that_finds_no_space_to_start_waits_for_it() {
+    Scenario::of(3).load(2).seeds(1..=5).play(|cluster| {
+        let [_, _, c] = cluster.nodes();
+        cluster.run_for(secs(1));
+        cluster.node(c).disk().fill();
+        cluster.until(c.is_read_only());
+        cluster.node(c).crash(Power);
+        cluster.node(c).disk().fill();
+        cluster.node(c).start();
+        cluster.until(c.says("its disk is full"));
+        cluster.run_for(secs(2));
+        cluster.node(c).disk().repair();
+        cluster.within(secs(5), c.serves());
+    });
+}
+
+/// The replica was given up.
+#[test]
+fn a_snapshot_that_finds_no_space_is_sent_again_when_there_is_some() {
+    Scenario::of(3).seeds(1..=3).play(|cluster| {
+        let [a, b, c] = cluster.nodes();
+        leave_behind(cluster, c, &[a, b]);
+        // Enough for a small segment of the log, and not for a store.
+        cluster.node(c).disk().leave(64 * 1024);
+        cluster.node(c).start();
+        cluster.run_for(secs(3));
+        assert!(!cluster.holds(c.has_caught_up()));
+        cluster.node(c).disk().repair();
+        cluster.within(secs(10), c.has_caught_up());
+    });
+}
+
+/// The node ended, or its replicas were given up.
+#[test]
+fn a_node_that_finds_no_space_for_its_identity_or_its_replicas_waits_for_it() {
+    for room in [0, 64 * 1024, 160 * 1024, 300 * 1024, 600 * 1024] {
+        Scenario::of(3).unborn().seeds(1..=3).play(move |cluster| {
+            let [a, b, c] = cluster.nodes();
+            cluster.node(c).disk().leave(room);
+            cluster.run_for(secs(2));
+            cluster.node(c).disk().repair();
+            cluster.within(secs(10), a.serves().and(b.serves()).and(c.serves()));
+        });
+    }
+}
+
+/// A segment's switch waited for a spare, the spare for a purge, and the purge for a record behind the switch: no voter
+/// could promise anything any more.
+#[test]
+fn disks_that_are_nearly_full_under_load_come_to_no_standstill() {
+    Scenario::of(3).load(6).values(8192).seeds(1..=10).play(|cluster| {
+        let nodes = cluster.nodes::<3>();
+        for round in 0..6 {
+            nodes.map(|node| cluster.node(node).disk().leave(round * 100 * 1024));
+            cluster.run_for(secs(1));
+            nodes.map(|node| cluster.node(node).disk().repair());
+            cluster.run_for(ms(500));
+            cluster.write("k", "goes on");
+        }
+    });
+}
