@@ -13,6 +13,9 @@ use super::stage::Stage;
 use super::when::{When, when};
 use crate::disk::{ArmedFault, Crash, Damage};
 
+/// Entries that any replica may lack for a moment while others write.
+const FEW_ENTRIES: u64 = 64;
+
 /// Names a node, and what may be so with it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct NodeNo(pub(crate) usize);
@@ -22,6 +25,12 @@ impl NodeNo {
     #[must_use]
     pub fn leads(self) -> When {
         self.reports("leads", |status| status.role == Role::Leader)
+    }
+
+    /// It stands for election in the first shard, or finds out whether it could win.
+    #[must_use]
+    pub fn campaigns(self) -> When {
+        self.reports("campaigns", |status| matches!(status.role, Role::Candidate | Role::PreCandidate))
     }
 
     /// Its replicas take part, all of them.
@@ -58,13 +67,16 @@ impl NodeNo {
         self.reports("takes in a snapshot", |status| status.first_index > status.applied.next())
     }
 
-    /// Its replica of the first shard has applied all that any other knows to be committed.
+    /// Its replica of the first shard has applied all but the last few entries that any other knows to be committed.
     #[must_use]
     pub fn has_caught_up(self) -> When {
         when(format!("{self:?} has caught up"), move |it| {
             let others = (0..it.script.node_count()).filter_map(|node| it.status(Self(node)));
             let committed = others.map(|status| status.commit).max();
-            it.status(self).zip(committed).is_some_and(|(status, committed)| status.applied >= committed)
+            let behind =
+                |status: &ShardStatus| committed.map(|index| index.0 - status.applied.0.min(index.0));
+            it.status(self)
+                .is_some_and(|status| behind(&status).is_some_and(|entries| entries <= FEW_ENTRIES))
         })
     }
 
