@@ -347,11 +347,11 @@ impl Scripted {
         self.world.net.partition(&peers(first), &peers(second), direction);
     }
 
-    /// Clients and the operator no longer hear a node.
-    pub(crate) fn mute(&mut self, node: usize) {
+    /// Clients and the operator no longer hear a node or, both ways, each other.
+    pub(crate) fn part_from_clients(&mut self, node: usize, direction: Direction) {
         let clients = (0..self.world.clients.len()).map(Peer::Client);
         let clients: Vec<Peer> = clients.chain([Peer::Operator]).collect();
-        self.world.net.partition(&[Peer::Node(node)], &clients, Direction::OneWay);
+        self.world.net.partition(&[Peer::Node(node)], &clients, direction);
     }
 
     /// Everyone hears everyone.
@@ -389,8 +389,16 @@ impl Scripted {
         check_history(&self.world.history)
     }
 
-    /// How the nodes are.
+    /// How the nodes are, and what they told their operator last.
     pub(crate) fn describe(&self) -> String {
-        self.world.describe()
+        let mut text = String::new();
+        for (number, notices) in self.notices.iter().enumerate() {
+            let state = if self.is_up(number) { "up" } else { "down" };
+            text += &format!("node {number}, {state}, said last: {:?}\n", notices.last());
+            for status in self.statuses(number) {
+                text += &format!("  {status:?}\n");
+            }
+        }
+        text
     }
 }

@@ -10,22 +10,16 @@ use super::when::{When, when};
 pub enum Message {
     /// A coordinator says that the cluster exists.
     Decided,
-    /// A replica asks for a vote.
-    RequestVote,
     /// A part of a snapshot.
     Chunk,
     /// A receiver has the whole of a snapshot, durably.
     ChunksDone,
     /// raft's word to take in a snapshot.
     Snapshot,
-    /// A leader's word to another to stand for election at once.
-    TimeoutNow,
 }
 
-/// raft's numbers of its messages.
-const REQUEST_VOTE: u8 = 5;
+/// raft's number of its message.
 const SNAPSHOT: u8 = 7;
-const TIMEOUT_NOW: u8 = 14;
 
 /// The next thing to happen is that such a message arrives at a node, whoever sent it.
 #[must_use]
@@ -39,19 +33,16 @@ pub fn reaches(message: Message, node: NodeNo) -> When {
 
 impl Message {
     fn is_in(self, peer: &PeerMessage<'_>) -> bool {
-        let of_raft = |kind| match peer {
-            PeerMessage::Raft(raft) => raft.messages.iter().any(|message| message.msg_type == kind),
-            _ => false,
-        };
         match self {
             Self::Decided => matches!(peer, PeerMessage::BirthDecided(_)),
             Self::Chunk => matches!(peer, PeerMessage::SnapshotChunk(_)),
             Self::ChunksDone => {
                 matches!(peer, PeerMessage::SnapshotAck(ack) if ack.status == SnapshotStatus::Done)
             }
-            Self::RequestVote => of_raft(REQUEST_VOTE),
-            Self::Snapshot => of_raft(SNAPSHOT),
-            Self::TimeoutNow => of_raft(TIMEOUT_NOW),
+            Self::Snapshot => match peer {
+                PeerMessage::Raft(raft) => raft.messages.iter().any(|message| message.msg_type == SNAPSHOT),
+                _ => false,
+            },
         }
     }
 }

@@ -175,8 +175,9 @@ impl Scenario {
 
     fn tell<'a>(&self, seed: u64, trace: Trace<'a>, story: &impl Fn(&mut Stage<'_>)) -> Trace<'a> {
         let mut stage = Stage::new(&self.options(seed), |sizes| self.settle_sizes(sizes), trace);
-        if self.beginning == Beginning::Born {
-            stage.until(stage::everyone_serves());
+        match self.beginning {
+            Beginning::Born => stage.until(stage::everyone_serves()),
+            Beginning::Unborn => stage.run_for(Duration::ZERO),
         }
         story(&mut stage);
         stage.end_well()

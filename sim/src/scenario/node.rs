@@ -27,6 +27,12 @@ impl NodeNo {
         self.reports("leads", |status| status.role == Role::Leader)
     }
 
+    /// It follows another in the first shard.
+    #[must_use]
+    pub fn follows(self) -> When {
+        self.reports("follows", |status| status.role == Role::Follower && status.leader.is_some())
+    }
+
     /// It stands for election in the first shard, or finds out whether it could win.
     #[must_use]
     pub fn campaigns(self) -> When {
@@ -49,6 +55,12 @@ impl NodeNo {
         self.reports("votes", |status| status.voters.contains(&status.replica))
     }
 
+    /// Its replicas have this id.
+    #[must_use]
+    pub fn has_id(self, id: u64) -> When {
+        self.reports(&format!("has the id {id}"), move |status| status.replica.0 == id)
+    }
+
     /// Its replica of the first shard receives without a vote.
     #[must_use]
     pub fn learns(self) -> When {
@@ -67,17 +79,16 @@ impl NodeNo {
         self.reports("takes in a snapshot", |status| status.first_index > status.applied.next())
     }
 
-    /// Its replica of the first shard has applied all but the last few entries that any other knows to be committed.
+    /// Its replicas take part, and that of the first shard has applied all but the last few entries that any other knows to
+    /// be committed.
     #[must_use]
     pub fn has_caught_up(self) -> When {
-        when(format!("{self:?} has caught up"), move |it| {
+        let near = when(format!("{self:?} has caught up"), move |it| {
             let others = (0..it.script.node_count()).filter_map(|node| it.status(Self(node)));
-            let committed = others.map(|status| status.commit).max();
-            let behind =
-                |status: &ShardStatus| committed.map(|index| index.0 - status.applied.0.min(index.0));
-            it.status(self)
-                .is_some_and(|status| behind(&status).is_some_and(|entries| entries <= FEW_ENTRIES))
-        })
+            let committed = others.map(|status| status.commit).max().unwrap_or_default();
+            it.status(self).is_some_and(|status| status.applied.0 + FEW_ENTRIES >= committed.0)
+        });
+        near.and(self.serves())
     }
 
     /// Its replica of the first shard takes no writes for want of space.

@@ -290,7 +290,12 @@ impl<'a> Stage<'a> {
 
     /// What a node answers does not reach its clients.
     pub fn lose_answers_of(&mut self, node: NodeNo) {
-        self.script.mute(node.0);
+        self.script.part_from_clients(node.0, Direction::OneWay);
+    }
+
+    /// Clients and a node no longer hear each other.
+    pub fn hide(&mut self, node: NodeNo) {
+        self.script.part_from_clients(node.0, Direction::Both);
     }
 
     /// Everyone hears everyone again.
@@ -298,7 +303,7 @@ impl<'a> Stage<'a> {
         self.script.heal();
     }
 
-    /// Whatever two nodes say to each other takes that long from now on, and comes twice and out of order at times.
+    /// Whatever two nodes say to each other takes that long from now on.
     pub fn slow_link(&mut self, a: NodeNo, b: NodeNo, latency: Duration) {
         let latency = Latency::between(latency, latency + ms(1));
         self.script.degrade(a.0, b.0, LinkOptions { latency, ..LinkOptions::HEALTHY });

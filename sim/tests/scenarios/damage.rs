@@ -69,7 +69,8 @@ fn damage_of_one_copy_of_the_identity_does_no_harm() {
             cluster.node(c).disk().corrupt(identity_copy(copy), FlipBit);
             cluster.node(c).start();
             cluster.within(secs(5), c.serves());
-            assert!(!cluster.holds(c.is_out()));
+            cluster.never_for(secs(2), c.is_out());
+            assert!(cluster.holds(c.has_caught_up()));
         });
     }
 }

@@ -20,8 +20,7 @@ fn a_wiped_node_does_not_vote_before_it_is_replaced() {
         cluster.never_for(secs(3), put.acknowledged().or(b.leads()));
         cluster.node(a).start();
         cluster.replace(c);
-        cluster.within(secs(10), c.is_back());
-        assert!(cluster.holds(c.reports("has a new id", |status| status.replica.0 == 4)));
+        cluster.within(secs(10), c.is_back().and(c.has_id(4)));
     });
 }
 
@@ -71,7 +70,7 @@ fn a_cluster_is_born_whole_however_slow_its_coordinators_disk() {
     }
 }
 
-/// It took the id of its own successor.
+/// It took the id of its own successor, who came for it later.
 #[test]
 fn a_node_that_was_replaced_before_it_heard_of_its_birth_comes_back_as_its_successor() {
     Scenario::of(3).unborn().seeds(1..=5).play(|cluster| {
@@ -82,8 +81,13 @@ fn a_node_that_was_replaced_before_it_heard_of_its_birth_comes_back_as_its_succe
         cluster.replace(c);
         cluster.run_for(secs(1));
         cluster.node(c).start();
-        cluster.within(secs(10), c.is_back().and(c.votes()));
-        assert!(cluster.holds(c.reports("has a new id", |status| status.replica.0 == 4)));
+        cluster.within(secs(10), c.is_back().and(c.votes()).and(c.has_id(4)));
+        // That id is taken, once and for all.
+        cluster.wipe(c);
+        cluster.node(c).start();
+        cluster.never_for(secs(3), c.serves());
+        cluster.replace(c);
+        cluster.within(secs(10), c.is_back().and(c.has_id(5)));
     });
 }
 
@@ -99,7 +103,7 @@ fn a_late_copy_of_a_replacement_replaces_nobody() {
         cluster.within(secs(10), c.is_back());
         cluster.repeat(&replacement);
         cluster.run_for(secs(3));
-        assert!(cluster.holds(c.serves().and(c.votes())));
+        assert!(cluster.holds(c.serves().and(c.votes()).and(c.has_id(4))));
     });
 }
 

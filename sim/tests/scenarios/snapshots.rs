@@ -3,7 +3,7 @@
 use mesh_sim::scenario::Message::{Chunk, ChunksDone, Snapshot};
 use mesh_sim::scenario::{Power, Process, Scenario, ms, reaches, secs};
 
-use crate::words::{fill_log, leave_behind};
+use crate::words::{a_superblock_waits, fill_log, leave_behind};
 
 #[test]
 fn a_replica_that_the_log_cannot_bring_up_receives_a_snapshot() {
@@ -42,12 +42,15 @@ fn a_replica_does_not_campaign_while_it_takes_in_a_snapshot() {
 fn a_checkpoint_of_the_store_that_a_snapshot_replaces_is_forgotten() {
     Scenario::of(3).seeds(1..=10).play(|cluster| {
         let [a, b, c] = cluster.nodes();
+        fill_log(cluster, 5);
         leave_behind(cluster, c, &[a, b]);
         cluster.node(c).start();
-        cluster.until(reaches(Chunk, c));
-        cluster.node(c).disk().slow(50);
-        cluster.until(reaches(Snapshot, c));
-        cluster.node(c).disk().slow(500);
+        cluster.until(reaches(ChunksDone, a).or(reaches(ChunksDone, b)));
+        cluster.isolate(c);
+        cluster.node(c).disk().slow(3000);
+        cluster.until(a_superblock_waits(c));
+        cluster.heal();
+        cluster.until(c.takes_in_a_snapshot());
         cluster.run_for(secs(2));
         cluster.node(c).disk().repair();
         cluster.within(secs(10), c.has_caught_up());

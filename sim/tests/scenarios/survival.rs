@@ -69,16 +69,19 @@ fn nodes_are_restarted_one_by_one_under_load() {
 /// the lead and one more entry, so it never came.
 #[test]
 fn nodes_that_are_told_to_stop_together_all_do() {
-    Scenario::of(3).load(3).seeds(1..=10).play(|cluster| {
-        let nodes = cluster.nodes::<3>();
-        cluster.run_for(ms(700));
-        for node in nodes {
-            cluster.node(node).stop();
-        }
-        for node in nodes {
-            cluster.within(secs(10), node.is_down());
-        }
-    });
+    for between in [0, 1, 5, 20, 100] {
+        Scenario::of(3).load(3).seeds(1..=3).play(move |cluster| {
+            let nodes = cluster.nodes::<3>();
+            cluster.run_for(ms(700));
+            for node in nodes {
+                cluster.node(node).stop();
+                cluster.run_for(ms(between));
+            }
+            for node in nodes {
+                cluster.within(secs(10), node.is_down());
+            }
+        });
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Words that several stories use.
 
-use mesh_sim::scenario::{NodeNo, Power, Stage, when};
+use mesh_sim::scenario::{NodeNo, Power, Stage, When, when};
 
 /// A value that fills a page.
 pub(crate) fn long(number: usize) -> String {
@@ -36,4 +36,12 @@ pub(crate) fn leave_behind(cluster: &mut Stage<'_>, node: NodeNo, others: &[Node
         assert!(number < 2000, "logs are let go in the end");
         cluster.write(&format!("long-{}", number % 10), &long(number));
     }
+}
+
+/// A checkpoint's superblock is on the node's disk, and not known to be durable.
+pub(crate) fn a_superblock_waits(node: NodeNo) -> When {
+    when("a superblock waits to be durable", move |it| {
+        let counted = it.status(node).map(|status| status.checkpoint);
+        it.written_checkpoint(node).zip(counted).is_some_and(|(written, counted)| written > counted)
+    })
 }
