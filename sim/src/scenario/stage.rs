@@ -87,6 +87,7 @@ impl<'a> Stage<'a> {
     /// # Panics
     /// When it is not.
     #[track_caller]
+    #[allow(clippy::needless_pass_by_value, reason = "a story names what it waits for, in place")]
     pub fn within(&mut self, time: Duration, it_is_so: When) {
         let limit = self.now() + time;
         while !it_is_so.holds(self) {
@@ -101,6 +102,7 @@ impl<'a> Stage<'a> {
     /// # Panics
     /// When it is.
     #[track_caller]
+    #[allow(clippy::needless_pass_by_value, reason = "a story names what it waits for, in place")]
     pub fn never_for(&mut self, time: Duration, it_is_so: When) {
         let limit = self.now() + time;
         loop {
@@ -115,6 +117,7 @@ impl<'a> Stage<'a> {
 
     /// Whether it is so now.
     #[must_use]
+    #[allow(clippy::needless_pass_by_value, reason = "a story names what it waits for, in place")]
     pub fn holds(&self, it_is_so: When) -> bool {
         it_is_so.holds(self)
     }

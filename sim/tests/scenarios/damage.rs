@@ -39,7 +39,7 @@ fn is_replaced(cluster: &mut Stage<'_>, c: NodeNo, words: &str) {
 #[test]
 fn a_flipped_bit_in_a_record_of_the_log_is_found_and_the_node_replaced() {
     play(|cluster, c, committed| {
-        cluster.node(c).disk().corrupt(log_record(committed.0 - 20), FlipBit);
+        cluster.node(c).disk().corrupt(log_record(committed.0 - 10), FlipBit);
         is_replaced(cluster, c, ".log");
     });
 }
