@@ -161,16 +161,18 @@ impl Scenario {
     #[track_caller]
     pub fn play(&self, story: impl Fn(&mut Stage<'_>)) {
         for seed in self.seeds.clone() {
+            let is_first = seed == *self.seeds.start();
             let mut steps = Vec::new();
             let told = panic::catch_unwind(AssertUnwindSafe(|| {
                 let mut keep = |step: Step| steps.push(fingerprint(&step));
-                self.tell(seed, Trace::handing(&mut keep), &story);
+                let trace = if is_first { Trace::handing(&mut keep) } else { Trace::off() };
+                self.tell(seed, trace, &story);
             }));
             if let Err(panic) = told {
                 self.show_end(seed, &story);
                 panic::resume_unwind(panic);
             }
-            if seed == *self.seeds.start() {
+            if is_first {
                 self.play_alike(seed, &steps, &story);
             }
         }
