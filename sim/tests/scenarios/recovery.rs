@@ -22,19 +22,26 @@ fn a_log_does_not_rely_on_what_a_failed_write_left() {
 /// superblock with the power.
 #[test]
 fn a_store_does_not_rely_on_what_a_failed_sync_left() {
-    Scenario::of(3).seeds(1..=40).play(|cluster| {
-        let [_, _, c] = cluster.nodes();
-        fill_log(cluster, 5);
-        // The sync after the superblock, not the one before it.
-        cluster.until(a_superblock_waits(c));
-        cluster.node(c).disk().fail_store(FailSync);
-        cluster.until(c.is_out());
-        cluster.node(c).restart();
-        cluster.until(c.serves());
-        fill_log(cluster, 5);
-        cluster.run_for(ms(100));
-        recovers_twice(cluster, c);
-    });
+    for after in (0..160).step_by(20) {
+        let story = Scenario::of(3).sizes(|sizes| sizes.checkpoint_period = ms(100));
+        story.seeds(1..=5).play(move |cluster| {
+            let [_, _, c] = cluster.nodes();
+            fill_log(cluster, 15);
+            // The sync after the superblock, not the one before it.
+            cluster.until(a_superblock_waits(c));
+            cluster.node(c).disk().fail_store(FailSync);
+            cluster.until(c.is_out());
+            cluster.node(c).restart();
+            cluster.until(c.serves());
+            // The power fails somewhere in the next checkpoint.
+            cluster.node(c).disk().slow(200);
+            fill_log(cluster, 10);
+            cluster.run_for(ms(after));
+            cluster.node(c).crash(Power);
+            cluster.node(c).disk().repair();
+            recovers_twice(cluster, c);
+        });
+    }
 }
 
 /// The node took an identity for its own that a failed write had left, and lost it with the power.

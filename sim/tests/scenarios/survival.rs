@@ -70,18 +70,31 @@ fn nodes_are_restarted_one_by_one_under_load() {
 #[test]
 fn nodes_that_are_told_to_stop_together_all_do() {
     for between in [0, 1, 5, 20, 100] {
-        Scenario::of(3).load(3).seeds(1..=3).play(move |cluster| {
-            let nodes = cluster.nodes::<3>();
-            cluster.run_for(ms(700));
-            for node in nodes {
+        let story = Scenario::of(3).sizes(|sizes| sizes.checkpoint_period = secs(60));
+        story.seeds(1..=3).play(move |cluster| {
+            let [a, b, c] = cluster.nodes();
+            cluster.write("k", "v");
+            for node in [c, a, b] {
                 cluster.node(node).stop();
                 cluster.run_for(ms(between));
             }
-            for node in nodes {
-                cluster.within(secs(10), node.is_down());
-            }
+            cluster.within(secs(10), a.is_down().and(b.is_down()).and(c.is_down()));
         });
     }
+}
+
+#[test]
+fn nodes_that_are_told_to_stop_under_load_all_do() {
+    Scenario::of(3).load(3).seeds(1..=3).play(|cluster| {
+        let nodes = cluster.nodes::<3>();
+        cluster.run_for(ms(700));
+        for node in nodes {
+            cluster.node(node).stop();
+        }
+        for node in nodes {
+            cluster.within(secs(10), node.is_down());
+        }
+    });
 }
 
 #[test]
