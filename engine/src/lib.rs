@@ -40,7 +40,7 @@ pub use read::{
 };
 pub use store::{
     CheckpointInfo, CheckpointMeta, FetchId, IngestProgress, OpenWarning, Opened, Opening, PinId,
-    SnapshotChunk, Store, StoreEvent, StoreStatistics, VerifyProblem, VerifyReport,
+    SnapshotChunk, Store, StoreEvent, StoreStatistics, VerifyProblem, VerifyReport, WalkedCell,
 };
 pub use tree::{SweepPoint, SweepProgress};
 pub use write::{Attributes, CellWrite, Change};

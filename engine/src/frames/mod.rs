@@ -137,6 +137,11 @@ impl Frames {
         Some(frame.bytes.as_slice())
     }
 
+    /// The bytes of a page, without a note of it: what only looks on changes nothing.
+    pub(crate) fn peek(&self, page: PageNo) -> Option<&[u8]> {
+        self.frame(page).map(|frame| frame.bytes.as_slice())
+    }
+
     /// Whether a page is resident.
     pub(crate) fn contains(&self, page: PageNo) -> bool {
         self.by_page.contains_key(&page)

@@ -15,6 +15,7 @@ mod opening;
 mod pins;
 mod snapshot;
 mod verify;
+mod walk;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -40,6 +41,7 @@ pub use self::pins::PinId;
 pub(crate) use self::snapshot::check_chunk;
 pub use self::snapshot::{IngestProgress, SnapshotChunk};
 pub use self::verify::{VerifyProblem, VerifyReport};
+pub use self::walk::WalkedCell;
 
 /// Something that happened since the owner asked last.
 #[derive(Clone, PartialEq, Eq, Debug)]

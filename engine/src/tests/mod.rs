@@ -11,3 +11,4 @@ mod fetches;
 mod model;
 mod snapshots;
 mod versions;
+mod walks;

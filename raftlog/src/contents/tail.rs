@@ -72,6 +72,11 @@ impl Tail {
         Some(limited(self.entries.iter().skip(skip).take(count), bytes_max))
     }
 
+    /// The entry of this index, if it is in memory.
+    pub(crate) fn get(&self, index: LogIndex) -> Option<&Entry> {
+        self.entries.get(usize::try_from(index.0.checked_sub(self.first().0)?).ok()?)
+    }
+
     /// Bytes of memory.
     pub(crate) fn memory_bytes(&self) -> usize {
         let records = usize::try_from(self.bytes).unwrap_or(usize::MAX);

@@ -281,6 +281,12 @@ impl Log {
         self.contents.terms.term(index)
     }
 
+    /// An entry, if it is in memory: those after the last noted checkpoint are. Nothing is read for it.
+    #[must_use]
+    pub fn resident_entry(&self, index: LogIndex) -> Option<&Entry> {
+        self.contents.tail.get(index)
+    }
+
     /// The checkpoint last noted: the least that must exist.
     #[must_use]
     pub const fn least_checkpoint(&self) -> CheckpointMark {
