@@ -135,6 +135,7 @@ impl Replica {
         self.overlay.clear();
         self.past.clear();
         self.directory_pending = false;
+        self.evicting = LogIndex(0);
         self.end_all_sendings();
         for read in self.reads.take_all() {
             out.fail(read.waiter.responder, &error);

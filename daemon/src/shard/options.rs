@@ -5,7 +5,8 @@ use std::time::Duration;
 use mesh_base::limits::{
     APPEND_MESSAGE_BYTES_MAX, APPEND_MESSAGES_IN_FLIGHT_MAX, COMMITTED_BYTES_PER_READY_MAX,
     ELECTION_TICKS_MAX, ELECTION_TICKS_MIN, HEARTBEAT_TICKS, LOG_REPLAY_BYTES_MAX, LOG_RETAINED_BYTES,
-    LOG_SEGMENT_BYTES_MIN, SEGMENT_BYTES, SESSIONS_PER_SHARD_MAX, TICK, UNCOMMITTED_BYTES_MAX,
+    LOG_SEGMENT_BYTES_MIN, SEGMENT_BYTES, SESSIONS_PER_SHARD_MAX, SHARD_REQUESTS_WAITING_MAX, TICK,
+    UNCOMMITTED_BYTES_MAX,
 };
 use mesh_base::{LogIndex, ReplicaId};
 use mesh_engine::StoreOptions;
@@ -30,6 +31,8 @@ pub struct ShardOptions {
     pub checkpoint_period: Duration,
     /// Sessions above which the longest idle are evicted.
     pub sessions_max: usize,
+    /// Requests that may wait (for a page, a quorum, a leader).
+    pub requests_waiting_max: usize,
     /// How long versions that were overwritten stay readable, at least.
     pub history: Duration,
     /// How often the horizon moves.
@@ -78,6 +81,7 @@ impl ShardOptions {
             checkpoint_at_log_bytes: LOG_REPLAY_BYTES_MAX / 2,
             checkpoint_period: Duration::from_secs(30),
             sessions_max: SESSIONS_PER_SHARD_MAX,
+            requests_waiting_max: SHARD_REQUESTS_WAITING_MAX,
             history: Duration::from_secs(60),
             horizon_period: Duration::from_secs(5),
             heartbeat_ticks: HEARTBEAT_TICKS,
@@ -87,6 +91,11 @@ impl ShardOptions {
             snapshot_patience: Duration::from_secs(1),
             hand_over_patience: Duration::from_secs(2),
         }
+    }
+
+    /// Sessions at which no more are opened until some were evicted.
+    pub(super) const fn sessions_full(&self) -> usize {
+        self.sessions_max + self.sessions_max / 2
     }
 
     /// raft's configuration. Every size that raft leaves at zero or unlimited is set.

@@ -85,6 +85,9 @@ pub struct Proposals {
     gathering: Vec<EvaluatedWrite>,
     in_flight: BTreeMap<RequestKey, Place>,
     bytes: usize,
+    waiters: usize,
+    /// Sessions being opened.
+    openings: usize,
 }
 
 /// Where a write in flight is.
@@ -101,6 +104,8 @@ impl Proposals {
             let before = self.in_flight.insert(key, Place::Gathering);
             assert_eq!(before, None, "{key:?} is in flight already");
         }
+        self.waiters += write.waiters.len();
+        self.openings += write.opens_session();
         self.gathering.push(write);
     }
 
@@ -120,6 +125,7 @@ impl Proposals {
         match writes.iter_mut().find(|write| write.key == Some(key)) {
             Some(write) => {
                 write.waiters.push(waiter);
+                self.waiters += 1;
                 true
             }
             None => false,
@@ -193,6 +199,7 @@ impl Proposals {
         for write in writes {
             expired.extend(write.waiters.extract_if(.., |waiter| waiter.deadline <= now));
         }
+        self.waiters -= expired.len();
         expired
     }
 
@@ -202,10 +209,23 @@ impl Proposals {
         self.bytes
     }
 
-    /// Entries proposed and not yet applied.
+    /// Requests that wait for a write, copies of one write included.
     #[must_use]
-    pub fn len(&self) -> usize {
-        self.queue.len()
+    pub const fn waiters(&self) -> usize {
+        self.waiters
+    }
+
+    /// Openings of sessions in flight.
+    #[must_use]
+    pub const fn openings(&self) -> usize {
+        self.openings
+    }
+
+    /// Keys that the writes in flight write, each as often as it is written.
+    #[must_use]
+    pub fn keys(&self) -> usize {
+        let proposed = self.queue.iter().flat_map(|proposal| &proposal.writes);
+        proposed.chain(&self.gathering).map(|write| write.keys.len()).sum()
     }
 
     /// Whether nothing is in flight.
@@ -223,6 +243,8 @@ impl Proposals {
     }
 
     fn forget(&mut self, writes: &[EvaluatedWrite]) {
+        self.waiters -= writes.iter().map(|write| write.waiters.len()).sum::<usize>();
+        self.openings -= writes.iter().map(EvaluatedWrite::opens_session).sum::<usize>();
         for key in writes.iter().filter_map(|write| write.key) {
             self.in_flight.remove(&key);
         }
@@ -243,6 +265,11 @@ impl EvaluatedWrite {
     #[must_use]
     pub const fn revision(&self) -> Revision {
         self.outcome.revision
+    }
+
+    /// How many sessions it opens.
+    fn opens_session(&self) -> usize {
+        usize::from(matches!(self.answer, Answer::SessionOpened(_)))
     }
 }
 
@@ -309,6 +336,23 @@ mod tests {
         assert!(!proposals.join(key(3), waiter(13)));
         assert_eq!(proposals.applied(LogIndex(1), Term(1)).done[0].waiters.len(), 2);
         assert!(!proposals.join(key(1), waiter(14)));
+    }
+
+    #[test]
+    fn every_request_that_waits_counts_until_it_is_answered() {
+        let mut proposals = proposed(&[1, 2]);
+        proposals.gather(write(3));
+        for deadline in 11..20 {
+            proposals.join(key(1), waiter(deadline));
+        }
+        assert_eq!(proposals.waiters(), 12);
+        proposals.expire(Instant(12));
+        assert_eq!(proposals.waiters(), 7);
+        proposals.applied(LogIndex(1), Term(1));
+        assert_eq!(proposals.waiters(), 0);
+        proposals.gather(write(4));
+        proposals.give_up_gathered();
+        assert_eq!(proposals.waiters(), 0);
     }
 
     #[test]

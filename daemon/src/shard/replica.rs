@@ -70,6 +70,8 @@ pub(super) struct Replica {
     pub(super) overlay: Overlay,
     /// A membership change is proposed and not applied.
     pub(super) directory_pending: bool,
+    /// Where in the log the last eviction of sessions went; until it is applied there is no other.
+    pub(super) evicting: LogIndex,
     /// Writes that came before the leader was ready to evaluate.
     pub(super) early: Vec<PendingWrite>,
     pub(super) reads: Reads<PendingRead>,
@@ -148,6 +150,7 @@ impl Replica {
             proposals: Proposals::default(),
             overlay: Overlay::default(),
             directory_pending: false,
+            evicting: LogIndex(0),
             early: Vec::new(),
             parked: BTreeMap::new(),
             carried: Vec::new(),
@@ -439,14 +442,19 @@ impl Replica {
         out.fail_all(waiters, error);
     }
 
-    /// How many requests wait here.
+    /// How many requests wait here, what the replica itself waits for included.
     pub(super) fn requests_waiting(&self) -> usize {
-        self.reads.len() + self.early.len() + self.parked.len() + self.proposals.len()
+        self.reads.len() + self.early.len() + self.parked.len() + self.proposals.waiters()
+    }
+
+    /// Bytes of entries that are gathered or proposed and not yet applied.
+    pub(super) fn bytes_proposed(&self) -> usize {
+        self.proposals.bytes() + self.builder.byte_size()
     }
 
     /// A request for which there is no room is refused at once.
     pub(super) fn is_overloaded(&self) -> bool {
-        self.requests_waiting() >= mesh_base::limits::SHARD_REQUESTS_WAITING_MAX
+        self.requests_waiting() >= self.options.requests_waiting_max
     }
 
     /// Hands a request to its half of the replica.

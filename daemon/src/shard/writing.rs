@@ -93,7 +93,7 @@ impl Replica {
         if !is_new {
             return Ok(());
         }
-        if let Some(error) = self.refusal() {
+        if let Some(error) = self.refusal().or_else(|| self.refusal_of(&write.command)) {
             out.fail(write.waiter.responder, &error);
             return Ok(());
         }
@@ -140,17 +140,24 @@ impl Replica {
     }
 
     /// Why no write is taken at present.
-    fn refusal(&mut self) -> Option<Error> {
-        let unapplied = self.proposals.bytes() + self.builder.byte_size();
+    fn refusal(&self) -> Option<Error> {
         if self.raw.store().space() == Space::Full || self.checkpointing.is_out_of_space() {
             Some(Error::NoSpace)
-        } else if unapplied >= UNCOMMITTED_BYTES_MAX || self.is_out_of_memory() {
+        } else if self.bytes_proposed() >= UNCOMMITTED_BYTES_MAX || self.is_out_of_memory() {
             Some(Error::Overloaded { retry_after_ms: 10 })
         } else if self.raw.raft.lead_transferee.is_some() {
             Some(Error::Overloaded { retry_after_ms: 20 })
         } else {
             None
         }
+    }
+
+    /// Why this write is not taken at present: a session, where too many are open and the eviction of some is under way.
+    fn refusal_of(&self, command: &WriteCommand) -> Option<Error> {
+        let sessions = self.state.sessions.len() + self.proposals.openings();
+        let is_opening = matches!(command, WriteCommand::OpenSession { .. });
+        let is_full = is_opening && sessions >= self.options.sessions_full();
+        is_full.then_some(Error::Overloaded { retry_after_ms: 20 })
     }
 
     /// Whether a write is new. If it is not, it is answered, or waits for the copy that is in flight.
@@ -443,7 +450,8 @@ impl Replica {
     /// Sessions above the bound are evicted, the longest idle first.
     pub(super) fn evict_sessions(&mut self, sessions_max: usize) {
         let count = self.state.sessions.len();
-        if count <= sessions_max || !self.may_evaluate() || self.proposals.has_gathered() {
+        let is_evicting = self.state.applied.index < self.evicting;
+        if count <= sessions_max || is_evicting || !self.may_evaluate() || self.proposals.has_gathered() {
             return;
         }
         // Some more than needed, so that this is not done at every opening.
@@ -451,6 +459,7 @@ impl Replica {
         let Some(&evicted_up_to) = idlest.iter().max() else { return };
         let sessions = mesh_engine::effect::SessionIds::new(&idlest);
         self.builder.push(&Effect::SessionEvict { sessions, evicted_up_to });
+        self.evicting = LogIndex(self.raw.raft.raft_log.last_index()).next();
         self.gather_own(self.newest, Answer::Nothing, Vec::new());
     }
 

@@ -55,7 +55,7 @@ pub const NODE_NAME_BYTES_MAX: usize = 64;
 /// Longest address of a node, as text.
 pub const NODE_ADDRESS_BYTES_MAX: usize = 256;
 
-/// Sessions of a shard; the longest idle are evicted above it.
+/// Sessions of a shard; the longest idle are evicted above it. At half as many again no more are opened.
 pub const SESSIONS_PER_SHARD_MAX: usize = 16 * 1024;
 /// Writes of one session that may be unacknowledged at a time.
 pub const SESSION_WINDOW_MAX: usize = 1024;
