@@ -11,8 +11,8 @@ use super::Core;
 use super::event::{ConnId, CoreEffect, MeshMessage, Responder};
 use super::greeting::OwnTopology;
 use crate::node::Directory;
-use crate::shard::ShardStatus;
 use crate::shard::status::{Condition, Role};
+use crate::shard::{Shard, ShardStatus};
 
 /// Status requests that wait for other cores.
 #[derive(Default, Debug)]
@@ -112,6 +112,11 @@ impl Core {
     #[must_use]
     pub fn statuses(&self) -> Vec<ShardStatus> {
         self.shards.values().map(|slot| slot.shard.status()).collect()
+    }
+
+    /// This core's replicas, to look into.
+    pub fn replicas(&self) -> impl Iterator<Item = &Shard> {
+        self.shards.values().map(|slot| &slot.shard)
     }
 
     fn answer_status_if_complete(&mut self, now: Now, question: u64, effects: &mut Vec<CoreEffect>) {

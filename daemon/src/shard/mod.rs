@@ -8,7 +8,9 @@ mod checkpointing;
 pub mod command;
 pub mod configuration;
 mod error;
+mod inspection;
 mod leading;
+mod levels;
 pub mod messages;
 mod options;
 mod output;
@@ -33,7 +35,7 @@ use bytes::Bytes;
 use mesh_base::io::{Completion, Lane};
 use mesh_base::limits::SPACE_PATIENCE;
 use mesh_base::prng::Prng;
-use mesh_base::{Instant, LogIndex, Now, ReplicaId, ReplicaIdentity, Revision, Term};
+use mesh_base::{Instant, LogIndex, Now, ReplicaId, ReplicaIdentity, Revision, ShardId, Term};
 use mesh_raftlog::Space;
 use mesh_wire::{Error, SnapshotAck, TransferId};
 use raft::StateRole;
@@ -41,6 +43,8 @@ use raft::eraftpb::{Message, Snapshot};
 
 pub use self::command::Request;
 pub use self::error::ShardError;
+pub use self::inspection::{Inspection, ReplicaState, StatePart};
+pub use self::levels::Level;
 pub use self::options::ShardOptions;
 pub use self::output::{Again, News, Output, PeerMessage, PeerSend};
 pub use self::startup::Birth;
@@ -149,10 +153,25 @@ impl Shard {
         Self { identity, options, directory, prng, phase: Phase::Idle, stop: StopWish::No }
     }
 
+    /// The shard.
+    #[must_use]
+    pub const fn shard(&self) -> ShardId {
+        self.identity.shard
+    }
+
     /// The incarnation.
     #[must_use]
     pub const fn replica(&self) -> ReplicaId {
         self.identity.replica
+    }
+
+    /// A look into the replica, once it serves.
+    #[must_use]
+    pub fn inspect(&self) -> Option<Inspection<'_>> {
+        match &self.phase {
+            Phase::Serving(replica) => Some(Inspection::new(replica)),
+            _ => None,
+        }
     }
 
     /// Whether its files were just made.

@@ -14,7 +14,7 @@ use mesh_base::bytesio::{Reader, Writer};
 use mesh_base::{Instant, LogIndex, ReplicaId};
 
 /// Rounds under way at a time: enough that reads arriving during one do not wait for its end.
-const ROUNDS_MAX: usize = 4;
+pub(super) const ROUNDS_MAX: usize = 4;
 /// A round without an answer for this long is sent again.
 const ROUND_PATIENCE: Duration = Duration::from_millis(60);
 
@@ -61,6 +61,12 @@ impl<R> Reads<R> {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.queued.is_empty() && self.rounds.is_empty() && self.proven.is_empty()
+    }
+
+    /// Rounds under way.
+    #[must_use]
+    pub fn rounds(&self) -> usize {
+        self.rounds.len()
     }
 
     /// The context of a round to send now, if there are reads for one.

@@ -130,6 +130,14 @@ impl Receiving {
         !matches!(self.phase, Phase::Idle)
     }
 
+    /// Chunks that were received and not taken in yet.
+    pub(super) fn queued(&self) -> usize {
+        match &self.phase {
+            Phase::Transfer(transfer) => transfer.queue.len(),
+            Phase::Idle | Phase::Installing(_) => 0,
+        }
+    }
+
     /// Whether one takes the live store's place: nothing is applied or read until it has.
     pub(super) const fn is_installing(&self) -> bool {
         matches!(self.phase, Phase::Installing(_))

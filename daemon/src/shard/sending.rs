@@ -62,6 +62,13 @@ enum Stage {
     Delivered,
 }
 
+impl Sending {
+    /// Chunks that are sent and not acknowledged.
+    pub(super) fn unacknowledged(&self) -> usize {
+        self.unacknowledged.len()
+    }
+}
+
 impl Replica {
     /// raft wants a snapshot sent. It gets the newest checkpoint, which is no older than the one it knows of.
     pub(super) fn begin_sending(&mut self, now: Now, mut message: Message) -> Result<(), ShardError> {

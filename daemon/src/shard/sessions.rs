@@ -14,6 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use mesh_base::bytesio::{Reader, Writer};
+use mesh_base::checksum::xxh3;
 use mesh_base::limits::SESSION_WINDOW_MAX;
 use mesh_base::{LogIndex, Revision, SessionId, SessionSeq};
 
@@ -166,6 +167,22 @@ impl SessionTable {
         self.unsaved_eviction = true;
     }
 
+    /// A digest of what the applied entries made of the table: the same on every replica at the same index.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        let mut bytes = Vec::new();
+        for (id, session) in &self.sessions {
+            bytes.put_u64(id.get());
+            bytes.put_bytes(&encode(session));
+        }
+        bytes.put_u64(self.evicted_up_to.get());
+        for (nonce, id) in &self.openings {
+            bytes.put_u64(*nonce);
+            bytes.put_u64(id.get());
+        }
+        xxh3(&bytes)
+    }
+
     /// The `count` sessions whose last write is the longest ago.
     #[must_use]
     pub fn idlest(&self, count: usize) -> Vec<SessionId> {
@@ -206,6 +223,11 @@ impl SessionTable {
         self.insert(SessionId(Revision(u64::from_be_bytes(id))), session);
         true
     }
+}
+
+/// Whether a key of the system namespace is that of a record that is kept in memory and stored at checkpoints alone.
+pub(super) fn is_record(key: &[u8]) -> bool {
+    key == EVICTED_KEY || key.len() == 9 && key.first() == Some(&RECORD_PREFIX)
 }
 
 fn record_key(id: SessionId) -> Vec<u8> {

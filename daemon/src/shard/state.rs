@@ -17,7 +17,7 @@ use raft::eraftpb::{ConfState, Entry, EntryType};
 
 use super::configuration::{self, Change};
 use super::error::ShardError;
-use super::sessions::{Outcome, SessionTable, WriteId};
+use super::sessions::{self, Outcome, SessionTable, WriteId};
 use crate::node::Directory;
 
 /// The key of the configuration's record in the system namespace.
@@ -183,6 +183,12 @@ impl State {
         self.applied = at;
         Ok(Lookup::Ready(()))
     }
+}
+
+/// Whether a record of the system namespace is as every replica at the same index has it: those that are stored at
+/// checkpoints alone are not.
+pub(super) fn is_shared_record(key: &[u8]) -> bool {
+    key != MARKS_KEY && !sessions::is_record(key)
 }
 
 fn system_write<'a>(key: &'a [u8], value: Option<&'a [u8]>) -> CellWrite<'a> {
