@@ -69,6 +69,8 @@ pub struct SimDisk<O> {
     next_op: u64,
     slowdown: u32,
     armed: Vec<(O, FileId, ArmedFault)>,
+    /// The directories in which a fault changed what is stored.
+    damaged: BTreeSet<O>,
     statistics: DiskStatistics,
 }
 
@@ -103,6 +105,7 @@ impl<O: Copy + Ord + fmt::Debug> SimDisk<O> {
             next_op: 1,
             slowdown: 1,
             armed: Vec::new(),
+            damaged: BTreeSet::new(),
             statistics: DiskStatistics::default(),
         }
     }
@@ -170,12 +173,14 @@ impl<O: Copy + Ord + fmt::Debug> SimDisk<O> {
         self.in_flight.clear();
         self.directories.clear();
         self.armed.clear();
+        self.damaged.clear();
     }
 
     /// Empties one directory, durably. What is in flight there never completes.
     pub fn wipe_directory(&mut self, owner: O) {
         self.in_flight.retain(|_, operation| operation.owner != owner);
         self.directories.remove(&owner);
+        self.damaged.remove(&owner);
         self.armed.retain(|(armed, ..)| *armed != owner);
     }
 
@@ -190,6 +195,7 @@ impl<O: Copy + Ord + fmt::Debug> SimDisk<O> {
             return false;
         }
         target.damage(offset, damage, &mut self.prng);
+        self.damaged.insert(owner);
         self.statistics.damaged += 1;
         true
     }
@@ -246,6 +252,22 @@ impl<O: Copy + Ord + fmt::Debug> SimDisk<O> {
         let directory = self.directories.get(&owner)?;
         let file = directory.files.get(&directory.names.find(file)?)?;
         Some(file.read(0..file.length()))
+    }
+
+    /// Some bytes of a file, as a read now would show them were nothing in flight: whole sectors, fewer at its end.
+    #[must_use]
+    pub fn bytes(&self, owner: O, file: FileId, offset: u64, length: usize) -> Option<Vec<u8>> {
+        let directory = self.directories.get(&owner)?;
+        let file = directory.files.get(&directory.names.find(file)?)?;
+        let end = offset.saturating_add(length as u64).min(file.length());
+        Some(file.read(offset.min(end)..end))
+    }
+
+    /// Whether bytes of a directory's files were damaged, written elsewhere, or never written, by a fault: what is
+    /// stored there is not what was written.
+    #[must_use]
+    pub fn is_damaged(&self, owner: O) -> bool {
+        self.damaged.contains(&owner)
     }
 
     /// What happened so far.
@@ -363,6 +385,9 @@ impl<O: Copy + Ord + fmt::Debug> SimDisk<O> {
         };
         self.reserve(operation, write.range().end)?;
         let mut prng = self.prng.fork();
+        if matches!(fault, Some(ArmedFault::LoseWrite | ArmedFault::MisdirectWrite)) {
+            self.damaged.insert(operation.owner);
+        }
         let file = self.target(operation)?;
         match fault {
             Some(ArmedFault::FailWrite) => {

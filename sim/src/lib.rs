@@ -12,7 +12,8 @@
 //! | [`latency`] | how long things take |
 //! | [`options`] | how large and how hostile a run is |
 //! | [`history`] | what clients asked and were answered |
-//! | [`linearizability`], [`revisions`], [`cuts`] | the checkers; each says what it does not check |
+//! | [`linearizability`], [`revisions`], [`cuts`] | the checkers of what clients saw; each says what it does not check |
+//! | [`checks`] | the checkers of what goes on inside; likewise |
 //! | [`search`] | linearizability of any object, bounded |
 //! | [`violation`] | a broken promise with its proof |
 //! | [`trace`], [`report`] | what a run did, step by step and in figures |
@@ -29,6 +30,7 @@
 //!
 //! Deliberately absent, from all but the cluster and its scenarios: any knowledge of what the frames and files contain.
 
+pub mod checks;
 pub mod cli;
 pub mod clock;
 pub mod cluster;
