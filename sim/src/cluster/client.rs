@@ -32,6 +32,15 @@ pub(super) enum Step {
     Done,
 }
 
+/// Something that a client is to read at the end of a run.
+#[derive(Clone, Debug)]
+pub(super) enum Wish {
+    /// A key.
+    Get(Bytes),
+    /// All of a shard.
+    Range(ShardId),
+}
+
 /// What a run's clients share.
 pub(super) struct Shared {
     pub(super) keys: Vec<Bytes>,
@@ -62,6 +71,8 @@ pub(super) struct Client {
     next_stamp: u64,
     attempt: u64,
     current: Option<Operation>,
+    /// What it was to read last, until it is read.
+    wish: Option<Wish>,
     served: u64,
     /// What the last attempt that a node refused was refused with.
     refusal: Option<Error>,
@@ -121,6 +132,7 @@ impl Client {
             next_stamp: 1,
             attempt: 0,
             current: None,
+            wish: None,
             served: 0,
             refusal: None,
             writer: FrameWriter::new(),
@@ -135,11 +147,6 @@ impl Client {
     /// Sessions of a shard that it opened, or may have.
     pub(super) fn sessions_opened(&self, shard: ShardId) -> usize {
         self.openings.get(&shard).map_or(0, |opening| opening.count)
-    }
-
-    /// Whether it waits for nothing.
-    pub(super) const fn is_idle(&self) -> bool {
-        self.current.is_none()
     }
 
     /// What the present or last operation was last refused with, if it was.
@@ -202,21 +209,59 @@ impl Client {
             55..90 => Kind::Get { op: history.invoke(now, client, key.clone(), Action::Get), key },
             _ => {
                 shard = ShardId(u16::try_from(self.prng.index(shared.slots.ranges().len())).unwrap_or(0));
-                let of_shard = shared.keys.iter().filter(|key| shared.slots.shard_of_key(key) == shard);
-                let keys: Vec<_> = of_shard.cloned().collect();
-                let pages = Pages {
-                    reverse: self.prng.chance_per_mille(500),
-                    limit: u32::try_from(1 + self.prng.index(5)).unwrap_or(1),
-                    at: Revision::ZERO,
-                    after: None,
-                    found: Vec::new(),
-                };
-                Kind::Range { op: history.invoke_range(now, client, &keys), pages }
+                let limit = u32::try_from(1 + self.prng.index(5)).unwrap_or(1);
+                self.range(shard, limit, now, shared, history)
             }
         };
         self.start(now, kind, shard, shared)
     }
 
+    /// Begins to read what is wished for at the end of a run.
+    pub(super) fn fulfil(
+        &mut self,
+        wish: Wish,
+        now: Instant,
+        shared: &Shared,
+        history: &mut History,
+    ) -> Step {
+        let (kind, shard) = match &wish {
+            Wish::Get(key) => {
+                let op = history.invoke(now, ClientNo(self.id), key.clone(), Action::Get);
+                (Kind::Get { op, key: key.clone() }, shared.slots.shard_of_key(key))
+            }
+            // As many items to a page as the server gives.
+            Wish::Range(shard) => (self.range(*shard, 0, now, shared, history), *shard),
+        };
+        self.wish = Some(wish);
+        self.start(now, kind, shard, shared)
+    }
+
+    /// What it was to read and has not.
+    pub(super) const fn unfulfilled(&mut self) -> Option<Wish> {
+        self.wish.take()
+    }
+
+    /// Whether it does nothing, and has nothing left to do.
+    pub(super) const fn is_idle(&self) -> bool {
+        self.current.is_none() && self.wish.is_none()
+    }
+
+    fn range(
+        &mut self,
+        shard: ShardId,
+        limit: u32,
+        now: Instant,
+        shared: &Shared,
+        history: &mut History,
+    ) -> Kind {
+        let of_shard = shared.keys.iter().filter(|key| shared.slots.shard_of_key(key) == shard);
+        let keys: Vec<_> = of_shard.cloned().collect();
+        let reverse = self.prng.chance_per_mille(500);
+        let pages = Pages { reverse, limit, at: Revision::ZERO, after: None, found: Vec::new() };
+        Kind::Range { op: history.invoke_range(now, ClientNo(self.id), &keys), pages }
+    }
+
+    /// Sends an operation for the first time.
     fn start(&mut self, now: Instant, kind: Kind, shard: ShardId, shared: &Shared) -> Step {
         assert!(self.current.is_none(), "one operation at a time");
         self.refusal = None;
@@ -397,6 +442,7 @@ impl Client {
     fn finish(&mut self, history: &mut History, record: impl FnOnce(Kind, &mut History)) -> Option<Step> {
         let current = self.current.take()?;
         record(current.kind, history);
+        self.wish = None;
         self.served += 1;
         self.attempt += 1;
         Some(Step::Done)

@@ -1,4 +1,4 @@
-//! What breaks while a run is hostile, and how all of it is repaired.
+//! What breaks while a run is hostile.
 //!
 //! Faults keep to what the cluster must survive: at most one node at a time has lost its directory and is not yet back
 //! among the voters of every shard.
@@ -11,7 +11,7 @@ use super::process::Process;
 use super::{Event, Node, Peer, World};
 use crate::disk::Crash;
 use crate::latency::draw_between;
-use crate::net::{Direction, LinkOptions};
+use crate::net::Direction;
 use crate::report::Fault;
 
 /// Mean time that a disk is slow or full.
@@ -23,28 +23,6 @@ impl World {
         if let Some(every) = every {
             let wait = draw_between(&mut self.prng, Duration::ZERO, every * 2);
             self.heap.schedule(wait, fault);
-        }
-    }
-
-    /// Everything is repaired and stays so.
-    pub(super) fn make_peace(&mut self) {
-        self.is_hostile = false;
-        self.net.heal();
-        let calm = LinkOptions { loss_per_mille: 0, ..self.options.peers };
-        let nodes = (0..self.nodes.len()).map(Peer::Node);
-        let clients = (0..self.clients.len()).map(Peer::Client);
-        let everyone: Vec<Peer> = nodes.chain(clients).chain([Peer::Operator]).collect();
-        for &from in &everyone {
-            for &to in &everyone {
-                self.net.degrade(from, to, calm);
-            }
-        }
-        for node in 0..self.nodes.len() {
-            if let Some(node) = self.nodes.get_mut(node) {
-                node.disk.set_device_errors(0);
-            }
-            self.repair_disk(node);
-            self.heap.schedule(Duration::ZERO, Event::Restart(node));
         }
     }
 
@@ -91,6 +69,13 @@ impl World {
         self.plan(self.options.faults.partition_every, Event::Partition);
     }
 
+    /// A partition ends. What is cut off in the end stays so.
+    pub(super) fn heal(&mut self) {
+        if self.is_hostile {
+            self.net.heal();
+        }
+    }
+
     /// A node's directory is lost, if the cluster can bear it.
     pub(super) fn wipe(&mut self) {
         if !self.is_hostile {
@@ -117,6 +102,7 @@ impl World {
             node.cluster = None;
             node.lost = Some(replica);
         }
+        self.checks.wiped(number);
     }
 
     pub(super) fn jump_clock(&mut self) {

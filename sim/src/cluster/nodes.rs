@@ -9,6 +9,7 @@ use mesh_server::core::{CoreEffect, CoreEvent, DirectoryKey, LinkClass as Server
 use mesh_server::node::NodeConfig;
 
 use super::client::address_of;
+use super::peace::Part;
 use super::process::{Process, Wake};
 use super::{CORES_MAX, Event, Peer, World};
 use crate::disk::{Crash, DiskOpNo};
@@ -27,10 +28,11 @@ impl World {
         let shards = self.shards;
         let options = Arc::clone(&self.shard_options);
         let Some(node) = self.nodes.get_mut(number) else { return };
-        if node.process.is_some() {
+        if node.process.is_some() || node.part == Part::Down {
             return;
         }
         node.incarnations += 1;
+        self.checks.starts(number);
         let cores = 1 + node.prng.index(CORES_MAX);
         let config = Arc::new(NodeConfig {
             name: node.name.clone(),
@@ -85,6 +87,7 @@ impl World {
         if let Some(process) = process.filter(|process| process.incarnation == incarnation) {
             let effects = process.turn(core, now);
             self.perform(number, core, effects);
+            self.look_into(number, core);
         }
     }
 
@@ -220,6 +223,7 @@ impl World {
         let Some(node) = self.nodes.get_mut(number) else { return };
         node.disk.crash(kind);
         node.process = None;
+        self.look_at_remains(number);
         if let Some(down_for) = self.options.faults.down_for {
             let down = down_for.draw(&mut self.prng);
             self.heap.schedule(down, Event::Restart(number));

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use mesh_base::limits::ENTRY_BYTES_SOFT_MAX;
 use mesh_base::prng::Prng;
-use mesh_base::{ClusterId, CoreId, Now};
+use mesh_base::{ClusterId, CoreId, Now, ShardId};
 use mesh_server::core::{Core, CoreEffect, CoreEvent, CoreOptions, PanicPolicy};
 use mesh_server::node::NodeConfig;
-use mesh_server::shard::ShardOptions;
+use mesh_server::shard::{Shard, ShardOptions};
 
 /// One run of a node's program.
 pub(super) struct Process {
@@ -112,6 +112,16 @@ impl Process {
         self.cores.first().and_then(Core::cluster)
     }
 
+    /// The replicas of a core.
+    pub(super) fn replicas(&self, core: usize) -> impl Iterator<Item = &Shard> {
+        self.cores.get(core).into_iter().flat_map(Core::replicas)
+    }
+
+    /// The replica of a shard.
+    pub(super) fn replica(&self, shard: ShardId) -> Option<&Shard> {
+        self.cores.iter().flat_map(Core::replicas).find(|replica| replica.shard() == shard)
+    }
+
     /// The reports of all replicas.
     pub(super) fn statuses(&self) -> impl Iterator<Item = mesh_server::shard::ShardStatus> + '_ {
         self.cores.iter().flat_map(Core::statuses)
@@ -137,7 +147,8 @@ pub(super) fn small_shards(value_bytes_max: usize, prng: &mut Prng) -> ShardOpti
     options.unsaved_bytes_max = 16 * 1024 * 1024;
     options.checkpoint_at_log_bytes = 64 * 1024 + prng.range(0..512 * 1024);
     options.checkpoint_period = Duration::from_millis(200 + prng.range(0..3000));
-    options.sessions_max = 16 + prng.index(64);
+    options.sessions_max = 4 + prng.index(28);
+    options.requests_waiting_max = 4 + prng.index(64);
     options.history = Duration::from_millis(500 + prng.range(0..5000));
     options.horizon_period = Duration::from_millis(100 + prng.range(0..1000));
     options.snapshot_patience = Duration::from_millis(300);

@@ -312,6 +312,7 @@ impl Scripted {
             node.disk.wipe();
             node.cluster = None;
         }
+        self.world.checks.wiped(number);
     }
 
     /// The operator replaces a node, and goes on until it is back. The request that says so.
