@@ -36,9 +36,9 @@ pub struct Options {
     pub clock: ClockOptions,
     /// What breaks, while the run is hostile.
     pub faults: FaultOptions,
-    /// How long the run is hostile, in true time. After that everything is healed and must come to life again.
+    /// How long the run is hostile, in true time. After that a majority at least is healed and must come to life again.
     pub hostile_for: Duration,
-    /// How long after that every client must have been served.
+    /// How long after that it must have.
     pub alive_within: Duration,
 }
 
@@ -96,6 +96,8 @@ pub struct FaultOptions {
     pub rot_every: Option<Duration>,
     /// A wall clock jumps, by at most [`ClockOptions::skew_max`].
     pub clock_jump_every: Option<Duration>,
+    /// When the hostile time is over: of a thousand nodes that a majority can do without, those that are not healed.
+    pub left_out_per_mille: u64,
 }
 
 /// The options of a seed, and the root from which the run forks all its generators.
@@ -166,6 +168,7 @@ impl FaultOptions {
             slow_link_every: sometimes(prng, 200, MS * 500, MS * 5000),
             rot_every: sometimes(prng, 200, MS * 50, MS * 2000),
             clock_jump_every: sometimes(prng, 250, MS * 200, MS * 5000),
+            left_out_per_mille: pick(prng, &[0, 0, 500, 1000]),
         }
     }
 }
@@ -278,6 +281,9 @@ impl fmt::Display for FaultOptions {
             if let Some(every) = every {
                 writeln!(f, "{name:<13} every {every:?}")?;
             }
+        }
+        if self.left_out_per_mille > 0 {
+            writeln!(f, "in the end    {}/1000 of a minority left out", self.left_out_per_mille)?;
         }
         Ok(())
     }

@@ -101,6 +101,7 @@ kinds! {
         WriteLost = "writes-lost",
         WriteMisdirected = "writes-misdirected",
         StoredDamage = "stored-bytes-damaged",
+        LeftOut = "nodes-left-out-in-the-end",
     }
 }
 

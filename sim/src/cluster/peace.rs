@@ -1,4 +1,4 @@
-//! The end of a run: faults stop, and a random majority of the nodes, or all, is healed. The rest stays down or cut off.
+//! The end of a run: faults stop, and all nodes are healed, or a random majority alone: the rest stays down or cut off.
 //!
 //! Then, within a bound of true time:
 //! - every client is served again, more than once;
@@ -18,6 +18,7 @@ use super::{Event, Peer, World};
 use crate::disk::Crash;
 use crate::driver::Failure;
 use crate::net::{Direction, LinkOptions};
+use crate::report::Fault;
 use crate::trace::Trace;
 
 /// Keys up to which each is also read by itself, not only in a range.
@@ -92,17 +93,22 @@ impl World {
         self.net.partition(&cut_off, &rest, Direction::Both);
     }
 
-    /// In half of the runs a minority is not healed. A node that lost its directory, or may still find that its bad disk
-    /// did, needs the others to come back.
+    /// Draws a minority that is not healed. A node that lost its directory, or may still find that its bad disk did,
+    /// needs all others to come back.
     fn draw_parts(&mut self) {
         let count = self.nodes.len();
         let is_someone_lost = self.nodes.iter().any(|node| node.lost.is_some());
-        if is_someone_lost || self.victim.is_some() || self.prng.chance_per_mille(500) {
+        if is_someone_lost || self.victim.is_some() {
             return;
         }
+        let left_out = self.options.faults.left_out_per_mille;
         let mut numbers: Vec<usize> = (0..count).collect();
         self.prng.shuffle(&mut numbers);
         for number in numbers.into_iter().take((count - 1) / 2) {
+            if !self.prng.chance_per_mille(left_out) {
+                continue;
+            }
+            self.injected.count(Fault::LeftOut);
             let part = if self.prng.chance_per_mille(500) { Part::Down } else { Part::CutOff };
             if let Some(node) = self.nodes.get_mut(number) {
                 node.part = part;

@@ -385,7 +385,8 @@ impl Scripted {
     }
 
     /// Judges the whole run.
-    pub(crate) fn check(&self) -> Result<(), Failure> {
+    pub(crate) fn check(&mut self) -> Result<(), Failure> {
+        self.world.check_remains()?;
         self.world.check_sessions()?;
         check_history(&self.world.history)
     }

@@ -243,6 +243,7 @@ impl Scenario {
         sizes.checkpoint_at_log_bytes = 128 * 1024;
         sizes.checkpoint_period = ms(500);
         sizes.sessions_max = 64;
+        sizes.requests_waiting_max = 1024;
         sizes.history = secs(1);
         sizes.horizon_period = ms(200);
         sizes.snapshot_patience = ms(300);
