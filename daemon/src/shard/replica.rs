@@ -359,6 +359,16 @@ impl Replica {
         self.parked.insert(fetch, (parked, std::mem::take(&mut self.carried)));
     }
 
+    /// Gives up waiting for the pages of what is chosen.
+    pub(super) fn unpark_if(&mut self, is_chosen: impl Fn(&Parked) -> bool) -> Vec<Parked> {
+        let chosen: Vec<_> = self.parked.extract_if(.., |_, (parked, _)| is_chosen(parked)).collect();
+        let unpark = |(fetch, (parked, fetches)): (FetchId, (Parked, Vec<FetchId>))| {
+            fetches.into_iter().chain([fetch]).for_each(|fetch| self.state.store.release(fetch));
+            parked
+        };
+        chosen.into_iter().map(unpark).collect()
+    }
+
     /// What the store has to tell.
     pub(super) fn take_store_events(&mut self, now: Now, out: &mut Output) -> Result<(), ShardError> {
         // What a store has to tell that is about to be replaced concerns nobody.

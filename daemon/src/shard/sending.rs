@@ -242,9 +242,10 @@ impl Replica {
         }
     }
 
-    /// Lets go of everything that a sending holds.
+    /// Lets go of everything that a sending holds. The pages that it waits for are not those of the next one.
     pub(super) fn end_sending(&mut self, to: ReplicaId) {
         if let Some(sending) = self.sending.remove(&to) {
+            self.unpark_if(|parked| matches!(parked, Parked::Send(receiver) if *receiver == to));
             if let Some(pin) = sending.pin {
                 self.state.store.unpin(pin);
             }

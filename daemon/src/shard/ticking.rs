@@ -56,14 +56,12 @@ impl Replica {
         }
         let reads = self.reads.take_if(|read| read.waiter.deadline <= at);
         out.fail_all(reads.into_iter().map(|read| read.waiter), &Error::NoQuorum);
-        let is_late = |(parked, _): &(Parked, Vec<_>)| match parked {
+        let is_late = |parked: &Parked| match parked {
             Parked::Write(write) => write.waiter.deadline <= at,
             Parked::Read(read) => read.waiter.deadline <= at,
             Parked::Apply | Parked::SaveRecords | Parked::Sweep | Parked::Send(_) => false,
         };
-        let late: Vec<_> = self.parked.extract_if(.., |_, parked| is_late(parked)).collect();
-        for (fetch, (parked, fetches)) in late {
-            fetches.into_iter().chain([fetch]).for_each(|fetch| self.state.store.release(fetch));
+        for parked in self.unpark_if(is_late) {
             match parked {
                 Parked::Write(write) => self.give_up_write(&write, out),
                 Parked::Read(read) => out.fail(read.waiter.responder, &Error::DeadlineExceeded),
