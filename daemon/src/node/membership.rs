@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mesh_base::flaw::{self, Flaw};
 use mesh_base::io::{Completion, IoQueue};
 use mesh_base::limits::SPACE_PATIENCE;
 use mesh_base::prng::Prng;
@@ -542,6 +543,9 @@ impl Membership {
         self.wait_for(reason, out);
         // One attempt, however often this is found out while it is being written: an id is told to one attempt only.
         if self.file.is_idle() {
+            if flaw::is_planted(Flaw::RejoinUnderOldId) {
+                return self.want(IdentityState::Forming { cluster });
+            }
             let attempt = self.prng.next_u64();
             self.want(IdentityState::Joining { attempt });
         }

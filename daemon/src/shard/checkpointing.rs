@@ -4,6 +4,7 @@
 //! - A checkpoint of index i begins only when a commit index of at least i is durable in the log.
 //! - The log is told of a checkpoint only after it is durable, and gives up entries only after that.
 
+use mesh_base::flaw::{self, Flaw};
 use mesh_base::limits::SPACE_PATIENCE;
 use mesh_base::{Instant, Now};
 use mesh_engine::{Lookup, StoreEvent};
@@ -108,7 +109,9 @@ impl Replica {
         if self.checkpointing.wanted != Wanted::Yes {
             return Ok(());
         }
-        if self.raw.store().durable_commit() < self.state.applied.index {
+        if self.raw.store().durable_commit() < self.state.applied.index
+            && !flaw::is_planted(Flaw::CheckpointAheadOfLog)
+        {
             if self.raw.store().hard_state().commit < self.state.applied.index.0 {
                 self.log_commit_index()?;
             }

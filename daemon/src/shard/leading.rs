@@ -5,6 +5,7 @@
 //!   proposed in another, and nothing is evaluated on the strength of a leadership that is over.
 //! - While a snapshot is being installed this replica does not campaign: raft's log begins behind what it has applied.
 
+use mesh_base::flaw::{self, Flaw};
 use mesh_base::{Instant, LogIndex, NodeId, Now, ReplicaId, Term};
 use mesh_raftlog::Space;
 use mesh_wire::{Error, LeaderAt};
@@ -132,6 +133,9 @@ impl Replica {
     fn stepped_down(&mut self, now: Now, out: &mut Output) {
         let error = self.not_leader(now);
         self.give_up_gathered(&error, out);
+        if !self.proposals.is_empty() && flaw::is_planted(Flaw::DenyAtStepDown) {
+            out.fail_all(self.proposals.expire(Instant(u64::MAX)), &error);
+        }
         self.overlay.clear();
         self.past.clear();
         self.directory_pending = false;
@@ -155,7 +159,9 @@ impl Replica {
 
     /// Whether this replica leads and has applied everything that came before it.
     pub(super) fn may_evaluate(&self) -> bool {
-        self.leading.is_some_and(|leading| self.state.applied.index >= leading.first_entry)
+        self.leading.is_some_and(|leading| {
+            self.state.applied.index >= leading.first_entry || flaw::is_planted(Flaw::EvaluateEarly)
+        })
     }
 
     /// The error for a request that only the leader may answer.

@@ -5,6 +5,7 @@
 //! next.
 
 use bytes::Bytes;
+use mesh_base::flaw::{self, Flaw};
 use mesh_base::limits::{FRAME_PAYLOAD_BYTES_MAX, VALUE_BYTES_MAX};
 use mesh_base::{Namespace, Now, Revision};
 use mesh_engine::{Lookup, Misses, ScanDirection, ScanEnd, ScanRequest, ScanRest, StoreError, Version, Want};
@@ -138,6 +139,7 @@ impl Replica {
         let newest = self.state.newest;
         let asked = match &read.read {
             Read::Get { at, .. } | Read::GetBatch { at, .. } => *at,
+            Read::Range(range) if range.at < newest && flaw::is_planted(Flaw::RangeIgnoresRevision) => newest,
             Read::Range(range) => range.at,
         };
         let at = *read.at.get_or_insert(asked.min(newest));

@@ -10,6 +10,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use mesh_base::flaw::{self, Flaw};
 use mesh_base::io::{Completion, FileId, IoOp, IoPort, IoQueue, IoToken, Lane};
 use mesh_base::limits::SNAPSHOT_CHUNKS_IN_FLIGHT_MAX;
 use mesh_base::{BatchSeq, CheckpointNo, Instant, LogIndex, Now, ReplicaId, ReplicaIdentity, Revision, Term};
@@ -447,7 +448,9 @@ impl Replica {
         let Receiving { port, phase, .. } = &mut self.receiving;
         let Phase::Installing(installing) = phase else { return Ok(()) };
         installing.step = match std::mem::replace(&mut installing.step, InstallStep::Over) {
-            InstallStep::Deciding { batch, staged } if batch <= durable && quiet => {
+            InstallStep::Deciding { batch, staged }
+                if quiet && (batch <= durable || flaw::is_planted(Flaw::InstallBeforeDecided)) =>
+            {
                 let op = IoOp::Rename { from: FileId::StagedStore, to: FileId::Store };
                 InstallStep::Renaming { token: port.submit(&mut out.io, op), staged }
             }

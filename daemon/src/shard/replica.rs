@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use mesh_base::flaw::{self, Flaw};
 use mesh_base::{BatchSeq, Instant, LogIndex, Now, ReplicaId, ReplicaIdentity, Revision, Term, WallMillis};
 use mesh_engine::effect::EntryBuilder;
 use mesh_engine::{FetchId, Lookup, Misses, StoreEvent};
@@ -176,7 +177,11 @@ impl Replica {
         if self.leading.is_some()
             && let Some(context) = self.reads.begin_round(now.monotonic)
         {
-            self.raw.read_index(context);
+            if flaw::is_planted(Flaw::ReadWithoutQuorum) {
+                self.reads.prove(&context, LogIndex(self.raw.raft.raft_log.committed));
+            } else {
+                self.raw.read_index(context);
+            }
         }
         loop {
             self.acknowledge_persisted(now, out)?;
@@ -258,7 +263,10 @@ impl Replica {
 
     fn is_persisted(&self) -> bool {
         let durable = self.raw.store().durable().seq();
-        self.unpersisted.front().is_some_and(|first| first.batch <= durable && !self.is_installing(first))
+        self.unpersisted.front().is_some_and(|first| {
+            let is_durable = first.batch <= durable || flaw::is_planted(Flaw::AcknowledgeBeforeDurable);
+            is_durable && !self.is_installing(first)
+        })
     }
 
     /// Whether a snapshot is being taken in: raft's log begins behind what raft holds to be applied.
@@ -328,7 +336,7 @@ impl Replica {
             return Ok(());
         }
         let before = self.state.applied.index;
-        while let Some(entry) = self.committed.pop_front() {
+        while let Some(entry) = self.next_committed() {
             match self.state.apply(&entry)? {
                 Lookup::Ready(applied) => {
                     self.applied(now, &entry, applied, out)?;
@@ -351,6 +359,13 @@ impl Replica {
             }
         }
         Ok(())
+    }
+
+    fn next_committed(&mut self) -> Option<Entry> {
+        if self.committed.len() > 1 && flaw::is_planted(Flaw::ApplyOutOfOrder) {
+            return self.committed.pop_back();
+        }
+        self.committed.pop_front()
     }
 
     /// Keeps something until the pages that it misses have come.

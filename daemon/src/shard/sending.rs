@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use mesh_base::flaw::{self, Flaw};
 use mesh_base::limits::{SNAPSHOT_CHUNK_BYTES, SNAPSHOT_CHUNKS_IN_FLIGHT_MAX};
 use mesh_base::{Instant, LogIndex, Now, ReplicaId};
 use mesh_engine::{CellKey, Lookup, PinId};
@@ -76,7 +77,9 @@ impl Replica {
         self.end_sending(to);
         if !configuration::contains(&self.checkpointing.durable_conf, to) {
             self.checkpointing.want();
-            self.raw.report_snapshot(to.0, RaftStatus::Failure);
+            if !flaw::is_planted(Flaw::ForgetFailedSnapshot) {
+                self.raw.report_snapshot(to.0, RaftStatus::Failure);
+            }
             return Ok(());
         }
         message.set_snapshot(self.durable_snapshot());

@@ -9,6 +9,7 @@
 use std::sync::Arc;
 
 use mesh_base::bytesio::{Reader, Writer};
+use mesh_base::flaw::{self, Flaw};
 use mesh_base::{LogIndex, Namespace, Revision, SessionId, Term};
 use mesh_engine::effect::{Effect, EntryView};
 use mesh_engine::{Attributes, CellWrite, Change as CellChange, Lookup, Store};
@@ -98,6 +99,7 @@ impl State {
         let writes: Vec<_> = view.cell_writes().collect();
         if !writes.is_empty()
             && let Lookup::Miss(misses) = self.store.write(&writes)?
+            && !flaw::is_planted(Flaw::ApplyWithoutPages)
         {
             return Ok(Lookup::Miss(misses));
         }

@@ -1,5 +1,6 @@
 //! What a replica does as time passes: elections and heartbeats through raft, deadlines, and a leader's duties.
 
+use mesh_base::flaw::{self, Flaw};
 use mesh_base::{Instant, LogIndex, Now, ReplicaId, Revision};
 use mesh_raftlog::Space;
 use mesh_wire::Error;
@@ -33,7 +34,7 @@ impl Replica {
             self.tell_commit();
             self.lead(now)?;
         }
-        if self.raw.store().space() == Space::Full {
+        if self.raw.store().space() == Space::Full && !flaw::is_planted(Flaw::StayOutOfSpace) {
             self.log().retry_space(&mut out.io);
         }
         self.retry_checkpoint_space(now, out)?;
@@ -49,7 +50,11 @@ impl Replica {
     fn expire(&mut self, now: Now, out: &mut Output) {
         let at = now.monotonic;
         let waiters = self.proposals.expire(at);
-        out.fail_all(waiters, &Error::Unknown);
+        let error = match waiters.is_empty() {
+            false if flaw::is_planted(Flaw::DenyExpiredWrite) => Error::DeadlineExceeded,
+            _ => Error::Unknown,
+        };
+        out.fail_all(waiters, &error);
         let early: Vec<_> = self.early.extract_if(.., |write| write.waiter.deadline <= at).collect();
         for write in early {
             self.give_up_write(&write, out);

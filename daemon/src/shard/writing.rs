@@ -6,6 +6,7 @@
 //! - A write whose session knows it is answered from the session and not evaluated again.
 
 use bytes::Bytes;
+use mesh_base::flaw::{self, Flaw};
 use mesh_base::limits::{ENTRY_BYTES_MAX, ENTRY_BYTES_SOFT_MAX, SESSION_WINDOW_MAX, UNCOMMITTED_BYTES_MAX};
 use mesh_base::{LogIndex, Namespace, Now, Revision, SessionSeq, Term};
 use mesh_engine::effect::{Effect, EntryHead, Outcome as EntryOutcome};
@@ -165,6 +166,9 @@ impl Replica {
         let error = match self.state.sessions.admit(write.id, write.acknowledged_below) {
             Admission::New if self.proposals.join(RequestKey::Write(write.id), waiter) => return false,
             Admission::New => return true,
+            Admission::Done(_) if flaw::is_planted(Flaw::RepeatRetriedWrite) => {
+                return !self.proposals.join(RequestKey::Write(write.id), waiter);
+            }
             Admission::Done(outcome) => {
                 let answer = match &write.change {
                     Change::Put(_) => Answer::Written,
@@ -188,7 +192,9 @@ impl Replica {
 
     /// Whether the opening of a session is new. If it is not, it is answered, or waits for the copy that is in flight.
     fn admit_opening(&mut self, waiter: Waiter, nonce: u64, out: &mut Output) -> bool {
-        if let Some(session) = self.state.sessions.opened_by(nonce) {
+        if let Some(session) = self.state.sessions.opened_by(nonce)
+            && !flaw::is_planted(Flaw::OpenSessionTwice)
+        {
             let outcome = Outcome { revision: session.0, count: 0, code: 0 };
             answer_write(&Answer::SessionOpened(session), outcome, &[waiter], out);
             return false;
@@ -385,7 +391,12 @@ impl Replica {
 
     /// A revision above all that were ever assigned in this shard, and not behind the clock.
     fn next_revision(&mut self, now: Now) -> Revision {
-        self.newest = self.newest.after(now.wall.0, self.identity.shard);
+        let is_behind = self.newest.unix_ms() > now.wall.0;
+        let last = match is_behind && flaw::is_planted(Flaw::RevisionByClock) {
+            true => Revision::ZERO,
+            false => self.newest,
+        };
+        self.newest = last.after(now.wall.0, self.identity.shard);
         self.evaluated_at = now.wall;
         self.newest
     }

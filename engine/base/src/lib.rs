@@ -9,6 +9,7 @@
 
 pub mod bytesio;
 pub mod checksum;
+pub mod flaw;
 pub mod identity;
 pub mod ids;
 pub mod io;

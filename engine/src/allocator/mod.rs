@@ -16,6 +16,7 @@ mod disk;
 
 use std::collections::BTreeMap;
 
+use mesh_base::flaw::{self, Flaw};
 use mesh_base::{CheckpointNo, PageNo};
 
 pub(crate) use self::bitmap::Bitmap;
@@ -153,7 +154,7 @@ impl Allocator {
             self.mark_changed(number);
         }
         let freed = Freed { page, pages, born, died: epoch };
-        if born == epoch {
+        if born == epoch || flaw::is_planted(Flaw::ReusePagesEarly) {
             self.make_available(&freed);
         } else {
             self.waiting.entry(epoch).or_default().push(freed);
@@ -182,7 +183,8 @@ impl Allocator {
         let mut available = Vec::new();
         self.reuses += 1;
         for run in freed {
-            if pins.iter().any(|pin| run.is_needed_by(*pin)) {
+            let is_pinned = pins.iter().any(|pin| run.is_needed_by(*pin));
+            if is_pinned && !flaw::is_planted(Flaw::ReusePinnedPages) {
                 self.held.push(run);
             } else {
                 self.make_available(&run);

@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
+use mesh_base::flaw::{self, Flaw};
 use mesh_base::io::{IoError, IoErrorKind, IoOp, IoQueue, IoValue, page_offset};
 use mesh_base::{CheckpointNo, LogIndex, PageNo, Revision, Term};
 
@@ -218,8 +219,19 @@ impl Store {
         }
         if running.levels.is_empty() && running.bytes_in_flight == 0 {
             running.stage = Stage::Waiting;
+            if flaw::is_planted(Flaw::SuperblockBeforePages) {
+                return self.write_superblock(running, io);
+            }
             self.submit_checkpoint(IoOp::Sync { file: self.file }, CheckpointIo::PagesSync, io);
         }
+    }
+
+    fn write_superblock(&mut self, running: &mut Running, io: &mut IoQueue) {
+        let superblock = &mut running.superblock;
+        superblock.root.pointer = self.tree.sealed.resolve(superblock.root.pointer);
+        let (offset, data) = (copy_offset(superblock.checkpoint), superblock.encode());
+        let op = IoOp::Write { file: self.file, offset, data };
+        self.submit_checkpoint(op, CheckpointIo::Superblock, io);
     }
 
     /// Takes the next page to write, of the lowest level that has one.
@@ -294,12 +306,10 @@ impl Store {
                 }
                 self.tree.frames.evict();
             }
-            (CheckpointIo::PagesSync, Ok(_)) => {
-                let superblock = &mut running.superblock;
-                superblock.root.pointer = self.tree.sealed.resolve(superblock.root.pointer);
-                let (offset, data) = (copy_offset(superblock.checkpoint), superblock.encode());
-                let op = IoOp::Write { file: self.file, offset, data };
-                self.submit_checkpoint(op, CheckpointIo::Superblock, io);
+            (CheckpointIo::PagesSync, Ok(_)) => self.write_superblock(&mut running, io),
+            (CheckpointIo::Superblock, Ok(_)) if flaw::is_planted(Flaw::SkipSuperblockSync) => {
+                self.finish_checkpoint(*running);
+                return Ok(());
             }
             (CheckpointIo::Superblock, Ok(_)) => {
                 self.submit_checkpoint(IoOp::Sync { file: self.file }, CheckpointIo::SuperblockSync, io);

@@ -19,6 +19,7 @@ mod walk;
 
 use std::collections::{BTreeMap, VecDeque};
 
+use mesh_base::flaw::{self, Flaw};
 use mesh_base::io::{Completion, FileId, IoPort, IoQueue, Lane};
 use mesh_base::{CheckpointNo, LogIndex, Namespace, ReplicaIdentity, Revision};
 
@@ -313,7 +314,7 @@ impl Store {
     fn check_readable(&self, namespace: Namespace, at: Revision) -> Result<(), StoreError> {
         self.check_usable()?;
         let oldest = self.tree.horizon;
-        if at < oldest && namespace != Namespace::SYSTEM {
+        if at < oldest && namespace != Namespace::SYSTEM && !flaw::is_planted(Flaw::ReadBelowHorizon) {
             return Err(StoreError::Compacted { oldest });
         }
         Ok(())

@@ -5,6 +5,7 @@
 //! that would then come to light. Versions older than those in a leaf can be in a later leaf only if they are of the
 //! leaf's last key and the separator after the leaf is a version of that key.
 
+use mesh_base::flaw::{self, Flaw};
 use mesh_base::{Namespace, Revision};
 
 use super::Tree;
@@ -157,6 +158,14 @@ fn garbage_of_key(
     hidden_from: Option<KeyRef<'_>>,
     garbage: &mut Vec<usize>,
 ) {
+    let newest_of_all = versions.start;
+    if versions.len() > 1
+        && leaf::cell(page, newest_of_all).is_tombstone()
+        && leaf::key(page, newest_of_all).revision > horizon
+        && flaw::is_planted(Flaw::DropTombstoneAlone)
+    {
+        garbage.push(newest_of_all);
+    }
     let hidden =
         versions.clone().find(|index| hidden_from.is_some_and(|from| leaf::key(page, *index) >= from));
     let hidden = hidden.unwrap_or(versions.end)..versions.end;

@@ -1,5 +1,6 @@
 //! raft's view of the log.
 
+use mesh_base::flaw::{self, Flaw};
 use mesh_base::{LogIndex, ReplicaId};
 use raft::eraftpb::{Entry, Snapshot};
 use raft::{Error, GetEntriesContext, RaftState, Result, Storage, StorageError};
@@ -8,7 +9,11 @@ use super::Log;
 
 impl Storage for Log {
     fn initial_state(&self) -> Result<RaftState> {
-        Ok(RaftState::new(self.hard_state(), self.conf_state.clone()))
+        let mut hard_state = self.hard_state();
+        if hard_state.vote != 0 && flaw::is_planted(Flaw::ForgetVote) {
+            hard_state.vote = 0;
+        }
+        Ok(RaftState::new(hard_state, self.conf_state.clone()))
     }
 
     /// Entries after the last noted checkpoint are answered at once, older ones when they were fetched.

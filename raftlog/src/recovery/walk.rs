@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use mesh_base::flaw::{self, Flaw};
 use mesh_base::io::{FileId, IoOp, IoPort, IoQueue, IoToken};
 use mesh_base::limits::SECTOR_BYTES;
 use mesh_base::{BatchSeq, Revision, SegmentNo};
@@ -141,7 +142,8 @@ impl SegmentWalk {
     pub(crate) fn rewrite_unproven(&mut self, port: &mut IoPort, io: &mut IoQueue) -> Vec<IoToken> {
         let file = FileId::Segment(self.segment);
         let write = |Unproven { offset, bytes, .. }| IoOp::Write { file, offset, data: bytes };
-        self.unproven.drain(..).map(|batch| port.submit(io, write(batch))).collect()
+        let batches = self.unproven.drain(..).filter(|_| !flaw::is_planted(Flaw::TrustUnprovenBatches));
+        batches.map(|batch| port.submit(io, write(batch))).collect()
     }
 
     /// Takes the batches in the window. Answers the bytes it needs to go on, or none when the phase is over.
@@ -199,14 +201,18 @@ impl SegmentWalk {
         if window.len() < BATCH_HEADER_BYTES && !self.reader.is_at_end() {
             return Ok(Found::Need(SECTOR_BYTES));
         }
+        let fits =
+            |header: &BatchHeader| self.reader.position() + header.batch_bytes() as u64 <= self.file_bytes;
         let continues = |header: &BatchHeader| {
             header.salt == self.salt
                 && header.seq == self.head.seq.next()
                 && header.prev_crc == self.head.crc
                 && header.durable_through < header.seq
-                && self.reader.position() + header.batch_bytes() as u64 <= self.file_bytes
         };
-        let Some(header) = BatchHeader::decode(window).filter(continues) else { return Ok(Found::Nothing) };
+        let header = BatchHeader::decode(window)
+            .filter(fits)
+            .filter(|header| continues(header) || flaw::is_planted(Flaw::ReviveDeadBatch));
+        let Some(header) = header else { return Ok(Found::Nothing) };
         if window.len() < header.batch_bytes() && !self.reader.is_at_end() {
             return Ok(Found::Need(header.batch_bytes()));
         }
@@ -230,7 +236,7 @@ impl SegmentWalk {
                 break;
             }
             if let Some(header) = BatchHeader::decode(window).filter(|header| header.salt == self.salt) {
-                if header.durable_through > self.head.seq {
+                if header.durable_through > self.head.seq && !flaw::is_planted(Flaw::CutDurableBatch) {
                     return Err(self.corrupt(end, "a batch is damaged that was durable"));
                 }
                 batches += u64::from(header.seq > self.head.seq);
