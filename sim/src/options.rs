@@ -70,6 +70,11 @@ pub struct FaultOptions {
     pub orderly_per_mille: u64,
     /// Of a thousand crashes, those that take all nodes at once.
     pub everyone_per_mille: u64,
+    /// Of a thousand crashes, those that wait until the node writes or syncs, and strike while it does.
+    pub ambush_per_mille: u64,
+    /// Of a thousand restarts after a crash, those that are followed by another crash, while the node recovers or soon
+    /// after.
+    pub relapse_per_mille: u64,
     /// How long a crashed node stays down; `None` is until someone starts it.
     pub down_for: Option<Latency>,
     /// The network is partitioned.
@@ -144,23 +149,23 @@ impl SizeOptions {
 
 impl FaultOptions {
     fn draw(prng: &mut Prng) -> Self {
-        let down = draw_ms(prng, MS * 50, MS * 3000);
-        let partition = draw_ms(prng, MS * 50, MS * 3000);
+        let down = pick(prng, &[MS * 20, MS * 20, MS * 200, MS * 1000, MS * 3000]);
+        let partition = pick(prng, &[MS * 100, MS * 500, MS * 3000]);
         let pause = pick(prng, &[MS * 50, MS * 300, MS * 3000]);
         if prng.chance_per_mille(80) {
             return Self::default();
         }
         Self {
-            crash_every: sometimes(prng, 500, MS * 300, MS * 5000),
+            crash_every: sometimes(prng, 700, MS * 100, MS * 5000),
             power_per_mille: pick(prng, &[0, 300, 500, 1000]),
             orderly_per_mille: pick(prng, &[0, 0, 200, 800]),
             everyone_per_mille: pick(prng, &[0, 0, 50, 300]),
             down_for: Some(Latency::between(MS, down)),
-            partition_every: sometimes(prng, 400, MS * 300, MS * 5000),
+            partition_every: sometimes(prng, 500, MS * 200, MS * 5000),
             partition_for: Some(Latency::between(MS, partition)),
             slow_disk_every: sometimes(prng, 250, MS * 500, MS * 5000),
-            full_disk_every: sometimes(prng, 150, MS * 1000, MS * 10_000),
-            wipe_every: sometimes(prng, 250, MS * 2000, MS * 6000),
+            full_disk_every: sometimes(prng, 250, MS * 500, MS * 10_000),
+            wipe_every: sometimes(prng, 350, MS * 1000, MS * 6000),
             pause_every: sometimes(prng, 250, MS * 200, MS * 5000),
             pause_for: Some(Latency::between(MS, pause)),
             roll_every: sometimes(prng, 100, MS * 1000, MS * 5000),
@@ -169,6 +174,8 @@ impl FaultOptions {
             rot_every: sometimes(prng, 200, MS * 50, MS * 2000),
             clock_jump_every: sometimes(prng, 250, MS * 200, MS * 5000),
             left_out_per_mille: pick(prng, &[0, 0, 500, 1000]),
+            ambush_per_mille: pick(prng, &[0, 500, 800, 1000]),
+            relapse_per_mille: pick(prng, &[0, 200, 500]),
         }
     }
 }
@@ -218,9 +225,12 @@ fn draw_clock(prng: &mut Prng) -> ClockOptions {
     }
 }
 
-/// In `per_mille` of a thousand runs, a mean time between two durations.
+/// In `per_mille` of a thousand runs, a mean time between two durations. Each doubling of it is as likely as the next:
+/// some runs are to have many faults, and they would be few if most times were long.
 fn sometimes(prng: &mut Prng, per_mille: u64, least: Duration, most: Duration) -> Option<Duration> {
-    let drawn = draw_ms(prng, least, most);
+    let doublings = u32::try_from(most.as_millis() / least.as_millis().max(1)).unwrap_or(1).max(1).ilog2();
+    let base = least * 2u32.pow(u32::try_from(prng.index(doublings as usize + 1)).unwrap_or(0));
+    let drawn = draw_ms(prng, base, base * 2).min(most);
     prng.chance_per_mille(per_mille).then_some(drawn)
 }
 
@@ -257,6 +267,8 @@ impl fmt::Display for FaultOptions {
             write!(f, "crashes       every {every:?}, power {}/1000", self.power_per_mille)?;
             write!(f, ", in order {}/1000", self.orderly_per_mille)?;
             write!(f, ", everyone {}/1000", self.everyone_per_mille)?;
+            write!(f, ", while it writes {}/1000", self.ambush_per_mille)?;
+            write!(f, ", again after it {}/1000", self.relapse_per_mille)?;
             writeln!(f, ", down {}", self.down_for.unwrap_or(Latency::fixed(Duration::ZERO)))?;
         }
         if let Some(every) = self.partition_every {

@@ -1,7 +1,8 @@
 //! A client that retries: one operation at a time, under a session, at whatever node seems to lead.
 //!
 //! It does what a client library does and no more: the same write is sent again under the same number; only an answer that
-//! says "certainly not applied", to every attempt, makes it so; an answer to no attempt means "unknown".
+//! says "certainly not applied", to every attempt, makes it so; an answer to no attempt means "unknown". Some clients take
+//! such an answer for the end, so that it is put to the proof: a write that is tried again hides that it was a lie.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,8 +18,16 @@ use mesh_wire::{
 
 use crate::history::{Action, ClientNo, History, OpId, Outcome, RangeId, Stamp};
 
-/// How long a client waits for one attempt.
-const ATTEMPT: Duration = Duration::from_millis(150);
+/// How long a client waits for one attempt, in milliseconds: some turn away from a node that was cut off before it knows,
+/// some hear what it says when it does.
+const ATTEMPTS_MS: [u64; 4] = [50, 150, 700, 1500];
+/// How long a node may wait for the end of a write, in milliseconds: shorter than an attempt, so that its answer to a late
+/// one is heard, or longer.
+const WRITE_DEADLINES_MS: [u32; 4] = [30, 300, 3000, 3000];
+/// How often a client sends a write again that was answered "unknown": its session may be gone, and say so for ever.
+const UNKNOWNS_MAX: u32 = 3;
+/// Of a thousand clients, those that do not try again what is certainly not applied.
+const BELIEVERS_PER_MILLE: u64 = 300;
 /// How long a client keeps trying.
 const PATIENCE: Duration = Duration::from_millis(2500);
 
@@ -65,6 +74,9 @@ pub(crate) enum Errand {
 pub(super) struct Client {
     id: u64,
     prng: Prng,
+    /// How long it waits for one attempt.
+    patience: Duration,
+    denied: WhenDenied,
     sessions: BTreeMap<ShardId, Session>,
     openings: BTreeMap<ShardId, Opening>,
     leaders: BTreeMap<ShardId, usize>,
@@ -77,6 +89,13 @@ pub(super) struct Client {
     /// What the last attempt that a node refused was refused with.
     refusal: Option<Error>,
     writer: FrameWriter,
+}
+
+/// What a client does with a write that is certainly not applied.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum WhenDenied {
+    TriesAgain,
+    GivesUp,
 }
 
 struct Session {
@@ -103,6 +122,8 @@ struct Operation {
     is_ambiguous: bool,
     /// Whether the present attempt has sent the write and was not answered.
     is_write_open: bool,
+    /// How often the write was answered "unknown".
+    unknowns: u32,
 }
 
 enum Kind {
@@ -122,9 +143,12 @@ struct Pages {
 }
 
 impl Client {
-    pub(super) fn new(id: usize, prng: Prng) -> Self {
+    pub(super) fn new(id: usize, mut prng: Prng) -> Self {
+        let gives_up = prng.chance_per_mille(BELIEVERS_PER_MILLE);
         Self {
             id: id as u64,
+            patience: Duration::from_millis(prng.choose(&ATTEMPTS_MS).copied().unwrap_or(150)),
+            denied: if gives_up { WhenDenied::GivesUp } else { WhenDenied::TriesAgain },
             prng,
             sessions: BTreeMap::new(),
             openings: BTreeMap::new(),
@@ -272,6 +296,7 @@ impl Client {
             write: None,
             is_ambiguous: false,
             is_write_open: false,
+            unknowns: 0,
         });
         self.try_again(shared)
     }
@@ -322,7 +347,7 @@ impl Client {
                 });
                 let open = Request::OpenSession(OpenSession { nonce });
                 let frame = encode(&mut self.writer, &envelope, &open);
-                return Step::Send { node, frame, attempt: self.attempt, wait: ATTEMPT };
+                return Step::Send { node, frame, attempt: self.attempt, wait: self.patience };
             };
             current.write = Some((session.id, session.next));
             session.next = session.next.next();
@@ -333,7 +358,7 @@ impl Client {
             session,
             seq,
             acknowledged_below: seq,
-            deadline_ms: 1000,
+            deadline_ms: self.prng.choose(&WRITE_DEADLINES_MS).copied().unwrap_or(1000),
             ..WriteContext::default()
         };
         current.is_write_open = is_write;
@@ -343,7 +368,7 @@ impl Client {
                 let keys = [key.as_ref()];
                 let delete = Request::Delete(Delete { ctx: write, keys: (&keys).into() });
                 let frame = encode(&mut self.writer, &envelope, &delete);
-                return Step::Send { node, frame, attempt: self.attempt, wait: ATTEMPT };
+                return Step::Send { node, frame, attempt: self.attempt, wait: self.patience };
             }
             Kind::Get { key, .. } => Request::Get(Get { ctx, key, ..Get::default() }),
             Kind::Range { pages, .. } => Request::Range(Range {
@@ -358,7 +383,7 @@ impl Client {
             }),
         };
         let frame = encode(&mut self.writer, &envelope, &request);
-        Step::Send { node, frame, attempt: self.attempt, wait: ATTEMPT }
+        Step::Send { node, frame, attempt: self.attempt, wait: self.patience }
     }
 
     /// An answer arrived.
@@ -388,7 +413,13 @@ impl Client {
         match response {
             Response::Error(error) => {
                 current.is_ambiguous |= was_write_open && !error.certainly_not_applied();
-                Some(self.refused(&error, now, history))
+                let is_denied = was_write_open && !current.is_ambiguous;
+                let next = self.refused(&error, now, history);
+                if is_denied && self.denied == WhenDenied::GivesUp && matches!(next, Step::Pause { .. }) {
+                    self.give_up(now, history);
+                    return Some(Step::Done);
+                }
+                Some(next)
             }
             Response::SessionOpened(opened) => {
                 self.sessions.insert(shard, Session { id: opened.session, next: SessionSeq(1) });
@@ -465,6 +496,9 @@ impl Client {
                 self.sessions.remove(&shard);
                 current.write = None;
                 current.is_ambiguous = false;
+            }
+            Error::Unknown if current.write.is_some() && current.unknowns < UNKNOWNS_MAX => {
+                current.unknowns += 1;
             }
             Error::Unknown if current.write.is_some() => {
                 self.sessions.remove(&shard);

@@ -26,16 +26,22 @@ impl World {
         }
     }
 
+    /// What ends with the next crash.
+    pub(super) fn draw_crash(&mut self) -> Crash {
+        let is_power = self.prng.chance_per_mille(self.options.faults.power_per_mille);
+        if is_power { Crash::Power } else { Crash::Process }
+    }
+
     pub(super) fn crash(&mut self) {
         if !self.is_hostile {
             return;
         }
+        let kind = self.draw_crash();
         let faults = &self.options.faults;
-        let is_power = self.prng.chance_per_mille(faults.power_per_mille);
         let is_everyone = self.prng.chance_per_mille(faults.everyone_per_mille);
         let every = faults.crash_every;
         let is_orderly = self.prng.chance_per_mille(faults.orderly_per_mille);
-        let kind = if is_power { Crash::Power } else { Crash::Process };
+        let is_ambush = self.prng.chance_per_mille(faults.ambush_per_mille);
         let chosen = self.prng.index(self.nodes.len());
         for node in 0..self.nodes.len() {
             match is_everyone || node == chosen {
@@ -43,6 +49,7 @@ impl World {
                     self.injected.count(Fault::OrderlyStop);
                     self.stop(node);
                 }
+                true if is_ambush => self.lie_in_wait(node, kind),
                 true => {
                     self.injected.count(Fault::of_crash(kind));
                     self.end(node, kind);

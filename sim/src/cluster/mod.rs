@@ -4,10 +4,12 @@
 //! replaced. Then a majority is healed, and all of it must come to rest. What clients saw is then checked; what goes on
 //! inside is checked all the while.
 
+mod ambush;
 mod atlas;
 mod checking;
 mod client;
 mod disturbances;
+mod elections;
 mod faults;
 mod nodes;
 mod operator;
@@ -28,17 +30,19 @@ use mesh_server::router::SlotMap;
 use mesh_server::shard::ShardOptions;
 use mesh_wire::{FrameDecoder, FrameWriter};
 
+use self::ambush::Ambush;
 use self::checking::Checks;
 pub(crate) use self::client::Errand;
 use self::client::{Client, Shared, Step, Wish};
 use self::disturbances::Disturbance;
+use self::elections::Elections;
 use self::operator::OPERATOR;
 use self::peace::Part;
 use self::process::{Process, small_shards};
 pub(crate) use self::scripted::{Progress, Scripted};
 use self::telling::Told;
 use crate::clock::SimClock;
-use crate::disk::{DiskOpNo, SimDisk};
+use crate::disk::{Crash, DiskOpNo, SimDisk};
 use crate::driver::{Failure, Run};
 use crate::heap::EventHeap;
 use crate::history::History;
@@ -107,6 +111,12 @@ enum Event {
     },
     Operator,
     Crash,
+    /// A crash that waited for a write or sync has come, to the run of the program with this number.
+    Struck {
+        node: usize,
+        incarnation: u64,
+        kind: Crash,
+    },
     /// A node was told to stop long ago, in the run of the program with this number.
     StopOverdue {
         node: usize,
@@ -142,6 +152,9 @@ struct Node {
     notices: Option<Vec<Notice>>,
     /// What it does at the end.
     part: Part,
+    ambush: Option<Ambush>,
+    /// The terms of its replicas at its last tick, added up.
+    terms: u64,
     prng: Prng,
 }
 
@@ -154,6 +167,7 @@ struct World {
     shard_options: Arc<ShardOptions>,
     shards: u16,
     history: History,
+    elections: Elections,
     options: Options,
     /// The faults that networks and disks do not count themselves.
     injected: Counts<Fault>,
@@ -191,6 +205,8 @@ impl World {
             paused_until: Instant::ZERO,
             notices: None,
             part: Part::Healed,
+            ambush: None,
+            terms: 0,
             prng: root.fork(),
         };
         let nodes: Vec<_> = (0..size.nodes).map(|number| new_node(number, &mut root)).collect();
@@ -211,6 +227,7 @@ impl World {
             shard_options: Arc::new(small_shards(size.value_bytes_max, &mut root)),
             shards: size.shards,
             history: History::new(),
+            elections: Elections::default(),
             options: options.clone(),
             injected: Counts::default(),
             is_hostile: true,
@@ -300,6 +317,7 @@ impl World {
             }
             Event::Operator => self.operate(),
             Event::Crash => self.crash(),
+            Event::Struck { node, incarnation, kind } => self.strike(node, incarnation, kind),
             Event::StopOverdue { node, incarnation } => self.stop_overdue(node, incarnation),
             Event::Restart(node) => self.restart(node),
             Event::Partition => self.partition(),

@@ -8,6 +8,7 @@ use mesh_base::CoreId;
 use mesh_server::core::{CoreEffect, CoreEvent, DirectoryKey, LinkClass as ServerClass, NodeName, Notice};
 use mesh_server::node::NodeConfig;
 
+use super::ambush::Moment;
 use super::client::address_of;
 use super::peace::Part;
 use super::process::{Process, Wake};
@@ -52,6 +53,11 @@ impl World {
             self.perform(number, core, effects);
         }
         self.schedule_tick(number, incarnation);
+        let relapses = self.is_hostile && self.options.faults.crash_every.is_some();
+        if relapses && incarnation > 1 && self.prng.chance_per_mille(self.options.faults.relapse_per_mille) {
+            let kind = self.draw_crash();
+            self.lie_in_wait(number, kind);
+        }
     }
 
     fn peers_of(&self, number: usize) -> Vec<(NodeName, String)> {
@@ -96,10 +102,17 @@ impl World {
             self.heap.schedule_at(until, Event::Tick { node: number, incarnation });
             return;
         }
-        let process = self.nodes.get(number).and_then(|node| node.process.as_ref());
-        let Some(process) = process.filter(|process| process.incarnation == incarnation) else { return };
+        let Some(node) = self.nodes.get_mut(number) else { return };
+        let process = node.process.as_ref().filter(|process| process.incarnation == incarnation);
+        let Some(process) = process else { return };
+        self.complaint = self.elections.observe(process.statuses()).or(self.complaint.take());
+        let terms = process.statuses().map(|status| status.term.0).sum();
+        let known = std::mem::replace(&mut node.terms, terms);
         for core in 0..process.core_count() {
             self.push(number, core, CoreEvent::Tick);
+        }
+        if (1..terms).contains(&known) {
+            self.pass_ambush(number, Some(Moment::Election), mesh_base::limits::TICK);
         }
         self.schedule_tick(number, incarnation);
     }
@@ -128,8 +141,10 @@ impl World {
             match effect {
                 CoreEffect::Io { directory, submission } => {
                     let Some(node) = self.nodes.get_mut(number) else { continue };
+                    let moment = Moment::of(&submission.op);
                     let scheduled = node.disk.submit(directory, submission);
                     self.heap.schedule(scheduled.delay, Event::Disk(number, scheduled.op));
+                    self.pass_ambush(number, moment, scheduled.delay);
                 }
                 CoreEffect::Reply { conn, frame } => {
                     let to = match usize::try_from(conn.0) {
@@ -223,6 +238,7 @@ impl World {
         let Some(node) = self.nodes.get_mut(number) else { return };
         node.disk.crash(kind);
         node.process = None;
+        node.ambush = None;
         self.look_at_remains(number);
         if let Some(down_for) = self.options.faults.down_for {
             let down = down_for.draw(&mut self.prng);

@@ -149,9 +149,9 @@ pub(super) fn small_shards(value_bytes_max: usize, prng: &mut Prng) -> ShardOpti
     options.checkpoint_period = Duration::from_millis(200 + prng.range(0..3000));
     options.sessions_max = 4 + prng.index(28);
     options.requests_waiting_max = 4 + prng.index(64);
-    options.history = Duration::from_millis(500 + prng.range(0..5000));
-    options.horizon_period = Duration::from_millis(100 + prng.range(0..1000));
+    options.history = Duration::from_millis(20 << prng.range(0..9));
+    options.horizon_period = Duration::from_millis(20 + prng.range(0..1000));
     options.snapshot_patience = Duration::from_millis(300);
-    options.preferred_leader_after = Duration::from_millis(500 + prng.range(0..3000));
+    options.preferred_leader_after = Duration::from_millis(50 << prng.range(0..7));
     options
 }
