@@ -22,6 +22,7 @@
 //! | [`overrides`], [`shrink`] | runs that differ from what their seed draws; smaller runs of a failure |
 //! | [`cluster`] | whole clusters of the real thing, and clients that retry |
 //! | [`scenario`] | the same, told step by step |
+//! | `teeth` | deliberate bugs that the checkers must find, with the feature `flaws` |
 //! | [`rehearsal`] | a small system that shows that all of this finds flaws |
 //!
 //! Invariants:
@@ -54,5 +55,7 @@ pub mod scenario;
 pub mod search;
 pub mod shrink;
 pub mod swarm;
+#[cfg(feature = "flaws")]
+pub mod teeth;
 pub mod trace;
 pub mod violation;
