@@ -59,6 +59,18 @@ fn only_the_host_and_the_command_line_need_an_executor() {
     );
 }
 
+#[test]
+fn only_a_simulator_that_asks_for_it_has_flaws() {
+    for folder in ["wire", "wire/clients/rust", "raftlog", "engine", "daemon", "bench"] {
+        let manifest = fs::read_to_string(root().join(folder).join("Cargo.toml")).unwrap();
+        assert!(!manifest.contains("flaws"), "{folder} turns on deliberate bugs");
+    }
+    for folder in ["engine/base", "sim"] {
+        let manifest = fs::read_to_string(root().join(folder).join("Cargo.toml")).unwrap();
+        assert!(!manifest.contains("default = "), "{folder} has flaws only where they are asked for");
+    }
+}
+
 /// The lines of a source file that are neither comments nor tests.
 fn code_of(file: &Path) -> Vec<(usize, String)> {
     let text = fs::read_to_string(file).unwrap();

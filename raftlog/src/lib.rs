@@ -21,6 +21,7 @@ mod fetch;
 mod footer;
 mod format;
 mod forming;
+pub mod inspect;
 mod log;
 mod options;
 mod purge;

@@ -150,7 +150,7 @@ impl Outcome {
 }
 
 /// A text without its numbers and what is between quotation marks.
-fn generalised(text: &str) -> String {
+pub(crate) fn generalised(text: &str) -> String {
     let unquoted: Vec<&str> = text.split('"').step_by(2).collect();
     let digits = |it: char| it.is_ascii_digit();
     unquoted.join("\"\"").split(digits).filter(|part| !part.is_empty()).collect::<Vec<_>>().join("#")

@@ -175,7 +175,7 @@ impl FaultOptions {
             clock_jump_every: sometimes(prng, 250, MS * 200, MS * 5000),
             left_out_per_mille: pick(prng, &[0, 0, 500, 1000]),
             ambush_per_mille: pick(prng, &[0, 500, 800, 1000]),
-            relapse_per_mille: pick(prng, &[0, 200, 500]),
+            relapse_per_mille: pick(prng, &[0, 300, 600]),
         }
     }
 }

@@ -44,6 +44,8 @@ const TABLE: &[Entry] = &[
     entry("orderly", To("0"), |it| &mut it.faults.orderly_per_mille),
     entry("everyone", To("0"), |it| &mut it.faults.everyone_per_mille),
     entry("left-out", To("0"), |it| &mut it.faults.left_out_per_mille),
+    entry("ambushes", To("0"), |it| &mut it.faults.ambush_per_mille),
+    entry("relapses", To("0"), |it| &mut it.faults.relapse_per_mille),
     entry("down-for", Nothing, |it| &mut it.faults.down_for),
     entry("partition-for", Nothing, |it| &mut it.faults.partition_for),
     entry("pause-for", Nothing, |it| &mut it.faults.pause_for),

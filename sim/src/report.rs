@@ -75,6 +75,7 @@ kinds! {
         ProcessCrash = "process-crashes",
         PowerLoss = "power-losses",
         OrderlyStop = "orderly-stops",
+        Ambush = "crashes-at-their-moment",
         EveryoneAtOnce = "everyone-at-once",
         RollingRestart = "rolling-restarts",
         Pause = "paused-processes",

@@ -8,7 +8,7 @@ use super::disk::{Crash, Disk};
 use super::harness::*;
 use crate::footer::Footer;
 use crate::format::segment::SegmentHeader;
-use crate::{LogError, LogOptions, Recovered, RevisionRange};
+use crate::{LogError, LogOptions, Recovered, RevisionRange, inspect};
 
 /// What damage did.
 #[derive(Debug, PartialEq, Eq)]
@@ -55,6 +55,21 @@ fn written() -> Disk {
 fn end_of(disk: &mut Disk, file: FileId) -> usize {
     let bytes = disk.bytes(file);
     bytes.chunks(4096).position(|sector| sector.iter().all(|byte| *byte == 0)).unwrap() * 4096
+}
+
+#[test]
+fn damage_to_what_a_later_batch_proves_durable_is_never_cut() {
+    let mut disk = written();
+    let file = segment(3);
+    let proven = usize::try_from(inspect::proven_bytes(disk.bytes(file)).unwrap()).unwrap();
+    assert_eq!(proven, end_of(&mut disk, file) - 4096, "all but the newest batch");
+    for at in (4096..proven).step_by(4096) {
+        let mut damaged = disk.clone();
+        damaged.bytes(file)[at..at + 512].fill(0);
+        assert_eq!(outcome(damaged, 30), Outcome::Corrupt { file, offset: at as u64 });
+    }
+    disk.bytes(file)[..512].fill(0);
+    assert_eq!(inspect::proven_bytes(disk.bytes(file)), None);
 }
 
 #[test]

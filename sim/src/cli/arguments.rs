@@ -50,6 +50,9 @@ pub struct Arguments {
 pub enum Command {
     /// Run seeds for a time, whatever fails, and tell all figures
     Soak(Soak),
+    /// Plant deliberate bugs, and count the seeds until the checkers find each
+    #[cfg(feature = "flaws")]
+    Teeth(crate::teeth::Arguments),
 }
 
 /// Seeds until one fails.

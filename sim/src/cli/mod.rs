@@ -54,6 +54,8 @@ pub fn main(run: &dyn Run) -> ExitCode {
 pub fn execute(run: &dyn Run, arguments: &Arguments, output: &mut dyn Write) -> io::Result<u8> {
     match &arguments.command {
         Some(Command::Soak(soak)) => execute_soak(run, soak, output),
+        #[cfg(feature = "flaws")]
+        Some(Command::Teeth(teeth)) => crate::teeth::execute(run, teeth, output),
         None => match arguments.play.seed {
             Some(seed) => execute_seed(run, seed, &arguments.play, output),
             None => execute_seeds(run, &arguments.play, output),

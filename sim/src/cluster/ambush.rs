@@ -11,11 +11,17 @@ use mesh_base::io::{FileId, IoOp};
 use super::{Event, World};
 use crate::disk::Crash;
 use crate::latency::draw_between;
+use crate::report::Fault;
 
 /// Operations of its kind that an ambush lets pass at most: enough for each step of a checkpoint to be the one.
 const PASS_MAX: usize = 6;
 /// The crash comes within so many times what the moment lasts: in it, or just after.
 const REACH: u32 = 2;
+
+/// Of a thousand nodes that were struck, those that a supervisor starts again at once, before anyone has missed them.
+const SUPERVISED_PER_MILLE: u64 = 500;
+/// How long that takes at most.
+const SUPERVISOR: Duration = Duration::from_millis(10);
 
 /// What lies in wait for a node.
 #[derive(Clone, Copy, Debug)]
@@ -59,7 +65,7 @@ impl Moment {
 impl World {
     /// Lets a crash wait for its moment.
     pub(super) fn lie_in_wait(&mut self, number: usize, kind: Crash) {
-        let moments = [Moment::Log, Moment::Store, Moment::Store, Moment::Names, Moment::Election];
+        let moments = [Moment::Log, Moment::Store, Moment::Names, Moment::Election];
         let waits_for = self.prng.choose(&moments).copied().unwrap_or(Moment::Log);
         let pass = match waits_for {
             Moment::Election => 0,
@@ -88,10 +94,16 @@ impl World {
     }
 
     /// The crash that waited.
-    pub(super) fn strike(&mut self, number: usize, incarnation: u64, kind: Crash) {
+    pub(super) fn spring_ambush(&mut self, number: usize, incarnation: u64, kind: Crash) {
         let process = self.nodes.get(number).and_then(|node| node.process.as_ref());
         if self.is_hostile && process.is_some_and(|process| process.incarnation == incarnation) {
+            self.injected.count(Fault::Ambush);
+            self.injected.count(Fault::of_crash(kind));
             self.end(number, kind);
+            if self.prng.chance_per_mille(SUPERVISED_PER_MILLE) {
+                let down = draw_between(&mut self.prng, Duration::ZERO, SUPERVISOR);
+                self.heap.schedule(down, Event::Restart(number));
+            }
         }
     }
 }

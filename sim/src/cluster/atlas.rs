@@ -4,16 +4,24 @@
 //! replicas may find out, at any time, and then an operator empties the node and replaces it. So:
 //! - only a run of three nodes or more has a victim, and while it has one no other node's directory is wiped;
 //! - it is struck only while no node is being replaced;
-//! - of a log, only segments are struck that have a successor: of the newest, the batches that no later one proves
-//!   durable cannot be told from a torn tail, on any disk that keeps one copy of them.
+//! - of a log's newest segment, only batches are struck that a later one proves durable, and only while the replica
+//!   serves, when all that can be read is: the others cannot be told from a torn tail, on any disk that keeps one copy of
+//!   them.
+//!
+//! A replica of the victim has to find the damage itself. That its log misses entries which the leader knows of it, is
+//! found too late: it has voted since.
 //!
 //! Deliberately absent: damage to the identity (it has copies of its own, and scenarios), and to a store that a snapshot
 //! is being received into.
 
 use mesh_base::io::FileId;
+use mesh_base::limits::SECTOR_BYTES;
+use mesh_raftlog::inspect::proven_bytes;
 use mesh_server::core::DirectoryKey;
+use mesh_server::shard::status::Condition;
 
-use super::{Event, World};
+use super::process::Process;
+use super::{Event, Node, World};
 use crate::disk::{ArmedFault, Crash, Damage};
 
 impl World {
@@ -43,23 +51,27 @@ impl World {
         let owners: Vec<DirectoryKey> =
             node.disk.owners().filter(|owner| matches!(owner, DirectoryKey::Replica { .. })).collect();
         let Some(&owner) = self.prng.choose(&owners) else { return };
-        let files = node.disk.files(owner);
-        let newest = files.iter().filter_map(|(file, _)| segment(*file)).max();
-        let may_be_struck = |file: FileId| match file {
-            FileId::Segment(_) => segment(file) < newest,
-            file => file == FileId::Store,
-        };
+        let files = node.disk.files(owner).into_iter().map(|(file, _)| file);
         let files: Vec<FileId> =
-            files.into_iter().map(|(file, _)| file).filter(|it| may_be_struck(*it)).collect();
+            files.filter(|file| matches!(file, FileId::Segment(_) | FileId::Store)).collect();
+        let newest = files.iter().copied().filter(|file| *file != FileId::Store).max();
         let Some(&file) = self.prng.choose(&files) else { return };
         if file == FileId::Store && self.prng.chance_per_mille(400) {
             let faults = [ArmedFault::LoseWrite, ArmedFault::MisdirectWrite];
             let fault = self.prng.choose(&faults).copied().unwrap_or(ArmedFault::LoseWrite);
             node.disk.arm(owner, file, fault);
-        } else {
-            let kinds = [Damage::FlipBit, Damage::ZeroSector, Damage::ScrambleSector];
-            let damage = self.prng.choose(&kinds).copied().unwrap_or(Damage::FlipBit);
+            return;
+        }
+        let kinds = [Damage::FlipBit, Damage::ZeroSector, Damage::ScrambleSector];
+        let damage = self.prng.choose(&kinds).copied().unwrap_or(Damage::FlipBit);
+        if Some(file) != newest {
             node.disk.corrupt_somewhere(owner, file, damage);
+        } else if node.serves(owner)
+            && let Some(proven) = node.disk.contents(owner, file).and_then(|bytes| proven_bytes(&bytes))
+            && proven > SECTOR_BYTES as u64
+        {
+            let offset = self.prng.range(SECTOR_BYTES as u64..proven);
+            node.disk.corrupt(owner, file, offset, damage);
         }
     }
 
@@ -75,9 +87,13 @@ impl World {
     }
 }
 
-fn segment(file: FileId) -> Option<u64> {
-    match file {
-        FileId::Segment(no) => Some(no.0),
-        _ => None,
+impl Node {
+    /// Whether its replica of a directory has recovered and takes part.
+    fn serves(&self, owner: DirectoryKey) -> bool {
+        let DirectoryKey::Replica { shard, replica } = owner else { return false };
+        let mut statuses = self.process.iter().flat_map(Process::statuses);
+        statuses.any(|status| {
+            (status.shard, status.replica, status.condition) == (shard, replica, Condition::Serving)
+        })
     }
 }

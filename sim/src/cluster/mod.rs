@@ -9,7 +9,6 @@ mod atlas;
 mod checking;
 mod client;
 mod disturbances;
-mod elections;
 mod faults;
 mod nodes;
 mod operator;
@@ -35,7 +34,6 @@ use self::checking::Checks;
 pub(crate) use self::client::Errand;
 use self::client::{Client, Shared, Step, Wish};
 use self::disturbances::Disturbance;
-use self::elections::Elections;
 use self::operator::OPERATOR;
 use self::peace::Part;
 use self::process::{Process, small_shards};
@@ -167,7 +165,6 @@ struct World {
     shard_options: Arc<ShardOptions>,
     shards: u16,
     history: History,
-    elections: Elections,
     options: Options,
     /// The faults that networks and disks do not count themselves.
     injected: Counts<Fault>,
@@ -227,7 +224,6 @@ impl World {
             shard_options: Arc::new(small_shards(size.value_bytes_max, &mut root)),
             shards: size.shards,
             history: History::new(),
-            elections: Elections::default(),
             options: options.clone(),
             injected: Counts::default(),
             is_hostile: true,
@@ -317,7 +313,7 @@ impl World {
             }
             Event::Operator => self.operate(),
             Event::Crash => self.crash(),
-            Event::Struck { node, incarnation, kind } => self.strike(node, incarnation, kind),
+            Event::Struck { node, incarnation, kind } => self.spring_ambush(node, incarnation, kind),
             Event::StopOverdue { node, incarnation } => self.stop_overdue(node, incarnation),
             Event::Restart(node) => self.restart(node),
             Event::Partition => self.partition(),

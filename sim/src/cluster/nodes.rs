@@ -22,6 +22,9 @@ const TURN: Latency = Latency::between(Duration::ZERO, Duration::from_micros(30)
 /// How long a node may take to stop in order, whatever goes wrong meanwhile.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
 
+/// What a replica says whose log forgot what it had acknowledged: found out by another, which no fault excuses.
+const LOST_ENTRIES: &str = "acknowledged entries were lost";
+
 impl World {
     pub(super) fn restart(&mut self, number: usize) {
         let peers = self.peers_of(number);
@@ -189,7 +192,9 @@ impl World {
             return;
         }
         match notice {
-            Notice::Damaged { .. } | Notice::Fatal { .. } if self.victim == Some(number) => {
+            Notice::Damaged { reason, .. } | Notice::Fatal { reason }
+                if self.victim == Some(number) && !reason.contains(LOST_ENTRIES) =>
+            {
                 self.found_damage(number);
             }
             Notice::Damaged { shard, reason } => {

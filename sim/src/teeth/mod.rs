@@ -20,8 +20,10 @@ use mesh_base::flaw::{self, Flaw};
 use mesh_base::prng::Prng;
 
 pub use self::command::{Arguments, execute};
-use crate::driver::{self, Failure, Outcome, Repeat, Run};
+use crate::driver::{Failure, Outcome, Run, generalised, run_seed};
 use crate::options::Options;
+use crate::report::Report;
+use crate::swarm::Swarm;
 use crate::trace::Trace;
 
 /// How a hunt is done.
@@ -110,7 +112,13 @@ struct Flawed<'a> {
 }
 
 impl Run for Flawed<'_> {
-    fn run(&self, options: &Options, root: Prng, trace: &mut Trace<'_>) -> Result<(), Failure> {
+    fn run(
+        &self,
+        options: &Options,
+        root: Prng,
+        trace: &mut Trace<'_>,
+        report: &mut Report,
+    ) -> Result<(), Failure> {
         /// A run that panics was struck as well.
         struct Count<'a>(&'a AtomicU64);
         impl Drop for Count<'_> {
@@ -119,7 +127,7 @@ impl Run for Flawed<'_> {
             }
         }
         let _count = Count(&self.struck);
-        flaw::with(self.flaw, || self.run.run(options, root, trace))
+        flaw::with(self.flaw, || self.run.run(options, root, trace, report))
     }
 }
 
@@ -134,48 +142,35 @@ fn measure(run: &dyn Run, flaw: Flaw, plan: &Plan) -> Measured {
 fn hunt(run: &dyn Run, flaw: Flaw, start: u64, plan: &Plan) -> (u64, End) {
     let flawed = Flawed { run, flaw, struck: AtomicU64::new(0) };
     let seeds = start..start.saturating_add(plan.seeds_max);
-    let (_, failed) = driver::run_seeds(&flawed, seeds, plan.jobs, Repeat::Once);
+    let swarm = Swarm { jobs: plan.jobs, ..Swarm::new(seeds) };
+    let tally = swarm.run(&flawed, |_, _, _| {});
     // Every seed below the lowest that failed has ended: it is the first to fail.
-    let Some((seed, outcome)) = failed.into_iter().next() else {
+    let Some((seed, ended)) = tally.failed.into_iter().next() else {
         return (plan.seeds_max, End::Missed { struck: flawed.struck.into_inner() });
     };
-    let by = kind_of(&outcome);
+    let by = kind_of(&ended.outcome);
     let again = Flawed { run, flaw, struck: AtomicU64::new(0) };
-    driver::run_seed(&again, seed, &mut Trace::off());
-    let is_to_blame =
-        again.struck.into_inner() > 0 && driver::run_seed(run, seed, &mut Trace::off()).is_passed();
+    run_seed(&again, seed, &mut Trace::off());
+    let is_to_blame = again.struck.into_inner() > 0 && run_seed(run, seed, &mut Trace::off()).is_passed();
     let end = if is_to_blame { End::Caught { seed, by } } else { End::FailsAnyway { seed, by } };
     (seed - start + 1, end)
 }
 
-/// What failed, in words that are the same for every seed: the first line, without keys and numbers.
+/// What failed, in words that are the same for every seed.
 fn kind_of(outcome: &Outcome) -> String {
-    let (prefix, text) = match outcome {
-        Outcome::Failed(Failure::Liveness(_)) => return "liveness".to_owned(),
-        Outcome::Failed(Failure::Safety(text)) => ("", text.lines().next().unwrap_or_default()),
-        // Where it was, and in the next line why.
-        Outcome::Panicked(text) => ("assertion: ", text.lines().nth(1).unwrap_or(text)),
-        Outcome::Passed | Outcome::Diverged(_) => return outcome.to_string(),
-    };
-    let text = match text.strip_prefix("key \"").and_then(|rest| rest.split_once("\": ")) {
-        Some((_, anomaly)) => anomaly,
-        None => text,
-    };
-    format!("{prefix}{}", without_numbers(text))
-}
-
-/// A text with a letter in place of every number: of digits, or of digits and hexadecimal ones after `0x`.
-fn without_numbers(text: &str) -> String {
-    let mut out = String::new();
-    for word in text.split_inclusive(|letter: char| !letter.is_ascii_alphanumeric()) {
-        let bare = word.trim_end_matches(|letter: char| !letter.is_ascii_alphanumeric());
-        let is_number = bare.starts_with(|letter: char| letter.is_ascii_digit());
-        match word.strip_prefix(bare) {
-            Some(rest) if is_number => _ = std::fmt::Write::write_fmt(&mut out, format_args!("N{rest}")),
-            _ => out.push_str(word),
+    match outcome {
+        Outcome::Failed(Failure::Liveness(_)) => "liveness".to_owned(),
+        Outcome::Failed(Failure::Safety(text)) => {
+            let kind = generalised(text.lines().next().unwrap_or_default());
+            // Stamps are written with the sign that stands for a number.
+            kind.strip_prefix("key \"\": ").unwrap_or(&kind).replace("##", "#")
         }
+        // Where it was, and in the next line why.
+        Outcome::Panicked(text) => {
+            format!("assertion: {}", generalised(text.lines().nth(1).unwrap_or(text)))
+        }
+        Outcome::Passed | Outcome::Diverged(_) => outcome.kind(),
     }
-    out
 }
 
 #[cfg(test)]
@@ -186,11 +181,17 @@ mod tests {
     pub(super) struct Bitten;
 
     impl Run for Bitten {
-        fn run(&self, options: &Options, _root: Prng, _trace: &mut Trace<'_>) -> Result<(), Failure> {
+        fn run(
+            &self,
+            options: &Options,
+            _root: Prng,
+            _trace: &mut Trace<'_>,
+            _report: &mut Report,
+        ) -> Result<(), Failure> {
             match options.seed {
                 55 => Err(Failure::Liveness("stuck".into())),
                 seed if seed.is_multiple_of(10) && flaw::is_planted(Flaw::ForgetVote) => {
-                    Err(Failure::Safety(format!("key \"a\": lost {seed} at 0x{seed:x}\n  client 1")))
+                    Err(Failure::Safety(format!("key \"a\": lost {seed} at {seed}s\n  client 1")))
                 }
                 _ => Ok(()),
             }
@@ -205,10 +206,10 @@ mod tests {
     fn a_hunt_ends_at_the_first_seed_that_fails_whatever_the_number_of_threads() {
         for jobs in [1, 3] {
             let measured = measure(&Bitten, Flaw::ForgetVote, &plan(4, jobs));
-            let caught = |seed| End::Caught { seed, by: "lost N at N".to_owned() };
+            let caught = |seed| End::Caught { seed, by: "lost # at #s".to_owned() };
             assert_eq!(measured.hunts, [(7, caught(10)), (7, caught(1010))]);
             assert!(measured.is_caught());
-            assert_eq!((measured.seeds(), measured.caught_by()), ((7, 7), vec!["lost N at N"]));
+            assert_eq!((measured.seeds(), measured.caught_by()), ((7, 7), vec!["lost # at #s"]));
         }
     }
 
@@ -228,7 +229,7 @@ mod tests {
     fn failures_of_one_kind_read_the_same() {
         let panicked =
             |number| Outcome::Panicked(format!("panicked at src/x.rs:1:2:\npage {number} freed twice"));
-        assert_eq!(kind_of(&panicked(7)), "assertion: page N freed twice");
+        assert_eq!(kind_of(&panicked(7)), "assertion: page # freed twice");
         assert_eq!(kind_of(&panicked(7)), kind_of(&panicked(1234)));
     }
 }
