@@ -143,6 +143,7 @@ enum CopiesLeft {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum FileExists {
     Yes,
+    /// Or its name may not be durable.
     No,
 }
 
@@ -271,11 +272,12 @@ impl IdentityFile {
             // The first write goes to the second copy; while the first is untouched only that write can have been
             // torn, and nothing was ever promised on it. A born node has written both.
             let first_written = bytes.iter().take(SLOT_BYTES).any(|&byte| byte != 0);
-            return if first_written {
-                Err(IdentityError::Damaged(self.name.clone()))
-            } else {
-                Ok(Some(IdentityState::Empty))
-            };
+            if first_written {
+                return Err(IdentityError::Damaged(self.name.clone()));
+            }
+            // Whoever made the file may not have come to sync its name.
+            self.step = Step::Idle { exists: FileExists::No };
+            return Ok(Some(IdentityState::Empty));
         };
         self.sequence = sequence;
         let (found, state) =

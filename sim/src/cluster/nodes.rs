@@ -108,8 +108,7 @@ impl World {
         let Some(node) = self.nodes.get_mut(number) else { return };
         let process = node.process.as_ref().filter(|process| process.incarnation == incarnation);
         let Some(process) = process else { return };
-        self.complaint = self.elections.observe(process.statuses()).or(self.complaint.take());
-        let terms = process.statuses().map(|status| status.term.0).sum();
+        let terms = process.terms();
         let known = std::mem::replace(&mut node.terms, terms);
         for core in 0..process.core_count() {
             self.push(number, core, CoreEvent::Tick);

@@ -122,6 +122,12 @@ impl Process {
         self.cores.iter().flat_map(Core::replicas).find(|replica| replica.shard() == shard)
     }
 
+    /// The terms of all replicas that serve, added up.
+    pub(super) fn terms(&self) -> u64 {
+        let replicas = self.cores.iter().flat_map(Core::replicas).filter_map(Shard::inspect);
+        replicas.map(|replica| replica.term().0).sum()
+    }
+
     /// The reports of all replicas.
     pub(super) fn statuses(&self) -> impl Iterator<Item = mesh_server::shard::ShardStatus> + '_ {
         self.cores.iter().flat_map(Core::statuses)

@@ -60,6 +60,25 @@ fn a_node_does_not_rely_on_an_identity_that_a_failed_write_left() {
     });
 }
 
+/// The file was there, its name was not durable, and the node lost it with the power.
+#[test]
+fn a_node_does_not_rely_on_an_identity_whose_name_is_not_durable() {
+    for after in (0..240).step_by(10) {
+        Scenario::of(3).unborn().seeds(1..=3).play(move |cluster| {
+            let [a, b, c] = cluster.nodes();
+            cluster.node(c).disk().slow(300);
+            cluster.run_for(ms(after));
+            cluster.node(c).crash(Process);
+            cluster.node(c).disk().repair();
+            cluster.node(c).start();
+            cluster.until(a.serves().and(b.serves()).and(c.serves()));
+            cluster.node(c).crash(Power);
+            cluster.node(c).start();
+            cluster.within(secs(10), c.serves());
+        });
+    }
+}
+
 #[test]
 fn a_crash_during_recovery_is_recovered_from() {
     Scenario::of(3).load(3).seeds(1..=5).play(|cluster| {
