@@ -17,8 +17,8 @@ use mesh_wire::{
     ConfState as WireConf, PeerMessage as WirePeer, SnapshotAck, SnapshotChunk, SnapshotMeta, SnapshotStatus,
     TransferId,
 };
-use raft::SnapshotStatus as RaftStatus;
 use raft::eraftpb::{Message, Snapshot};
+use raft::{ProgressState, SnapshotStatus as RaftStatus};
 
 use super::configuration;
 use super::error::ShardError;
@@ -188,6 +188,14 @@ impl Replica {
                 sending.matched = matched;
                 sending.last_heard = now.monotonic;
             }
+            let awaits = self.raw.raft.prs().get(to.0).is_some_and(|it| it.state == ProgressState::Snapshot);
+            if awaits {
+                // The message, or the answer to it, was lost.
+                if silent >= self.options.snapshot_patience {
+                    self.raw.report_snapshot(to.0, RaftStatus::Finish);
+                }
+                return;
+            }
             // The log is kept until the receiver has caught up, or has long made no progress.
             if self.is_caught_up(to) || silent >= self.options.snapshot_patience * 10 {
                 self.end_sending(to);
@@ -233,7 +241,7 @@ impl Replica {
                 if let Some(pin) = pin {
                     self.state.store.unpin(pin);
                 }
-                self.raw.report_snapshot(to.0, RaftStatus::Finish);
+                // raft hears that it is taken in from the receiver itself; what it sends before that is refused.
                 Ok(())
             }
             SnapshotStatus::Done => Ok(()),

@@ -164,14 +164,13 @@ impl Shard {
             if let (Some((term, before)), Some(digest)) = (terms, log.digest_of(index)) {
                 let entry = Entry { digest, before };
                 let known = *self.entries.entry((index, term)).or_insert(entry);
-                if known != entry {
-                    let what = if known.digest == digest { "follows an entry of" } else { "says" };
-                    let (was, is) = if known.digest == digest {
-                        (known.before.to_string(), before.to_string())
-                    } else {
-                        (format!("{:016x}", known.digest), format!("{digest:016x}"))
-                    };
-                    return Err(format!("entry {index} of term {term} {what} {is} here and {was} elsewhere"));
+                if known.digest != digest {
+                    return Err(format!("entry {index} of term {term} is not what it is elsewhere"));
+                }
+                if known.before != before {
+                    let was = known.before;
+                    let what = format!("follows one of term {before} here and of term {was} elsewhere");
+                    return Err(format!("entry {index} of term {term} {what}"));
                 }
             }
             index = index.next();

@@ -16,18 +16,11 @@ use mesh_wire::{
     ReplaceNode, Request, RequestId, Response, WriteContext,
 };
 
+use super::habits::{Habits, WhenDenied};
 use crate::history::{Action, ClientNo, History, OpId, Outcome, RangeId, Stamp};
 
-/// How long a client waits for one attempt, in milliseconds: some turn away from a node that was cut off before it knows,
-/// some hear what it says when it does.
-const ATTEMPTS_MS: [u64; 4] = [50, 150, 700, 1500];
-/// How long a node may wait for the end of a write, in milliseconds: shorter than an attempt, so that its answer to a late
-/// one is heard, or longer.
-const WRITE_DEADLINES_MS: [u32; 4] = [30, 300, 3000, 3000];
 /// How often a client sends a write again that was answered "unknown": its session may be gone, and say so for ever.
 const UNKNOWNS_MAX: u32 = 3;
-/// Of a thousand clients, those that do not try again what is certainly not applied.
-const BELIEVERS_PER_MILLE: u64 = 300;
 /// How long a client keeps trying.
 const PATIENCE: Duration = Duration::from_millis(2500);
 
@@ -74,9 +67,7 @@ pub(crate) enum Errand {
 pub(super) struct Client {
     id: u64,
     prng: Prng,
-    /// How long it waits for one attempt.
-    patience: Duration,
-    denied: WhenDenied,
+    habits: Habits,
     sessions: BTreeMap<ShardId, Session>,
     openings: BTreeMap<ShardId, Opening>,
     leaders: BTreeMap<ShardId, usize>,
@@ -89,13 +80,6 @@ pub(super) struct Client {
     /// What the last attempt that a node refused was refused with.
     refusal: Option<Error>,
     writer: FrameWriter,
-}
-
-/// What a client does with a write that is certainly not applied.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum WhenDenied {
-    TriesAgain,
-    GivesUp,
 }
 
 struct Session {
@@ -143,12 +127,10 @@ struct Pages {
 }
 
 impl Client {
-    pub(super) fn new(id: usize, mut prng: Prng) -> Self {
-        let gives_up = prng.chance_per_mille(BELIEVERS_PER_MILLE);
+    pub(super) fn new(id: usize, habits: Habits, prng: Prng) -> Self {
         Self {
             id: id as u64,
-            patience: Duration::from_millis(prng.choose(&ATTEMPTS_MS).copied().unwrap_or(150)),
-            denied: if gives_up { WhenDenied::GivesUp } else { WhenDenied::TriesAgain },
+            habits,
             prng,
             sessions: BTreeMap::new(),
             openings: BTreeMap::new(),
@@ -321,12 +303,11 @@ impl Client {
         }
         let current = self.current.as_mut()?;
         current.is_ambiguous |= std::mem::take(&mut current.is_write_open);
+        self.leaders.remove(&current.shard);
         if now.since(current.begun) >= PATIENCE {
             self.give_up(now, history);
             return Some(Step::Done);
         }
-        let shard = current.shard;
-        self.leaders.remove(&shard);
         Some(self.try_again(shared))
     }
 
@@ -347,7 +328,7 @@ impl Client {
                 });
                 let open = Request::OpenSession(OpenSession { nonce });
                 let frame = encode(&mut self.writer, &envelope, &open);
-                return Step::Send { node, frame, attempt: self.attempt, wait: self.patience };
+                return Step::Send { node, frame, attempt: self.attempt, wait: self.habits.patience };
             };
             current.write = Some((session.id, session.next));
             session.next = session.next.next();
@@ -358,7 +339,7 @@ impl Client {
             session,
             seq,
             acknowledged_below: seq,
-            deadline_ms: self.prng.choose(&WRITE_DEADLINES_MS).copied().unwrap_or(1000),
+            deadline_ms: self.prng.choose(self.habits.write_deadlines_ms).copied().unwrap_or(1000),
             ..WriteContext::default()
         };
         current.is_write_open = is_write;
@@ -368,7 +349,7 @@ impl Client {
                 let keys = [key.as_ref()];
                 let delete = Request::Delete(Delete { ctx: write, keys: (&keys).into() });
                 let frame = encode(&mut self.writer, &envelope, &delete);
-                return Step::Send { node, frame, attempt: self.attempt, wait: self.patience };
+                return Step::Send { node, frame, attempt: self.attempt, wait: self.habits.patience };
             }
             Kind::Get { key, .. } => Request::Get(Get { ctx, key, ..Get::default() }),
             Kind::Range { pages, .. } => Request::Range(Range {
@@ -383,7 +364,7 @@ impl Client {
             }),
         };
         let frame = encode(&mut self.writer, &envelope, &request);
-        Step::Send { node, frame, attempt: self.attempt, wait: self.patience }
+        Step::Send { node, frame, attempt: self.attempt, wait: self.habits.patience }
     }
 
     /// An answer arrived.
@@ -406,21 +387,10 @@ impl Client {
             Ok(response) => response,
             Err(error) => unreachable!("an answer is well formed: {error}"),
         };
-        // This very attempt is answered: what became of it is known.
-        let was_write_open = std::mem::take(&mut current.is_write_open);
         let shard = current.shard;
         self.leaders.insert(shard, node);
         match response {
-            Response::Error(error) => {
-                current.is_ambiguous |= was_write_open && !error.certainly_not_applied();
-                let is_denied = was_write_open && !current.is_ambiguous;
-                let next = self.refused(&error, now, history);
-                if is_denied && self.denied == WhenDenied::GivesUp && matches!(next, Step::Pause { .. }) {
-                    self.give_up(now, history);
-                    return Some(Step::Done);
-                }
-                Some(next)
-            }
+            Response::Error(error) => Some(self.refused(&error, now, history)),
             Response::SessionOpened(opened) => {
                 self.sessions.insert(shard, Session { id: opened.session, next: SessionSeq(1) });
                 self.openings.entry(shard).or_default().nonce = None;
@@ -483,6 +453,10 @@ impl Client {
         self.refusal = Some(error.clone());
         let Some(current) = &mut self.current else { return Step::Done };
         let shard = current.shard;
+        // This very attempt is answered: what became of it is known.
+        let was_write_open = std::mem::take(&mut current.is_write_open);
+        current.is_ambiguous |= was_write_open && !error.certainly_not_applied();
+        let is_denied = was_write_open && !current.is_ambiguous;
         match error {
             Error::NotLeader { leader, .. } => {
                 let known = leader.as_ref().and_then(|leader| node_number(&leader.address));
@@ -518,6 +492,10 @@ impl Client {
             _ => {
                 self.leaders.remove(&shard);
             }
+        }
+        if is_denied && self.habits.denied == WhenDenied::GivesUp {
+            self.give_up(now, history);
+            return Step::Done;
         }
         let wait = Duration::from_millis(2 + self.prng.range(0..40));
         self.attempt += 1;

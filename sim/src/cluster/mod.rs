@@ -10,6 +10,7 @@ mod checking;
 mod client;
 mod disturbances;
 mod faults;
+mod habits;
 mod nodes;
 mod operator;
 mod peace;
@@ -34,6 +35,7 @@ use self::checking::Checks;
 pub(crate) use self::client::Errand;
 use self::client::{Client, Shared, Step, Wish};
 use self::disturbances::Disturbance;
+use self::habits::Habits;
 use self::operator::OPERATOR;
 use self::peace::Part;
 use self::process::{Process, small_shards};
@@ -208,6 +210,10 @@ impl World {
         };
         let nodes: Vec<_> = (0..size.nodes).map(|number| new_node(number, &mut root)).collect();
         let keys = (0..size.keys).map(|number| Bytes::from(format!("key-{number:03}"))).collect();
+        let new_client = |id, root: &mut Prng| {
+            let mut prng = root.fork();
+            Client::new(id, Habits::draw(&mut prng), prng)
+        };
         let shared = Shared {
             keys,
             slots: SlotMap::even(size.shards),
@@ -219,7 +225,7 @@ impl World {
             heap: EventHeap::new(),
             net,
             nodes,
-            clients: (0..size.clients).map(|id| Client::new(id, root.fork())).collect(),
+            clients: (0..size.clients).map(|id| new_client(id, &mut root)).collect(),
             shared,
             shard_options: Arc::new(small_shards(size.value_bytes_max, &mut root)),
             shards: size.shards,

@@ -93,12 +93,13 @@ impl World {
         self.net.partition(&cut_off, &rest, Direction::Both);
     }
 
-    /// Draws a minority that is not healed. A node that lost its directory, or may still find that its bad disk did,
-    /// needs all others to come back.
+    /// Draws a minority that is not healed. A birth needs everyone, and a node that lost its directory, or may still find
+    /// that its bad disk did, needs all others to come back.
     fn draw_parts(&mut self) {
         let count = self.nodes.len();
         let is_someone_lost = self.nodes.iter().any(|node| node.lost.is_some());
-        if is_someone_lost || self.victim.is_some() {
+        let is_someone_unborn = self.nodes.iter().any(|node| node.cluster.is_none());
+        if is_someone_lost || is_someone_unborn || self.victim.is_some() {
             return;
         }
         let left_out = self.options.faults.left_out_per_mille;

@@ -19,6 +19,7 @@ use mesh_server::shard::{ShardOptions, ShardStatus};
 use mesh_wire::Error;
 
 use super::client::{self, Client, Errand};
+use super::habits::Habits;
 use super::process::{Process, small_shards};
 use super::{Event, Peer, World, check_history, name_of};
 use crate::clock::SimClock;
@@ -78,10 +79,11 @@ impl Scripted {
         world.shard_options = Arc::new(shard_options);
         // The load has its keys for itself.
         world.shared.ranges = (Bytes::from_static(b"key-"), Bytes::from_static(b"key."));
-        let load = world.clients.len();
-        for id in load..load + ERRANDS_MAX {
+        let load = options.size.clients;
+        world.clients.clear();
+        for id in 0..load + ERRANDS_MAX {
             let prng = world.prng.fork();
-            world.clients.push(Client::new(id, prng));
+            world.clients.push(Client::new(id, Habits::STEADY, prng));
         }
         world.nodes.iter_mut().for_each(|node| node.notices = Some(Vec::new()));
         Self {

@@ -13,6 +13,9 @@ fn play(story: impl Fn(&mut Stage<'_>, NodeNo, LogIndex)) {
         let [_, _, c] = cluster.nodes();
         fill_log(cluster, 20);
         cluster.run_for(secs(1));
+        cluster.until(c.reports("has more than a few entries in its log", |status| {
+            status.commit.0 >= status.first_index.0 + 20
+        }));
         let committed = cluster.status(c).map(|status| status.commit).unwrap_or_default();
         cluster.node(c).crash(Power);
         story(cluster, c, committed);

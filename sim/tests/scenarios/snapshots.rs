@@ -81,6 +81,27 @@ fn the_log_is_kept_until_a_snapshots_receiver_has_caught_up() {
     });
 }
 
+/// Of a log of few entries everyone counted as caught up: raft was never told what became of the snapshot, and sent nothing
+/// more.
+#[test]
+fn a_snapshot_of_a_short_log_whose_last_message_is_lost_is_sent_again() {
+    let story = Scenario::of(3).values(64 * 1024).sizes(|sizes| sizes.log.retained_bytes = 0);
+    story.seeds(1..=3).play(|cluster| {
+        let [a, b, c] = cluster.nodes();
+        cluster.node(c).crash(Power);
+        for _ in 0..20 {
+            cluster.write("k", &"v".repeat(60_000));
+        }
+        cluster.run_for(secs(2));
+        cluster.node(c).start();
+        cluster.until(reaches(ChunksDone, a).or(reaches(ChunksDone, b)));
+        cluster.node(c).restart();
+        cluster.within(secs(5), c.serves());
+        let last = cluster.status(a).map(|status| status.last_index).unwrap_or_default();
+        cluster.within(secs(5), c.reports("has applied all", move |status| status.applied >= last));
+    });
+}
+
 /// The watch over silent senders let go of the store that raft was about to install.
 #[test]
 fn a_received_snapshot_stays_when_raft_takes_it_in_late() {

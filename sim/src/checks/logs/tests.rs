@@ -95,14 +95,17 @@ fn a_tail_that_is_replaced_before_it_was_committed_breaks_nothing() {
 
 #[test]
 fn entries_of_one_index_and_term_that_differ_are_found() {
-    assert_found(&[log(1, &[(1, 10), (1, 11)], 0), log(2, &[(1, 10), (1, 99)], 0)], "entry 2 of term 1 says");
+    assert_found(
+        &[log(1, &[(1, 10), (1, 11)], 0), log(2, &[(1, 10), (1, 99)], 0)],
+        "entry 2 of term 1 is not what it is elsewhere",
+    );
 }
 
 #[test]
 fn an_entry_behind_another_history_is_found() {
     assert_found(
         &[log(1, &[(1, 10), (1, 11), (3, 30)], 0), log(2, &[(1, 10), (2, 20), (3, 30)], 0)],
-        "entry 3 of term 3 follows an entry of 2 here and 1 elsewhere",
+        "entry 3 of term 3 follows one of term 2 here and of term 1 elsewhere",
     );
 }
 
