@@ -370,6 +370,9 @@ impl<O: Copy + Ord + fmt::Debug> SimDisk<O> {
         let file = self.target(operation)?;
         let end = offset.saturating_add(length as u64).min(file.length());
         let range = offset.min(end)..end;
+        if !file.is_readable(range.clone()) {
+            return Err(failure(&operation.op, IoErrorKind::Device));
+        }
         let mut bytes = file.read(range.clone());
         let Some(inode) = operation.target else { return Err(failure(&operation.op, IoErrorKind::NotFound)) };
         let writes: Vec<_> = self.writes_in_flight(operation.owner, inode).collect();

@@ -62,7 +62,7 @@ impl World {
             node.disk.arm(owner, file, fault);
             return;
         }
-        let kinds = [Damage::FlipBit, Damage::ZeroSector, Damage::ScrambleSector];
+        let kinds = [Damage::FlipBit, Damage::ZeroSector, Damage::ScrambleSector, Damage::LoseSector];
         let damage = self.prng.choose(&kinds).copied().unwrap_or(Damage::FlipBit);
         if Some(file) != newest {
             node.disk.corrupt_somewhere(owner, file, damage);

@@ -49,6 +49,16 @@ struct Block {
     /// `None` is zeros.
     durable: Option<Bytes>,
     cached: Vec<Version>,
+    medium: Medium,
+}
+
+/// Whether the medium gives back what is stored.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+enum Medium {
+    #[default]
+    Sound,
+    /// Not until the block is written again.
+    Unreadable,
 }
 
 #[derive(Clone, Debug)]
@@ -151,11 +161,18 @@ impl File {
         bytes
     }
 
+    /// Whether the medium gives all of a range of whole blocks back.
+    pub(super) fn is_readable(&self, range: Range<u64>) -> bool {
+        let mut blocks = self.blocks.range(range.start / BLOCK..range.end.div_ceil(BLOCK));
+        blocks.all(|(_, block)| block.medium == Medium::Sound)
+    }
+
     /// A write to a file that is durable on completion.
     pub(super) fn write_durable(&mut self, write: &InFlightWrite) {
         for (number, data) in write.parts() {
             let block = self.blocks.entry(number).or_default();
             block.cached.clear();
+            block.medium = Medium::Sound;
             block.set_durable(data);
         }
         self.durable_length = self.durable_length.max(write.range().end);
@@ -166,7 +183,9 @@ impl File {
     pub(super) fn write_cached(&mut self, write: &InFlightWrite) {
         let change = self.record(write.blocks(), Hope::Sync, write.range().end);
         for (block, data) in write.parts() {
-            self.blocks.entry(block).or_default().cached.push(Version { change, data });
+            let block = self.blocks.entry(block).or_default();
+            block.medium = Medium::Sound;
+            block.cached.push(Version { change, data });
         }
     }
 
@@ -249,6 +268,7 @@ impl File {
             Damage::FlipBit => bytes[within] ^= 1 << prng.range(0..8),
             Damage::ZeroSector => bytes[sector..sector + TEAR_BYTES].fill(0),
             Damage::ScrambleSector => prng.fill(&mut bytes[sector..sector + TEAR_BYTES]),
+            Damage::LoseSector => block.medium = Medium::Unreadable,
         }
         match block.cached.last_mut() {
             Some(version) => version.data = Bytes::from(bytes),
@@ -265,6 +285,7 @@ impl File {
             let block = self.blocks.entry(number).or_default();
             let survives = |tear: usize| fate.keeps(index * TEARS_PER_BLOCK + tear);
             let merged = overlay(block.visible(), &data, survives);
+            block.medium = Medium::Sound;
             block.cached.push(Version { change, data: Bytes::from(merged) });
         }
     }

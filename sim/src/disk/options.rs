@@ -69,6 +69,9 @@ pub enum Damage {
     ZeroSector,
     /// That sector reads as random bytes.
     ScrambleSector,
+    /// The sector of [`SECTOR_BYTES`](mesh_base::limits::SECTOR_BYTES) around the byte cannot be read until it is written
+    /// again: a latent sector error.
+    LoseSector,
 }
 
 /// What goes wrong once with the next operation of its kind on a file.

@@ -477,6 +477,16 @@ fn damage_changes_what_is_read_and_nothing_else() {
 }
 
 #[test]
+fn a_lost_sector_cannot_be_read_until_it_is_written_again() {
+    let mut bench = Bench::with(1, &[STORE]);
+    bench.write(STORE, 0, 1, 2);
+    assert!(bench.disk.corrupt(1, STORE, 5000, Damage::LoseSector));
+    assert!(bench.read(STORE, 1).is_err());
+    bench.write(STORE, 1, 2, 1);
+    assert!(bench.read(STORE, 1).is_ok());
+}
+
+#[test]
 fn a_wiped_disk_is_empty_and_completes_nothing_old() {
     let mut bench = Bench::with(1, &[STORE]);
     let write = bench.start(write(STORE, 0, 1, 1));

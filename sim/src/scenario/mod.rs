@@ -54,7 +54,7 @@ pub use self::when::{When, when};
 use crate::clock::ClockOptions;
 pub use crate::disk::ArmedFault::{FailRead, FailSync, FailWrite, LoseWrite, MisdirectWrite};
 pub use crate::disk::Crash::{Power, Process};
-pub use crate::disk::Damage::{FlipBit, ScrambleSector, ZeroSector};
+pub use crate::disk::Damage::{FlipBit, LoseSector, ScrambleSector, ZeroSector};
 use crate::disk::DiskOptions;
 use crate::latency::Latency;
 use crate::net::LinkOptions;

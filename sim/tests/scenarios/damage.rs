@@ -2,7 +2,7 @@
 //! replaced, the node is whole again.
 
 use mesh_base::LogIndex;
-use mesh_sim::scenario::{FlipBit, NodeNo, Power, Scenario, Stage, ZeroSector, identity_copy};
+use mesh_sim::scenario::{FlipBit, LoseSector, NodeNo, Power, Scenario, Stage, ZeroSector, identity_copy};
 use mesh_sim::scenario::{leaf, log_record, ms, secs, superblock};
 
 use crate::words::fill_log;
@@ -52,6 +52,22 @@ fn a_flipped_bit_in_a_page_is_found_and_the_node_replaced() {
     play(|cluster, c, _| {
         cluster.node(c).disk().corrupt(leaf(), FlipBit);
         is_replaced(cluster, c, "store");
+    });
+}
+
+#[test]
+fn a_page_that_cannot_be_read_is_told_and_the_node_replaced() {
+    play(|cluster, c, _| {
+        cluster.node(c).disk().corrupt(leaf(), LoseSector);
+        is_replaced(cluster, c, "store");
+    });
+}
+
+#[test]
+fn a_record_of_the_log_that_cannot_be_read_is_told_and_the_node_replaced() {
+    play(|cluster, c, committed| {
+        cluster.node(c).disk().corrupt(log_record(committed.0 - 10), LoseSector);
+        is_replaced(cluster, c, ".log");
     });
 }
 
