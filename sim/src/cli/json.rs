@@ -38,7 +38,9 @@ enum Line {
         passed: u64,
         failed: usize,
         seconds: f64,
-        /// For each second of each thread.
+        /// Of all cores.
+        processor_seconds: f64,
+        /// For each of those.
         simulated_seconds_per_second: f64,
         report: ReportDocument,
         failures: Vec<FailureDocument>,
@@ -105,7 +107,7 @@ pub(super) fn failure(output: &mut dyn Write, failure: &Failure) -> io::Result<(
 
 /// Seeds that were run.
 pub(super) fn summary(output: &mut dyn Write, summary: &Summary<'_>) -> io::Result<()> {
-    let Summary { swarm, tally, took } = summary;
+    let Summary { swarm, tally, used } = summary;
     let document = |(&seed, ended): (&u64, &Ended)| {
         let case = Case { seed, with: swarm.with.clone() };
         FailureDocument {
@@ -121,7 +123,8 @@ pub(super) fn summary(output: &mut dyn Write, summary: &Summary<'_>) -> io::Resu
         jobs: swarm.jobs,
         passed: tally.passed,
         failed: tally.failed.len(),
-        seconds: took.as_secs_f64(),
+        seconds: used.time.as_secs_f64(),
+        processor_seconds: used.processor.as_secs_f64(),
         simulated_seconds_per_second: summary.speed(),
         report: ReportDocument::new(&tally.report),
         failures: tally.failed.iter().map(document).collect(),

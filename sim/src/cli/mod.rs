@@ -95,7 +95,7 @@ fn run_into_file(run: &dyn Run, case: &Case, path: &Path) -> io::Result<Ended> {
 }
 
 fn execute_seeds(run: &dyn Run, play: &Play, output: &mut dyn Write) -> io::Result<u8> {
-    let begun = Instant::now();
+    let begun = Begun::now();
     let start = play.start.seed();
     let runs = match (play.runs, play.minutes) {
         (Some(runs), _) => runs,
@@ -106,7 +106,7 @@ fn execute_seeds(run: &dyn Run, play: &Play, output: &mut dyn Write) -> io::Resu
         with: with(play.with.as_ref()),
         repeat: repeat(play),
         jobs: usize::from(play.jobs),
-        until: play.minutes.map(|minutes| begun + minutes),
+        until: play.minutes.map(|minutes| begun.at + minutes),
         ..Swarm::new(seeds(start, runs))
     };
     if play.json {
@@ -116,6 +116,8 @@ fn execute_seeds(run: &dyn Run, play: &Play, output: &mut dyn Write) -> io::Resu
     }
     let mut progress = Progress::of_seeds(swarm.seeds.clone(), play.minutes);
     let tally = swarm.run(run, |_, _, tally| progress.show_tally(tally));
+    // Before failures are looked into.
+    let used = Used::since(&begun);
     progress.clear();
     for (index, (&seed, ended)) in tally.failed.iter().enumerate() {
         let is_shrunk = index == 0 && !play.no_shrink;
@@ -128,18 +130,18 @@ fn execute_seeds(run: &dyn Run, play: &Play, output: &mut dyn Write) -> io::Resu
             text::tell_failure(output, run, case, ended.clone(), shrinking)?;
         }
     }
-    let summary = Summary { swarm: &swarm, tally: &tally, took: begun.elapsed() };
+    let summary = Summary { swarm: &swarm, tally: &tally, used };
     let tell = if play.json { json::summary } else { text::summary };
     tell(output, &summary)?;
     Ok(tally.exit_code())
 }
 
 fn execute_soak(run: &dyn Run, soak: &Soak, output: &mut dyn Write) -> io::Result<u8> {
-    let begun = Instant::now();
+    let begun = Begun::now();
     let swarm = Swarm {
         with: with(soak.with.as_ref()),
         jobs: usize::from(soak.jobs),
-        until: Some(begun + soak.minutes),
+        until: Some(begun.at + soak.minutes),
         after_failure: AfterFailure::GoOn,
         ..Swarm::new(seeds(soak.start.seed(), u64::MAX))
     };
@@ -157,9 +159,10 @@ fn execute_soak(run: &dyn Run, soak: &Soak, output: &mut dyn Write) -> io::Resul
         }
         progress.show_tally(tally);
     });
+    let used = Used::since(&begun);
     progress.clear();
     told?;
-    let summary = Summary { swarm: &swarm, tally: &tally, took: begun.elapsed() };
+    let summary = Summary { swarm: &swarm, tally: &tally, used };
     let tell = if soak.json { json::summary } else { text::report };
     tell(output, &summary)?;
     Ok(tally.exit_code())
@@ -169,14 +172,46 @@ fn execute_soak(run: &dyn Run, soak: &Soak, output: &mut dyn Write) -> io::Resul
 struct Summary<'a> {
     swarm: &'a Swarm,
     tally: &'a Tally,
-    took: Duration,
+    used: Used,
+}
+
+/// When seeds were begun, and what the process had computed by then.
+struct Begun {
+    at: Instant,
+    processor: Duration,
+}
+
+impl Begun {
+    fn now() -> Self {
+        Self { at: Instant::now(), processor: processor_time() }
+    }
+}
+
+/// What seeds took.
+#[derive(Clone, Copy)]
+struct Used {
+    /// As a clock on the wall shows it.
+    time: Duration,
+    /// Of all cores. What else the machine does is not in it.
+    processor: Duration,
+}
+
+impl Used {
+    fn since(begun: &Begun) -> Self {
+        Self { time: begun.at.elapsed(), processor: processor_time().saturating_sub(begun.processor) }
+    }
+}
+
+/// What the process has computed so far, on all cores.
+fn processor_time() -> Duration {
+    // Does not fail: the clock is there, and what it shows is not below zero.
+    Duration::try_from(rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime)).unwrap_or_default()
 }
 
 impl Summary<'_> {
-    /// Simulated seconds for each second of each thread.
+    /// Simulated seconds for each second of one core.
     fn speed(&self) -> f64 {
-        let threads = self.took.as_secs_f64() * self.swarm.jobs as f64;
-        self.tally.report.simulated.as_secs_f64() / threads.max(f64::EPSILON)
+        self.tally.report.simulated.as_secs_f64() / self.used.processor.as_secs_f64().max(f64::EPSILON)
     }
 }
 

@@ -80,18 +80,21 @@ pub(super) fn summary(output: &mut dyn Write, summary: &Summary<'_>) -> io::Resu
     if !swarm.with.is_empty() {
         write!(output, " with {}", swarm.with)?;
     }
-    writeln!(output, ": {}", in_short(&tally.report))
+    writeln!(output, ": {}, {}", in_short(&tally.report), speed(summary))
+}
+
+fn speed(summary: &Summary<'_>) -> String {
+    format!("{:.0} simulated seconds in each second of a core", summary.speed())
 }
 
 /// All figures of a soak.
 pub(super) fn report(output: &mut dyn Write, summary: &Summary<'_>) -> io::Result<()> {
-    let Summary { swarm, tally, took } = summary;
+    let Summary { swarm, tally, used } = summary;
     let report = &tally.report;
-    writeln!(output, "soaked for   {}", clock(*took))?;
+    writeln!(output, "soaked for   {}", clock(used.time))?;
     let failed = tally.failed.len();
     writeln!(output, "seeds        {} from {}, {failed} failed", grouped(report.runs), swarm.seeds.start)?;
-    let speed = format!("{:.0} seconds in each second of a thread", summary.speed());
-    writeln!(output, "simulated    {}, {speed}", clock(report.simulated))?;
+    writeln!(output, "simulated    {}, {}", clock(report.simulated), speed(summary))?;
     writeln!(output, "events       {}", grouped(report.events))?;
     writeln!(output, "operations   {} checked", grouped(report.operations.total()))?;
     counts(output, &report.operations)?;
