@@ -25,6 +25,7 @@
 
 mod crash;
 mod file;
+mod in_flight;
 mod names;
 mod options;
 
@@ -33,13 +34,12 @@ use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
-use mesh_base::io::{
-    Completion, FileId, IoError, IoErrorKind, IoOp, IoToken, IoValue, Submission, WriteDurability,
-};
+use mesh_base::io::{Completion, FileId, IoError, IoErrorKind, IoOp, IoValue, Submission, WriteDurability};
 use mesh_base::limits::SECTOR_BYTES;
 use mesh_base::prng::Prng;
 
-use self::file::{ChangeNo, File, InFlightWrite};
+use self::file::{ChangeNo, File};
+use self::in_flight::{InFlight, Operations};
 use self::names::{InodeNo, NameChange, Names};
 pub use self::options::{ArmedFault, Crash, Damage, DiskOptions, DiskStatistics};
 
@@ -65,7 +65,7 @@ pub struct SimDisk<O> {
     options: DiskOptions,
     prng: Prng,
     directories: BTreeMap<O, Directory>,
-    in_flight: BTreeMap<DiskOpNo, InFlight<O>>,
+    in_flight: Operations<O>,
     next_op: u64,
     slowdown: u32,
     armed: Vec<(O, FileId, ArmedFault)>,
@@ -80,19 +80,6 @@ struct Directory {
     files: BTreeMap<InodeNo, File>,
 }
 
-#[derive(Clone, Debug)]
-struct InFlight<O> {
-    owner: O,
-    token: IoToken,
-    op: IoOp,
-    /// The file that the name stood for when the operation was submitted.
-    target: Option<InodeNo>,
-    /// A sync covers the changes before this.
-    before: ChangeNo,
-    /// A read or listing that was drawn to happen at its start.
-    early: Option<IoValue>,
-}
-
 impl<O: Copy + Ord + fmt::Debug> SimDisk<O> {
     /// An empty disk.
     #[must_use]
@@ -101,7 +88,7 @@ impl<O: Copy + Ord + fmt::Debug> SimDisk<O> {
             options,
             prng,
             directories: BTreeMap::new(),
-            in_flight: BTreeMap::new(),
+            in_flight: Operations::new(),
             next_op: 1,
             slowdown: 1,
             armed: Vec::new(),
@@ -117,10 +104,6 @@ impl<O: Copy + Ord + fmt::Debug> SimDisk<O> {
     pub fn submit(&mut self, owner: O, submission: Submission) -> Scheduled {
         let Submission { token, op } = submission;
         assert_aligned(&op);
-        assert!(
-            !self.in_flight.values().any(|other| other.owner == owner && other.token == token),
-            "{owner:?}: {token:?} is in flight already"
-        );
         let delay = self.latency(&op);
         let target = self.resolve(owner, &op);
         let directory = self.directories.entry(owner).or_default();
@@ -130,7 +113,6 @@ impl<O: Copy + Ord + fmt::Debug> SimDisk<O> {
             (_, None) => ChangeNo::default(),
         };
         let mut operation = InFlight { owner, token, op, target, before, early: None };
-        self.assert_alone(&operation);
         let is_read = matches!(operation.op, IoOp::Read { .. } | IoOp::List);
         if is_read && self.prng.chance_per_mille(500) {
             operation.early = self.look(&operation).ok();
@@ -144,7 +126,7 @@ impl<O: Copy + Ord + fmt::Debug> SimDisk<O> {
 
     /// An operation's time has come: it happens now. `None` when a crash or a wipe swallowed it.
     pub fn complete(&mut self, op: DiskOpNo) -> Option<(O, Completion)> {
-        let operation = self.in_flight.remove(&op)?;
+        let operation = self.in_flight.remove(op)?;
         self.statistics.completed += 1;
         let (owner, token) = (operation.owner, operation.token);
         let result = self.perform(operation);
@@ -159,7 +141,7 @@ impl<O: Copy + Ord + fmt::Debug> SimDisk<O> {
     /// An operation in flight, and whose files it is about. `None` when a crash or a wipe swallowed it.
     #[must_use]
     pub fn find(&self, op: DiskOpNo) -> Option<(O, &IoOp)> {
-        self.in_flight.get(&op).map(|operation| (operation.owner, &operation.op))
+        self.in_flight.get(op).map(|operation| (operation.owner, &operation.op))
     }
 
     /// Operations in flight.
@@ -170,7 +152,7 @@ impl<O: Copy + Ord + fmt::Debug> SimDisk<O> {
 
     /// Empties the disk, as when it is replaced. What is in flight never completes.
     pub fn wipe(&mut self) {
-        self.in_flight.clear();
+        self.in_flight = Operations::new();
         self.directories.clear();
         self.armed.clear();
         self.damaged.clear();
@@ -178,7 +160,7 @@ impl<O: Copy + Ord + fmt::Debug> SimDisk<O> {
 
     /// Empties one directory, durably. What is in flight there never completes.
     pub fn wipe_directory(&mut self, owner: O) {
-        self.in_flight.retain(|_, operation| operation.owner != owner);
+        self.in_flight.forget(owner);
         self.directories.remove(&owner);
         self.damaged.remove(&owner);
         self.armed.retain(|(armed, ..)| *armed != owner);
@@ -295,36 +277,9 @@ impl<O: Copy + Ord + fmt::Debug> SimDisk<O> {
             _ => op.file()?,
         };
         let inode = self.directories.get(&owner)?.names.find(name)?;
-        let is_going = self.in_flight.values().any(|other| {
-            let takes_away = match &other.op {
-                IoOp::Remove { file } => *file == name,
-                IoOp::Rename { from, to } => *from == name || *to == name,
-                _ => false,
-            };
-            other.owner == owner && takes_away
-        });
+        let is_going = self.in_flight.takes_away(owner, name);
         let is_gone = is_going && self.prng.chance_per_mille(500);
         (!is_gone).then_some(inode)
-    }
-
-    fn assert_alone(&self, operation: &InFlight<O>) {
-        let Some(write) = operation.as_write() else { return };
-        let other = self.writes_in_flight(operation.owner, write.inode).find(|other| other.overlaps(&write));
-        assert!(
-            other.is_none(),
-            "{:?}: two writes in flight over bytes {:?} of {:?}",
-            operation.owner,
-            write.range(),
-            operation.op.file(),
-        );
-    }
-
-    fn writes_in_flight(&self, owner: O, inode: InodeNo) -> impl Iterator<Item = InFlightWrite> + '_ {
-        self.in_flight
-            .values()
-            .filter(move |operation| operation.owner == owner)
-            .filter_map(InFlight::as_write)
-            .filter(move |write| write.inode == inode)
     }
 
     fn perform(&mut self, operation: InFlight<O>) -> Result<IoValue, IoError> {
@@ -375,8 +330,7 @@ impl<O: Copy + Ord + fmt::Debug> SimDisk<O> {
         }
         let mut bytes = file.read(range.clone());
         let Some(inode) = operation.target else { return Err(failure(&operation.op, IoErrorKind::NotFound)) };
-        let writes: Vec<_> = self.writes_in_flight(operation.owner, inode).collect();
-        for write in writes {
+        for write in self.in_flight.writes_over(operation.owner, inode, &range) {
             write.show_through(&mut bytes, range.clone(), &mut self.prng);
         }
         Ok(IoValue::Read(Bytes::from(bytes)))
@@ -463,9 +417,7 @@ impl<O: Copy + Ord + fmt::Debug> SimDisk<O> {
     fn collect(&mut self, owner: O) {
         let Some(directory) = self.directories.get_mut(&owner) else { return };
         let Directory { names, files } = directory;
-        let own = self.in_flight.values().filter(|operation| operation.owner == owner);
-        let needed: BTreeSet<InodeNo> =
-            names.reachable().chain(own.filter_map(|operation| operation.target)).collect();
+        let needed: BTreeSet<InodeNo> = names.reachable().chain(self.in_flight.targets(owner)).collect();
         files.retain(|inode, _| needed.contains(inode));
     }
 }
@@ -496,13 +448,6 @@ impl Directory {
             assert!(previous.is_none(), "{inode:?} used twice");
         }
         self.names.apply(change);
-    }
-}
-
-impl<O> InFlight<O> {
-    fn as_write(&self) -> Option<InFlightWrite> {
-        let IoOp::Write { file, offset, ref data } = self.op else { return None };
-        Some(InFlightWrite { inode: self.target?, offset, data: data.clone(), durability: file.durability() })
     }
 }
 

@@ -6,7 +6,8 @@ use mesh_base::io::{IoOp, WriteDurability};
 use mesh_base::prng::Prng;
 
 use super::file::InFlightWrite;
-use super::{Crash, DiskStatistics, InFlight, SimDisk};
+use super::in_flight::InFlight;
+use super::{Crash, DiskStatistics, SimDisk};
 
 /// What a crash makes of one write.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -88,7 +89,7 @@ impl<O: Copy + Ord + fmt::Debug> SimDisk<O> {
     /// The process ends, or the machine loses power. What is in flight never completes; it may have happened, in part or
     /// whole, or not.
     pub fn crash(&mut self, crash: Crash) {
-        let mut in_flight: Vec<_> = std::mem::take(&mut self.in_flight).into_values().collect();
+        let mut in_flight = self.in_flight.take();
         self.statistics.crashes += 1;
         self.statistics.swallowed += in_flight.len() as u64;
         // Operations in flight are unordered: whatever of them happens, happens in any order.

@@ -14,7 +14,6 @@ use mesh_base::limits::SECTOR_BYTES;
 use mesh_base::prng::Prng;
 
 use super::crash::Fate;
-use super::names::InodeNo;
 use super::{Damage, TEAR_BYTES};
 
 const BLOCK: u64 = SECTOR_BYTES as u64;
@@ -28,7 +27,6 @@ pub(super) struct ChangeNo(pub(super) u64);
 /// A write whose effect is still to come.
 #[derive(Clone, Debug)]
 pub(super) struct InFlightWrite {
-    pub(super) inode: InodeNo,
     pub(super) offset: u64,
     pub(super) data: Bytes,
     pub(super) durability: WriteDurability,
@@ -88,10 +86,6 @@ enum Hope {
 impl InFlightWrite {
     pub(super) fn range(&self) -> Range<u64> {
         self.offset..self.offset + self.data.len() as u64
-    }
-
-    pub(super) fn overlaps(&self, other: &Self) -> bool {
-        self.offset < other.range().end && other.offset < self.range().end
     }
 
     /// How many units a crash may tear it into.

@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
 use mesh_base::SegmentNo;
-use mesh_base::io::Lane;
+use mesh_base::io::{IoToken, Lane};
 use quickcheck::quickcheck;
 
 use super::*;
