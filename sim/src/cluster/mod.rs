@@ -22,7 +22,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use mesh_base::prng::Prng;
 use mesh_base::{ClusterId, Instant, Now, ReplicaId};
 use mesh_server::core::{ConnId, CoreEvent, DirectoryKey, NodeName, Notice, PeerNode};
@@ -304,7 +304,7 @@ impl World {
             Event::Disk(node, op) => self.complete(node, op),
             Event::Net(NetEvent::Frame(frame)) => {
                 if let Some(frame) = self.net.arrive(frame) {
-                    self.receive(&frame);
+                    self.receive(frame);
                 }
             }
             Event::Net(NetEvent::Reset { .. }) => {}
@@ -347,11 +347,11 @@ impl World {
         }
     }
 
-    fn receive(&mut self, frame: &Frame<Peer>) {
+    fn receive(&mut self, frame: Frame<Peer>) {
         match (frame.from, frame.to) {
             (Peer::Node(from), Peer::Node(to)) => {
                 let Some(name) = self.nodes.get(from).map(|node| node.name.clone()) else { return };
-                let decoded = decode(&frame.bytes);
+                let decoded = decode(frame.bytes);
                 let core = usize::from(decoded.header.envelope.shard.map_or(0, |shard| shard.0));
                 let cluster = self.nodes.get(from).and_then(|node| node.cluster);
                 self.push(to, core, CoreEvent::Peer { from: PeerNode { name, cluster }, frame: decoded });
@@ -359,12 +359,12 @@ impl World {
             (Peer::Client(client), Peer::Node(to)) => {
                 // Any core may hold the connection.
                 let core = self.prng.index(CORES_MAX);
-                let event = CoreEvent::Request { conn: ConnId(client as u64), frame: decode(&frame.bytes) };
+                let event = CoreEvent::Request { conn: ConnId(client as u64), frame: decode(frame.bytes) };
                 self.push(to, core, event);
             }
             (Peer::Operator, Peer::Node(to)) => {
                 let conn = ConnId(self.clients.len() as u64);
-                self.push(to, 0, CoreEvent::Request { conn, frame: decode(&frame.bytes) });
+                self.push(to, 0, CoreEvent::Request { conn, frame: decode(frame.bytes) });
             }
             (Peer::Node(from), Peer::Client(client)) => {
                 let now = self.heap.now();
@@ -402,8 +402,9 @@ fn name_of(number: usize) -> String {
     format!("n{number}")
 }
 
-fn decode(bytes: &Bytes) -> mesh_wire::Frame {
-    let mut buffer = BytesMut::from(bytes.chunk());
+/// Takes over the memory of a frame that comes but once.
+fn decode(bytes: Bytes) -> mesh_wire::Frame {
+    let mut buffer = BytesMut::from(bytes);
     match FrameDecoder::new().decode(&mut buffer) {
         Ok(Some(frame)) => frame,
         other => unreachable!("the network changes no bytes: {other:?}"),

@@ -156,7 +156,7 @@ impl Scripted {
                 to: Peer::Node(to),
                 bytes,
                 ..
-            }))) => Some((*from, *to, super::decode(bytes))),
+            }))) => Some((*from, *to, super::decode(bytes.clone()))),
             _ => None,
         }
     }
