@@ -278,9 +278,13 @@ impl Frames {
 
     /// Takes back one pin. A frame that was discarded meanwhile has none.
     pub(crate) fn unpin(&mut self, id: FrameId) {
-        if let Some(frame) = self.frame_of(id) {
-            assert!(frame.pins > 0, "unpinned more often than pinned");
-            frame.pins -= 1;
+        let Some(frame) = self.frame_of(id) else { return };
+        assert!(frame.pins > 0, "unpinned more often than pinned");
+        frame.pins -= 1;
+        if frame.pins == 0 && frame.place == Place::Aside {
+            frame.place = Place::Main;
+            let length = frame.len();
+            self.replacement.enter(id, Place::Main, length);
         }
     }
 
@@ -302,9 +306,15 @@ impl Frames {
         // One use is the one that brought it in; in the small queue only another makes it worth keeping.
         let worth = match place {
             Place::Small => heat > 1,
-            Place::Main => heat > 0,
+            Place::Main | Place::Aside => heat > 0,
         };
-        if !pinned && !worth {
+        if pinned {
+            // Met once, not at every turn of the queue: it comes back when nobody needs it any more.
+            frame.place = Place::Aside;
+            self.replacement.left(place, length);
+            return;
+        }
+        if !worth {
             if place == Place::Small {
                 self.replacement.remember(page);
             }
@@ -312,9 +322,7 @@ impl Frames {
             return;
         }
         frame.place = Place::Main;
-        if !pinned {
-            frame.heat.set(if place == Place::Small { 0 } else { heat - 1 });
-        }
+        frame.heat.set(if place == Place::Small { 0 } else { heat - 1 });
         self.replacement.left(place, length);
         self.replacement.enter(id, Place::Main, length);
     }
@@ -416,6 +424,23 @@ mod tests {
         frames.unpin(pinned);
         (300..320).for_each(|page| read(&mut frames, page));
         assert!(!frames.contains(PageNo(100)));
+    }
+
+    #[test]
+    fn pinned_frames_are_passed_over_once_and_come_back_when_they_are_unpinned() {
+        let mut frames = Frames::new(4 * 4096);
+        let pinned: Vec<_> = (0..100)
+            .map(|page| {
+                let id = frames.insert_clean(PageNo(page), Bytes::from(vec![0; 4096]), LEAF);
+                frames.pin(id);
+                frames.evict();
+                id
+            })
+            .collect();
+        assert_eq!((frames.resident_bytes(), frames.replacement.len()), (100 * 4096, 0));
+        pinned.into_iter().for_each(|id| frames.unpin(id));
+        frames.evict();
+        assert!(frames.resident_bytes() <= 4 * 4096);
     }
 
     #[test]

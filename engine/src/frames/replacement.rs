@@ -21,6 +21,8 @@ const STALE_MIN: usize = 64;
 pub(super) enum Place {
     Small,
     Main,
+    /// None: it was pinned when its turn came.
+    Aside,
 }
 
 #[derive(Default)]
@@ -47,6 +49,7 @@ impl Replacement {
                 self.small_bytes += bytes;
             }
             Place::Main => self.main.push_back(id),
+            Place::Aside => {}
         }
     }
 
