@@ -233,7 +233,8 @@ pub(crate) fn read_attributes(reader: &mut Reader<'_>, flags: u16, revision: Rev
     Some(attributes)
 }
 
-fn attribute_bytes(attributes: &Attributes, flags: u16) -> usize {
+/// Bytes of the attributes that `flags` announces.
+pub(crate) fn attribute_bytes(attributes: &Attributes, flags: u16) -> usize {
     let fixed = [
         (flag::CREATE_REVISION, 8),
         (flag::LEASE, 8),

@@ -28,8 +28,10 @@ const CHUNK_MIN_READER: u16 = 1;
 const MAGIC: u32 = u32::from_le_bytes(*b"MCHK");
 const FLAG_LAST: u16 = 1;
 const CHECKSUM_BYTES: usize = 8;
-/// Bytes of a cell in a chunk beside its key, attributes and value.
-const CELL_FIXED_BYTES: usize = 20;
+/// Bytes of a key in a chunk beside itself.
+const KEY_FIXED_BYTES: usize = 14;
+/// Bytes before the cells, the keys of the range aside.
+const HEAD_BYTES_MAX: usize = 16 + 2 * KEY_FIXED_BYTES;
 
 /// A part of a snapshot.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -78,9 +80,12 @@ impl Store {
         self.check_usable()?;
         let view = self.tree.view_of(self.pins.superblock(pin).root);
         let from = from.map_or(KeyRef::FIRST, CellKey::as_ref);
-        let mut gathering = Gathering { view, body: Vec::new(), cells: 0, bytes_max };
+        let mut gathering = Gathering { view, cells: Vec::new(), body_bytes: 0, bytes_max };
         Ok(match gathering.gather(&from) {
-            Ok(next) => Lookup::Ready(SnapshotChunk { bytes: gathering.encode(&from, next.as_ref()), next }),
+            Ok(next) => {
+                let bytes = gathering.encode(&from, next.as_ref().map(CellKey::as_ref).as_ref());
+                Lookup::Ready(SnapshotChunk { bytes, next })
+            }
             Err(wants) => {
                 let mut misses = Misses::none(view.stamp);
                 wants.into_iter().for_each(|want| misses.add(want));
@@ -112,11 +117,12 @@ impl Store {
     }
 }
 
-/// A chunk in the making.
+/// A chunk in the making: its cells, left where they are until all of them are there.
 struct Gathering<'a> {
     view: TreeView<'a>,
-    body: Vec<u8>,
-    cells: u32,
+    cells: Vec<Cell<'a>>,
+    /// What the cells take in the chunk.
+    body_bytes: usize,
     bytes_max: usize,
 }
 
@@ -130,10 +136,10 @@ impl<'a> Gathering<'a> {
             let (first, _) = leaf::lower_bound(found.page, &target);
             for index in first..slotted::count(found.page) {
                 let cell = leaf::cell(found.page, index);
-                if self.cells > 0 && self.body.len() + self.cell_bytes(&cell) > self.bytes_max {
+                if !self.cells.is_empty() && self.body_bytes + cell_bytes(&cell) > self.bytes_max {
                     return Ok(Some(cell.key.to_owned()));
                 }
-                if let Err(mut wants) = self.add(&cell) {
+                if let Err(mut wants) = self.add(cell) {
                     self.ahead_in_leaf(found.page, index, &mut wants);
                     return Err(wants);
                 }
@@ -143,55 +149,53 @@ impl<'a> Gathering<'a> {
         }
     }
 
-    fn cell_bytes(&self, cell: &Cell<'_>) -> usize {
-        let value = match cell.payload {
-            Payload::Tombstone => 0,
-            Payload::Inline(value) => value.len(),
-            Payload::Large(list) => list.value_bytes,
-        };
-        CELL_FIXED_BYTES + cell.key.key.len() + value
-    }
-
-    #[allow(clippy::cast_possible_truncation, reason = "keys and values are within their limits, which fit")]
-    fn add(&mut self, cell: &Cell<'a>) -> Result<(), Vec<PageWant>> {
+    fn add(&mut self, cell: Cell<'a>) -> Result<(), Vec<PageWant>> {
         if let Payload::Large(list) = &cell.payload {
             let missing: Vec<PageWant> = missing_extents(list, self.view.frames).collect();
             if !missing.is_empty() {
                 return Err(missing);
             }
-        }
-        let flags = cell::attribute_flags(&cell.attributes, cell.key.revision);
-        let tombstone = if cell.is_tombstone() { flag::TOMBSTONE } else { 0 };
-        self.body.put_u16(flags | tombstone);
-        write_key(&mut self.body, &cell.key);
-        cell::write_attributes(&mut self.body, &cell.attributes, flags);
-        match cell.payload {
-            Payload::Tombstone => {}
-            Payload::Inline(value) => {
-                self.body.put_u32(value.len() as u32);
-                self.body.put_bytes(value);
-            }
-            Payload::Large(list) => {
-                self.body.put_u32(list.value_bytes as u32);
-                list.iter().for_each(|part| self.add_extent(&part));
+            for part in list.iter() {
+                self.view.frames.get_once(part.pointer.page);
             }
         }
-        self.cells += 1;
+        self.body_bytes += cell_bytes(&cell);
+        self.cells.push(cell);
         Ok(())
     }
 
-    fn add_extent(&mut self, part: &ExtentPointer) {
-        if let Some(bytes) = self.view.frames.get_once(part.pointer.page) {
-            self.body.put_bytes(extent::value(bytes, part.value_bytes as usize));
+    #[allow(clippy::cast_possible_truncation, reason = "keys and values are within their limits, which fit")]
+    fn write_cell(&self, cell: &Cell<'_>, out: &mut Vec<u8>) {
+        let flags = cell::attribute_flags(&cell.attributes, cell.key.revision);
+        let tombstone = if cell.is_tombstone() { flag::TOMBSTONE } else { 0 };
+        out.put_u16(flags | tombstone);
+        write_key(out, &cell.key);
+        cell::write_attributes(out, &cell.attributes, flags);
+        match cell.payload {
+            Payload::Tombstone => {}
+            Payload::Inline(value) => {
+                out.put_u32(value.len() as u32);
+                out.put_bytes(value);
+            }
+            Payload::Large(list) => {
+                out.put_u32(list.value_bytes as u32);
+                list.iter().for_each(|part| self.write_extent(&part, out));
+            }
+        }
+    }
+
+    fn write_extent(&self, part: &ExtentPointer, out: &mut Vec<u8>) {
+        if let Some(bytes) = self.view.frames.peek(part.pointer.page) {
+            out.put_bytes(extent::value(bytes, part.value_bytes as usize));
         }
     }
 
     /// The missing extents of the cells after one that the chunk has room for, so that they are read together.
     fn ahead_in_leaf(&self, page: &[u8], index: usize, wants: &mut Vec<PageWant>) {
-        let mut bytes = self.body.len();
+        let mut bytes = self.body_bytes;
         for index in index..slotted::count(page) {
             let cell = leaf::cell(page, index);
-            bytes += self.cell_bytes(&cell);
+            bytes += cell_bytes(&cell);
             if bytes > self.bytes_max {
                 break;
             }
@@ -207,7 +211,7 @@ impl<'a> Gathering<'a> {
     fn ahead(&self, miss: &MissAt<'_>) -> Vec<PageWant> {
         let mut wants = vec![miss.want];
         if let (Some((parent, index)), Expected::Node { level: 0 }) = (miss.parent, miss.want.expected) {
-            let count = self.bytes_max.saturating_sub(self.body.len()) / parent.len();
+            let count = self.bytes_max.saturating_sub(self.body_bytes) / parent.len();
             let pointers =
                 (index + 1..slotted::count(parent)).take(count).map(|at| interior::pointer(parent, at));
             let missing = pointers.filter(|pointer| !self.view.frames.contains(pointer.page));
@@ -219,22 +223,37 @@ impl<'a> Gathering<'a> {
         wants
     }
 
-    fn encode(&self, from: &KeyRef<'_>, next: Option<&CellKey>) -> Bytes {
-        let mut out = Vec::with_capacity(self.body.len() + from.key.len() + 128);
+    #[allow(clippy::cast_possible_truncation, reason = "a chunk has fewer cells than bytes")]
+    fn encode(&self, from: &KeyRef<'_>, next: Option<&KeyRef<'_>>) -> Bytes {
+        let keys_bytes = from.key.len() + next.map_or(0, |next| next.key.len());
+        let mut out = Vec::with_capacity(HEAD_BYTES_MAX + keys_bytes + self.body_bytes + CHECKSUM_BYTES);
         out.put_u32(MAGIC);
         out.put_u16(CHUNK_FORMAT);
         out.put_u16(CHUNK_MIN_READER);
         out.put_u16(if next.is_some() { 0 } else { FLAG_LAST });
         out.put_u16(0);
-        out.put_u32(self.cells);
+        out.put_u32(self.cells.len() as u32);
         write_key(&mut out, from);
         if let Some(next) = next {
-            write_key(&mut out, &next.as_ref());
+            write_key(&mut out, next);
         }
-        out.put_bytes(&self.body);
+        let head_bytes = out.len();
+        self.cells.iter().for_each(|cell| self.write_cell(cell, &mut out));
+        assert_eq!(out.len() - head_bytes, self.body_bytes, "cells take what they were reckoned to");
         out.put_u64(checksum::xxh3(&out));
         out.into()
     }
+}
+
+/// What a cell takes in a chunk.
+fn cell_bytes(cell: &Cell<'_>) -> usize {
+    let flags = cell::attribute_flags(&cell.attributes, cell.key.revision);
+    let value = match &cell.payload {
+        Payload::Tombstone => 0,
+        Payload::Inline(value) => 4 + value.len(),
+        Payload::Large(list) => 4 + list.value_bytes,
+    };
+    2 + KEY_FIXED_BYTES + cell.key.key.len() + cell::attribute_bytes(&cell.attributes, flags) + value
 }
 
 /// A chunk that was checked.
