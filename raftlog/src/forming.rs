@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use mesh_base::limits::SECTOR_BYTES;
 use mesh_base::{BatchSeq, LogIndex, Revision};
 
 use crate::base::Base;
@@ -86,6 +87,9 @@ impl Forming {
         }
         let batch = self.last();
         let before = batch.buffer.len();
+        // With room for what sealing adds, so that it moves nothing.
+        let sealed = (before + record_bytes).next_multiple_of(SECTOR_BYTES);
+        batch.buffer.reserve(sealed - before);
         write(&mut batch.buffer);
         assert!(batch.buffer.len() - before <= record_bytes, "a record is as long as was said");
         batch.records += 1;
