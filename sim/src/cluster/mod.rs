@@ -25,7 +25,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use mesh_base::prng::Prng;
 use mesh_base::{ClusterId, Instant, Now, ReplicaId};
-use mesh_server::core::{ConnId, CoreEvent, DirectoryKey, NodeName, Notice, PeerNode};
+use mesh_server::core::{ConnId, CoreEffect, CoreEvent, DirectoryKey, NodeName, Notice, PeerNode};
 use mesh_server::router::SlotMap;
 use mesh_server::shard::ShardOptions;
 use mesh_wire::{FrameDecoder, FrameWriter};
@@ -179,6 +179,8 @@ struct World {
     wishes: Option<VecDeque<Wish>>,
     checks: Checks,
     operator: FrameWriter,
+    /// Memory for what a turn asks for.
+    effects: Vec<CoreEffect>,
     /// What a replica or node said that it must not say.
     complaint: Option<String>,
     prng: Prng,
@@ -238,6 +240,7 @@ impl World {
             wishes: None,
             checks: Checks::new(root.fork()),
             operator: FrameWriter::new(),
+            effects: Vec::new(),
             complaint: None,
             prng: root.fork(),
         };

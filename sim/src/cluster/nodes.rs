@@ -94,8 +94,10 @@ impl World {
         let now = self.now_of(number);
         let process = self.nodes.get_mut(number).and_then(|node| node.process.as_mut());
         if let Some(process) = process.filter(|process| process.incarnation == incarnation) {
-            let effects = process.turn(core, now);
-            self.perform(number, core, effects);
+            let mut effects = std::mem::take(&mut self.effects);
+            process.turn(core, now, &mut effects);
+            self.perform(number, core, effects.drain(..));
+            self.effects = effects;
             self.look_into(number, core);
         }
     }
@@ -138,7 +140,7 @@ impl World {
         self.push(number, core, CoreEvent::Io { directory, completion });
     }
 
-    fn perform(&mut self, number: usize, core: usize, effects: Vec<CoreEffect>) {
+    fn perform(&mut self, number: usize, core: usize, effects: impl IntoIterator<Item = CoreEffect>) {
         for effect in effects {
             match effect {
                 CoreEffect::Io { directory, submission } => {

@@ -91,14 +91,12 @@ impl Process {
         }
     }
 
-    /// A core's turn.
-    pub(super) fn turn(&mut self, number: usize, now: Now) -> Vec<CoreEffect> {
-        let mut effects = Vec::new();
+    /// A core's turn; what it asks for is appended to `effects`.
+    pub(super) fn turn(&mut self, number: usize, now: Now, effects: &mut Vec<CoreEffect>) {
         if let (Some(core), Some(inbox)) = (self.cores.get_mut(number), self.inboxes.get_mut(&number)) {
             inbox.turn = Turn::Idle;
-            core.step(now, &mut inbox.events, &mut effects);
+            core.step(now, &mut inbox.events, effects);
         }
-        effects
     }
 
     /// Notes that a core has stopped; answers whether all have.
