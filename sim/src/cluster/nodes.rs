@@ -142,6 +142,10 @@ impl World {
 
     fn perform(&mut self, number: usize, core: usize, effects: impl IntoIterator<Item = CoreEffect>) {
         for effect in effects {
+            // One of the effects before may have been its end: what is handed to a disk after that would reach its next run.
+            if self.nodes.get(number).is_none_or(|node| node.process.is_none()) {
+                return;
+            }
             match effect {
                 CoreEffect::Io { directory, submission } => {
                     let Some(node) = self.nodes.get_mut(number) else { continue };
