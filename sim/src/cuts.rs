@@ -1,12 +1,12 @@
-//! Whether each range read saw one instant: if it saw a write, it saw, on its other keys, every write that was over
-//! before that one began, or a newer one.
+//! Whether each range, and each batch of gets, saw one instant: if it saw a write, it saw, on its other keys, every write
+//! that was over before that one began, or a newer one.
 //!
 //! This is the anomaly that reading shard by shard without a fence shows. It is a necessary condition, cheap enough for
-//! every range of a run.
+//! every range of a run, and asks nothing of revisions but that they order the writes of each key.
 //!
-//! Not checked: instants that no pair of writes tells apart; order that goes through other clients' reads or through a
-//! third key; absence on a key that anyone ever tried to delete (an absence does not say which delete it saw); each key
-//! by itself ([`linearizability`](crate::linearizability)).
+//! Not checked: instants that no pair of writes tells apart, and order that goes through other clients' reads or through a
+//! third key ([`atomicity`](crate::atomicity) does, for the keys of one shard); absence on a key that anyone ever tried to
+//! delete (an absence does not say which delete it saw); each key by itself ([`linearizability`](crate::linearizability)).
 
 use std::collections::BTreeMap;
 
@@ -16,16 +16,16 @@ use mesh_base::Revision;
 use crate::history::{Action, History, Operation, Outcome, Position};
 use crate::violation::{Anomaly, Violation};
 
-/// Checks every range read.
+/// Checks every batch.
 ///
 /// # Errors
-/// The first violation found, in the order of the range reads.
+/// The first violation found, in the order of the batches.
 pub fn check(history: &History) -> Result<(), Box<Violation>> {
     let keys: BTreeMap<&Bytes, Writes<'_>> =
         history.keys().map(|(key, operations)| (key, Writes::new(&operations))).collect();
-    for range in history.ranges() {
-        let gets: Vec<&Operation> = range.gets.iter().map(|id| history.get(*id)).collect();
-        check_range(&keys, &gets)?;
+    for batch in history.batches() {
+        let gets: Vec<&Operation> = batch.operations.iter().map(|id| history.get(*id)).collect();
+        check_batch(&keys, &gets)?;
     }
     Ok(())
 }
@@ -74,7 +74,7 @@ impl<'a> Writes<'a> {
     }
 }
 
-fn check_range(keys: &BTreeMap<&Bytes, Writes<'_>>, gets: &[&Operation]) -> Result<(), Box<Violation>> {
+fn check_batch(keys: &BTreeMap<&Bytes, Writes<'_>>, gets: &[&Operation]) -> Result<(), Box<Violation>> {
     let of = |get: &Operation| keys.get(&get.key);
     let missed = gets
         .iter()
@@ -106,17 +106,21 @@ mod tests {
         [Bytes::from_static(b"a"), Bytes::from_static(b"b")]
     }
 
+    fn gets() -> [(Bytes, Action); 2] {
+        keys().map(|key| (key, Action::Get))
+    }
+
     /// A range over `a` and `b`, beside which `a` and then `b` are put again.
     fn range_beside_writes(found: &[(usize, u64)]) -> Result<(), Box<Violation>> {
         let mut history = History::new();
         put(&mut history, "a", 1);
         put(&mut history, "b", 2);
-        let range = history.invoke_range(Instant(9), ClientNo(2), &keys());
+        let range = history.invoke_batch(Instant(9), ClientNo(2), gets());
         put(&mut history, "a", 11);
         put(&mut history, "b", 12);
         let found: Vec<_> =
             found.iter().map(|&(key, stamp)| (keys()[key].clone(), Stamp(stamp), Revision(stamp))).collect();
-        history.respond_range(Instant(20), range, &found);
+        history.respond_found(Instant(20), range, Revision(20), &found);
         check(&history)
     }
 
@@ -147,14 +151,14 @@ mod tests {
         let written = |history: &mut History, id, stamp| {
             history.respond(Instant(0), id, Outcome::Written(Revision(stamp)));
         };
-        let range = history.invoke_range(Instant(0), ClientNo(2), &keys());
+        let range = history.invoke_batch(Instant(0), ClientNo(2), gets());
         // The older write is over later than the newer one, and than the write that was seen.
         let (older, newer) = (invoke(&mut history, &a, 1), invoke(&mut history, &a, 2));
         written(&mut history, newer, 2);
         let seen = invoke(&mut history, &b, 3);
         written(&mut history, seen, 3);
         written(&mut history, older, 1);
-        history.respond_range(Instant(0), range, &[(b, Stamp(3), Revision(3))]);
+        history.respond_found(Instant(0), range, Revision(3), &[(b, Stamp(3), Revision(3))]);
         let violation = check(&history).unwrap_err();
         assert!(violation.operations.iter().any(|operation| operation.action == Action::Put(Stamp(2))));
     }
@@ -163,8 +167,8 @@ mod tests {
     fn a_range_that_was_abandoned_shows_nothing() {
         let mut history = History::new();
         put(&mut history, "a", 1);
-        let range = history.invoke_range(Instant(2), ClientNo(2), &keys());
-        history.abandon_range(Instant(3), range);
+        let range = history.invoke_batch(Instant(2), ClientNo(2), gets());
+        history.respond_all(Instant(3), range, Outcome::Unknown, None);
         assert_eq!(check(&history), Ok(()));
     }
 }

@@ -7,14 +7,18 @@
 //! - An operation without a response, or with the outcome [`Outcome::Unknown`], may have taken effect, may still do so,
 //!   or never will.
 //!
-//! Deliberately absent: batches (each operation of a batch is recorded by itself, over the batch's interval), and
-//! operations whose effect depends on what they find, such as conditional puts: [`search`](crate::search) judges those.
+//! - The operations of a batch, and the gets of all keys that a range spans, share invocation and response.
+//!
+//! Deliberately absent: operations whose effect depends on what they find, such as conditional puts:
+//! [`search`](crate::search) judges those. Bytes: a value is its stamp and, where it is a list, what the list shows.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use bytes::Bytes;
 use mesh_base::{Instant, Revision};
+
+use crate::lists::{Append, Contents};
 
 /// A point in the order of all invocations and responses of a history.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -29,9 +33,9 @@ impl Position {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct OpId(usize);
 
-/// A range read of a history: the gets of all keys that the range spans, answered at once.
+/// A batch of a history: a request of several keys, or a range.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct RangeId(usize);
+pub struct BatchId(usize);
 
 /// Who asked.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -78,6 +82,8 @@ pub struct Response {
     pub at: Instant,
     /// How it went.
     pub outcome: Outcome,
+    /// The revision that the answer is of, if it says so: nothing of its shard at or below it is missing.
+    pub of: Option<Revision>,
 }
 
 /// One operation of one client on one key.
@@ -97,11 +103,11 @@ pub struct Operation {
     pub response: Option<Response>,
 }
 
-/// A range read: its gets share invocation and response.
+/// A batch: its operations share invocation and response.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct RangeRead {
-    /// One get for each key of the run that the range spans.
-    pub gets: Vec<OpId>,
+pub struct Batch {
+    /// All puts, all deletes or all gets. Of a range, one get for each key of the run that it spans.
+    pub operations: Vec<OpId>,
 }
 
 /// All operations of a run.
@@ -109,8 +115,10 @@ pub struct RangeRead {
 pub struct History {
     operations: Vec<Operation>,
     keys: BTreeMap<Bytes, Vec<OpId>>,
-    ranges: Vec<RangeRead>,
+    batches: Vec<Batch>,
     stamps: BTreeSet<Stamp>,
+    appends: BTreeMap<OpId, Append>,
+    contents: BTreeMap<OpId, Contents>,
     next: u64,
 }
 
@@ -154,49 +162,90 @@ impl History {
     /// When the operation was answered before, or the outcome is not one of its action: bugs of the caller.
     pub fn respond(&mut self, at: Instant, id: OpId, outcome: Outcome) {
         let position = self.next_position();
-        self.answer(id, Response { position, at, outcome });
+        self.answer(id, Response { position, at, outcome, of: None });
     }
 
-    /// A client asks for a range. `keys` are all keys of the run that lie inside it, whether they have values or not.
-    pub fn invoke_range(&mut self, at: Instant, client: ClientNo, keys: &[Bytes]) -> RangeId {
-        let invoked = self.next_position();
-        let get = |key: &Bytes| Operation {
-            client,
-            key: key.clone(),
-            action: Action::Get,
-            invoked,
-            invoked_at: at,
-            response: None,
-        };
-        let gets = keys.iter().map(|key| self.record(get(key))).collect();
-        self.ranges.push(RangeRead { gets });
-        RangeId(self.ranges.len() - 1)
-    }
-
-    /// A range is answered with the keys that were found; the rest of its keys were absent.
+    /// A client is answered, with the revision that the answer is of.
     ///
     /// # Panics
-    /// When a key was found that the range was not asked for. The harness rules that out before: a store that answers
-    /// such a key is at fault in a way no checker has to judge.
-    pub fn respond_range(&mut self, at: Instant, id: RangeId, found: &[(Bytes, Stamp, Revision)]) {
+    /// As [`Self::respond`].
+    pub fn respond_of(&mut self, at: Instant, id: OpId, outcome: Outcome, of: Revision) {
+        let position = self.next_position();
+        self.answer(id, Response { position, at, outcome, of: Some(of) });
+    }
+
+    /// A client asks the same of several keys at once. Of a key that is put twice only the later value counts: the
+    /// earlier one is a put that is not applied, whatever becomes of the batch.
+    pub fn invoke_batch(
+        &mut self,
+        at: Instant,
+        client: ClientNo,
+        asked: impl IntoIterator<Item = (Bytes, Action)>,
+    ) -> BatchId {
+        let invoked = self.next_position();
+        let mut operations = Vec::new();
+        for (key, action) in asked {
+            operations.push(self.record(Operation {
+                client,
+                key,
+                action,
+                invoked,
+                invoked_at: at,
+                response: None,
+            }));
+        }
+        self.batches.push(Batch { operations });
+        BatchId(self.batches.len() - 1)
+    }
+
+    /// A batch of gets is answered with the keys that were found; the rest of its keys were absent.
+    ///
+    /// # Panics
+    /// When a key was found that was not asked for. The harness rules that out before: a store that answers such a key is
+    /// at fault in a way no checker has to judge.
+    pub fn respond_found(
+        &mut self,
+        at: Instant,
+        id: BatchId,
+        of: Revision,
+        found: &[(Bytes, Stamp, Revision)],
+    ) {
         let position = self.next_position();
         let found: BTreeMap<&Bytes, Outcome> =
             found.iter().map(|(key, stamp, revision)| (key, Outcome::Found(*stamp, *revision))).collect();
         let mut matched = 0;
-        for get in self.gets(id) {
+        for get in self.of_batch(id).to_vec() {
             let outcome = found.get(&self.get(get).key).copied();
             matched += usize::from(outcome.is_some());
-            self.answer(get, Response { position, at, outcome: outcome.unwrap_or(Outcome::Absent) });
+            let outcome = outcome.unwrap_or(Outcome::Absent);
+            self.answer(get, Response { position, at, outcome, of: Some(of) });
         }
-        assert_eq!(matched, found.len(), "found a key outside of the range");
+        assert_eq!(matched, found.len(), "found a key that was not asked for");
     }
 
-    /// A range read failed, or its client gave up.
-    pub fn abandon_range(&mut self, at: Instant, id: RangeId) {
+    /// A batch of writes is answered, or a batch failed, or its client gave up.
+    ///
+    /// # Panics
+    /// As [`Self::respond`].
+    pub fn respond_all(&mut self, at: Instant, id: BatchId, outcome: Outcome, of: Option<Revision>) {
         let position = self.next_position();
-        for get in self.gets(id) {
-            self.answer(get, Response { position, at, outcome: Outcome::Unknown });
+        let mut keys = BTreeSet::new();
+        // From the last on: of a key that comes twice the last counts.
+        for operation in self.of_batch(id).to_vec().into_iter().rev() {
+            let counts = keys.insert(self.get(operation).key.clone());
+            let outcome = if counts { outcome } else { Outcome::NotApplied };
+            self.answer(operation, Response { position, at, outcome, of });
         }
+    }
+
+    /// A put appends to a list.
+    pub fn note_append(&mut self, put: OpId, append: Append) {
+        self.appends.insert(put, append);
+    }
+
+    /// What a get found is a list that shows this.
+    pub fn note_contents(&mut self, get: OpId, contents: Contents) {
+        self.contents.insert(get, contents);
     }
 
     /// One operation.
@@ -220,26 +269,56 @@ impl History {
         self.keys.iter().map(|(key, ids)| (key, ids.iter().map(|id| self.get(*id)).collect()))
     }
 
+    /// All operations with their ids, in the order of their invocation.
+    pub fn iter(&self) -> impl Iterator<Item = (OpId, &Operation)> {
+        self.operations.iter().enumerate().map(|(index, operation)| (OpId(index), operation))
+    }
+
+    /// The keys, each with the ids of its operations in the order of their invocation.
+    pub fn ids_by_key(&self) -> impl Iterator<Item = (&Bytes, &[OpId])> {
+        self.keys.iter().map(|(key, ids)| (key, ids.as_slice()))
+    }
+
     /// The operations of one key in the order of their invocation.
     #[must_use]
     pub fn of_key(&self, key: &Bytes) -> Vec<&Operation> {
         self.keys.get(key).map(|ids| ids.iter().map(|id| self.get(*id)).collect()).unwrap_or_default()
     }
 
-    /// The range reads.
+    /// The batches and ranges, in the order of their invocation.
     #[must_use]
-    pub fn ranges(&self) -> &[RangeRead] {
-        &self.ranges
+    pub fn batches(&self) -> &[Batch] {
+        &self.batches
+    }
+
+    /// The operations of a batch, in the order in which they were asked for.
+    #[must_use]
+    pub fn of_batch(&self, id: BatchId) -> &[OpId] {
+        self.batches.get(id.0).map_or(&[], |batch| &batch.operations)
+    }
+
+    /// What a put appends, if it is one to a list.
+    #[must_use]
+    pub fn append_of(&self, put: OpId) -> Option<&Append> {
+        self.appends.get(&put)
+    }
+
+    /// What the list shows that a get found, if it found one.
+    #[must_use]
+    pub fn contents_of(&self, get: OpId) -> Option<&Contents> {
+        self.contents.get(&get)
+    }
+
+    /// The lists: keys that something was appended to, each with its operations in the order of their invocation.
+    pub fn lists(&self) -> impl Iterator<Item = (&Bytes, &[OpId])> {
+        let keys: BTreeSet<&Bytes> = self.appends.keys().map(|put| &self.get(*put).key).collect();
+        keys.into_iter().filter_map(|key| Some((key, self.keys.get(key)?.as_slice())))
     }
 
     /// Whether nothing was asked.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.operations.is_empty()
-    }
-
-    fn gets(&self, id: RangeId) -> Vec<OpId> {
-        self.ranges.get(id.0).map(|range| range.gets.clone()).unwrap_or_default()
     }
 
     fn record(&mut self, operation: Operation) -> OpId {
@@ -330,12 +409,24 @@ mod tests {
     #[test]
     fn a_range_is_one_get_for_each_of_its_keys_over_one_interval() {
         let mut history = History::new();
-        let range = history.invoke_range(Instant(1), CLIENT, &[key("a"), key("b")]);
-        history.respond_range(Instant(2), range, &[(key("b"), Stamp(7), Revision(3))]);
+        let gets = ["a", "b"].map(|name| (key(name), Action::Get));
+        let range = history.invoke_batch(Instant(1), CLIENT, gets);
+        history.respond_found(Instant(2), range, Revision(9), &[(key("b"), Stamp(7), Revision(3))]);
         let outcomes: Vec<_> = history.operations().iter().map(Operation::outcome).collect();
         assert_eq!(outcomes, [Outcome::Absent, Outcome::Found(Stamp(7), Revision(3))]);
         let intervals: BTreeSet<_> = history.operations().iter().map(|it| (it.invoked, it.over())).collect();
         assert_eq!(intervals.len(), 1);
+    }
+
+    #[test]
+    fn of_a_key_that_a_batch_puts_twice_the_earlier_value_is_not_applied() {
+        let mut history = History::new();
+        let puts = [("a", 1), ("b", 2), ("a", 3)].map(|(name, stamp)| (key(name), Action::Put(Stamp(stamp))));
+        let batch = history.invoke_batch(Instant(1), CLIENT, puts);
+        history.respond_all(Instant(2), batch, Outcome::Written(Revision(9)), None);
+        let outcomes: Vec<_> = history.operations().iter().map(Operation::outcome).collect();
+        let written = Outcome::Written(Revision(9));
+        assert_eq!(outcomes, [Outcome::NotApplied, written, written]);
     }
 
     #[test]

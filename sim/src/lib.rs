@@ -12,7 +12,7 @@
 //! | [`latency`] | how long things take |
 //! | [`options`] | how large and how hostile a run is |
 //! | [`history`] | what clients asked and were answered |
-//! | [`linearizability`], [`revisions`], [`cuts`] | the checkers of what clients saw; each says what it does not check |
+//! | [`linearizability`], [`revisions`], [`atomicity`], [`cuts`], [`lists`] | the checkers of what clients saw; each says what it does not check |
 //! | [`checks`] | the checkers of what goes on inside; likewise |
 //! | [`search`] | linearizability of any object, bounded |
 //! | [`violation`] | a broken promise with its proof |
@@ -31,6 +31,7 @@
 //!
 //! Deliberately absent, from all but the cluster and its scenarios: any knowledge of what the frames and files contain.
 
+pub mod atomicity;
 pub mod checks;
 pub mod cli;
 pub mod clock;
@@ -45,6 +46,7 @@ pub mod heap;
 pub mod history;
 pub mod latency;
 pub mod linearizability;
+pub mod lists;
 pub mod net;
 pub mod options;
 pub mod overrides;

@@ -23,8 +23,8 @@
 //! must not be seen.
 //!
 //! Not checked here: that revisions agree with this order ([`revisions`](crate::revisions)); that several keys were seen
-//! at one instant ([`cuts`](crate::cuts)); that a delete which reports a removal found a value to remove; operations
-//! whose effect depends on what they find ([`search`](crate::search)).
+//! or written at one instant ([`cuts`](crate::cuts), [`atomicity`](crate::atomicity)); that a delete which reports a
+//! removal found a value to remove; operations whose effect depends on what they find ([`search`](crate::search)).
 
 mod sweep;
 

@@ -6,11 +6,14 @@
 //!
 //! A harness may change the options before it uses them, as long as the change is a function of them.
 
+mod load;
+
 use std::fmt;
 use std::time::Duration;
 
 use mesh_base::prng::Prng;
 
+pub use self::load::{LARGE_VALUE_BYTES_MAX, LoadOptions, Popularity};
 use crate::clock::ClockOptions;
 use crate::disk::DiskOptions;
 use crate::latency::Latency;
@@ -26,6 +29,8 @@ pub struct Options {
     pub seed: u64,
     /// The cluster and its clients.
     pub size: SizeOptions,
+    /// What the clients do.
+    pub load: LoadOptions,
     /// Between nodes.
     pub peers: LinkOptions,
     /// Between clients and nodes.
@@ -53,7 +58,7 @@ pub struct SizeOptions {
     pub clients: usize,
     /// Keys that clients use.
     pub keys: usize,
-    /// The longest value in bytes.
+    /// The longest value in bytes, but for large ones.
     pub value_bytes_max: usize,
     /// How long a client waits between two operations.
     pub think: Latency,
@@ -116,9 +121,11 @@ pub fn draw(seed: u64) -> (Options, Prng) {
 impl Options {
     fn draw(seed: u64, mut prng: Prng) -> Self {
         let prng = &mut prng;
+        let size = SizeOptions::draw(prng);
         Self {
             seed,
-            size: SizeOptions::draw(prng),
+            load: LoadOptions::draw(prng, &size),
+            size,
             peers: draw_peers(prng),
             clients: draw_clients(prng),
             disk: draw_disk(prng),
@@ -127,6 +134,15 @@ impl Options {
             hostile_for: draw_ms(prng, MS * 2000, MS * 20_000),
             alive_within: MS * 60_000,
         }
+    }
+}
+
+impl Options {
+    /// The longest value in bytes, the large ones included.
+    #[must_use]
+    pub fn value_bytes_longest(&self) -> usize {
+        let large = if self.load.large_per_mille > 0 { LARGE_VALUE_BYTES_MAX } else { 0 };
+        self.size.value_bytes_max.max(large)
     }
 }
 
@@ -247,11 +263,12 @@ fn pick<T: Copy>(prng: &mut Prng, items: &[T]) -> T {
 
 impl fmt::Display for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seed, size, peers, clients, disk, clock, faults, hostile_for, alive_within } = self;
+        let Self { seed, size, load, peers, clients, disk, clock, faults, hostile_for, alive_within } = self;
         writeln!(f, "seed          {seed}")?;
         writeln!(f, "size          {} nodes, {} shards", size.nodes, size.shards)?;
         write!(f, "load          {} clients, {} keys, ", size.clients, size.keys)?;
         writeln!(f, "values up to {} bytes, think {}", size.value_bytes_max, size.think)?;
+        write!(f, "{load}")?;
         writeln!(f, "peers         {peers}")?;
         writeln!(f, "clients       {clients}")?;
         writeln!(f, "disk          {disk}")?;

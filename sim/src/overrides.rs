@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::latency::Latency;
 use crate::net::Delivery;
-use crate::options::{self, Options};
+use crate::options::{self, Options, Popularity};
 
 use Simpler::{Fewer, FewerOdd, Nothing, Shorter, To};
 
@@ -26,6 +26,13 @@ const TABLE: &[Entry] = &[
     entry("keys", Fewer, |it| &mut it.size.keys),
     entry("value-bytes", To("16"), |it| &mut it.size.value_bytes_max),
     entry("think", Nothing, |it| &mut it.size.think),
+    entry("large-values", To("0"), |it| &mut it.load.large_per_mille),
+    entry("lists", To("0"), |it| &mut it.load.lists_per_mille),
+    entry("batches", To("0"), |it| &mut it.load.batches_per_mille),
+    entry("batch-keys", Fewer, |it| &mut it.load.batch_keys_max),
+    entry("twice", To("0"), |it| &mut it.load.twice_per_mille),
+    entry("leaving", To("0"), |it| &mut it.load.leaving_per_mille),
+    entry("popularity", To("uniform"), |it| &mut it.load.popularity),
     entry("crashes", To("off"), |it| &mut it.faults.crash_every),
     entry("partitions", To("off"), |it| &mut it.faults.partition_every),
     entry("slow-disks", To("off"), |it| &mut it.faults.slow_disk_every),
@@ -352,6 +359,22 @@ impl Setting for Delivery {
     }
 }
 
+impl Setting for Popularity {
+    fn text(&self) -> String {
+        self.to_string()
+    }
+
+    fn read(&mut self, text: &str) -> Option<()> {
+        let all = [Self::Uniform, Self::Zipfian, Self::One];
+        *self = all.into_iter().find(|it| it.to_string() == text)?;
+        Some(())
+    }
+
+    fn expected(&self) -> &'static str {
+        "uniform, zipfian or one"
+    }
+}
+
 /// What may be off altogether.
 trait Switchable: Setting {
     const EXPECTED: &'static str;
@@ -460,7 +483,9 @@ mod tests {
             "the option \"hostile\" takes a duration (such as 250us, 1200ms or 3s), not \"12\""
         );
         assert!(refused("node=3").starts_with("there is no option \"node\"; there are hostile, nodes, "));
-        for value in ["crashes=5", "crashes=x", "peers-delivery=tcp", "down-for=1ms", "shards=70000"] {
+        for value in
+            ["crashes=5", "crashes=x", "peers-delivery=tcp", "popularity=two", "down-for=1ms", "shards=70000"]
+        {
             assert!(refused(value).contains(" takes "), "{value}");
         }
     }

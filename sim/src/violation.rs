@@ -6,6 +6,7 @@ use bytes::Bytes;
 use mesh_base::Revision;
 
 use crate::history::{Operation, Position, Stamp};
+use crate::lists::Element;
 
 /// Which promise was broken, and how.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -62,9 +63,77 @@ pub enum Anomaly {
         /// One answered before.
         known: Revision,
     },
-    /// A range read saw a write, and not one of another key that was over before that write began.
+    /// A range or a batch of gets saw a write, and not one of another key that was over before that write began.
     #[error("a range saw a write and missed one that was over before it began")]
     TornRange,
+    /// Two writes of one batch have different revisions.
+    #[error("one batch was written at {0} and at {1}")]
+    TornBatch(Revision, Revision),
+    /// An answer is of a revision below one that was known before it was asked for.
+    #[error("an answer of {of} to a get that began after {known} was known")]
+    AnswerWentBack {
+        /// The answer's.
+        of: Revision,
+        /// One answered before.
+        known: Revision,
+    },
+    /// An answer shows a write above its own revision.
+    #[error("an answer of {of} shows {stamp} of {written}")]
+    AnswerAhead {
+        /// The answer's.
+        of: Revision,
+        /// What it shows.
+        stamp: Stamp,
+        /// Where that was written.
+        written: Revision,
+    },
+    /// An answer does not show the newest write of its key that is not above its revision.
+    #[error("an answer of {of} does not show what was written at {written}")]
+    AnswerMissed {
+        /// The answer's.
+        of: Revision,
+        /// The write's.
+        written: Revision,
+    },
+    /// A list shows an element that was not appended by then, or never will be.
+    #[error("a list shows {0}, which was not appended to it by then")]
+    ElementNeverAppended(Element),
+    /// A list shows an element at another place than that which it was appended at.
+    #[error("a list shows {element} at place {shown}, which was appended at place {appended}")]
+    ElementMisplaced {
+        /// What it shows.
+        element: Element,
+        /// Where it shows it.
+        shown: u64,
+        /// Where it was appended.
+        appended: u64,
+    },
+    /// Two elements were each seen at one place of a list.
+    #[error("{one} and {other} were both seen at place {place} of a list")]
+    PlaceTakenTwice {
+        /// The place.
+        place: u64,
+        /// One element.
+        one: Element,
+        /// The other.
+        other: Element,
+    },
+    /// A list is shorter than it was known to be.
+    #[error("a list of {found} elements was found after it was known to have {known}")]
+    ListTooShort {
+        /// How many it has.
+        found: u64,
+        /// How many it was known to have.
+        known: u64,
+    },
+    /// A list is longer than everything that may have been appended to it.
+    #[error("a list of {found} elements was found, to which at most {most} were appended by then")]
+    ListTooLong {
+        /// How many it has.
+        found: u64,
+        /// How many it can have.
+        most: u64,
+    },
 }
 
 /// A broken promise and its proof.

@@ -2,32 +2,41 @@
 //!
 //! It does what a client library does and no more: the same write is sent again under the same number; only an answer that
 //! says "certainly not applied", to every attempt, makes it so; an answer to no attempt means "unknown". Some clients take
-//! such an answer for the end, so that it is put to the proof: a write that is tried again hides that it was a lie.
+//! such an answer for the end, so that it is put to the proof: a write that is tried again hides that it was a lie. Some
+//! send a request to two nodes at once, and some go without waiting for the end, never to come back.
+//!
+//! What comes to its mind is in [`choosing`](super::choosing).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use mesh_base::prng::Prng;
-use mesh_base::{Instant, ReplicaId, Revision, SessionId, SessionSeq, ShardId, SlotEpoch};
-use mesh_server::router::SlotMap;
+use mesh_base::{Instant, ReplicaId, SessionId, SessionSeq, ShardId, SlotEpoch};
 use mesh_wire::{
-    Delete, Envelope, Error, FrameDecoder, FrameWriter, Get, OpenSession, Put, Range, ReadContext,
-    ReplaceNode, Request, RequestId, Response, WriteContext,
+    Envelope, Error, FrameDecoder, FrameWriter, OpenSession, ReplaceNode, Request, RequestId, Response,
+    WriteContext,
 };
 
 use super::habits::{Habits, WhenDenied};
-use crate::history::{Action, ClientNo, History, OpId, Outcome, RangeId, Stamp};
+use super::keys::{Keyspace, Scope};
+use super::lists::Lists;
+use super::work::{Progress, Work, encode};
+use crate::history::{ClientNo, History, Outcome, Stamp};
+use crate::options::Options;
 
 /// How often a client sends a write again that was answered "unknown": its session may be gone, and say so for ever.
 const UNKNOWNS_MAX: u32 = 3;
 /// How long a client keeps trying.
 const PATIENCE: Duration = Duration::from_millis(2500);
+/// What the numbers of two clients differ by of which the one came in the other's place.
+const GENERATION: u64 = 1000;
 
 /// What a client wants of the world.
 pub(super) enum Step {
-    /// Send a frame to a node, and ask again after a time if the attempt with this number is still open.
-    Send { node: usize, frame: Bytes, attempt: u64, wait: Duration },
+    /// Send a frame to a node, and perhaps to another as well, and ask again after a time if the attempt with this number
+    /// is still open.
+    Send { node: usize, also: Option<usize>, frame: Bytes, attempt: u64, wait: Duration },
     /// Try again after a pause.
     Pause { attempt: u64, wait: Duration },
     /// The operation is over.
@@ -45,28 +54,17 @@ pub(super) enum Wish {
 
 /// What a run's clients share.
 pub(super) struct Shared {
-    pub(super) keys: Vec<Bytes>,
-    pub(super) slots: SlotMap,
-    pub(super) nodes: usize,
-    pub(super) value_bytes_max: usize,
-    /// From where to where clients read ranges; nothing for no bound. All keys there are among `keys`.
-    pub(super) ranges: (Bytes, Bytes),
-}
-
-/// One operation that a client is told to do.
-pub(crate) enum Errand {
-    /// Write these bytes, behind a stamp.
-    Put(Bytes),
-    /// Remove the value.
-    Delete,
-    /// Read the value.
-    Get,
+    pub(super) keys: Keyspace,
+    pub(super) options: Options,
 }
 
 /// A client.
 pub(super) struct Client {
-    id: u64,
-    prng: Prng,
+    /// Which of the run's clients it is.
+    pub(super) place: usize,
+    /// How many were in its place before.
+    generation: u64,
+    pub(super) prng: Prng,
     habits: Habits,
     sessions: BTreeMap<ShardId, Session>,
     openings: BTreeMap<ShardId, Opening>,
@@ -77,6 +75,10 @@ pub(super) struct Client {
     /// What it was to read last, until it is read.
     wish: Option<Wish>,
     served: u64,
+    /// What it has for itself, from when it first looks.
+    pub(super) lists: Option<Lists>,
+    /// What was wrong with an answer.
+    complaint: Option<String>,
     /// What the last attempt that a node refused was refused with.
     refusal: Option<Error>,
     writer: FrameWriter,
@@ -97,39 +99,41 @@ struct Opening {
 }
 
 struct Operation {
-    kind: Kind,
-    shard: ShardId,
+    work: Work,
+    patience: Patience,
     begun: Instant,
     /// The number of the write, once it was sent; its session cannot change after that.
     write: Option<(SessionId, SessionSeq)>,
     /// Whether a write was sent in an attempt whose end is not known.
     is_ambiguous: bool,
-    /// Whether the present attempt has sent the write and was not answered.
-    is_write_open: bool,
+    /// Of the present attempt.
+    sent: Sent,
     /// How often the write was answered "unknown".
     unknowns: u32,
 }
 
-enum Kind {
-    Put { op: OpId, key: Bytes, value: Bytes },
-    Delete { op: OpId, key: Bytes },
-    Get { op: OpId, key: Bytes },
-    Range { op: RangeId, pages: Pages },
+/// How long a client goes on with a write whose end it does not know.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Patience {
+    /// As long as with anything.
+    Bounded,
+    /// Until it knows, as long as its session is there to say so.
+    UntilKnown,
 }
 
-/// A range read, page by page, all at the revision of the first.
-struct Pages {
-    reverse: bool,
-    limit: u32,
-    at: Revision,
-    after: Option<Bytes>,
-    found: Vec<(Bytes, Stamp, Revision)>,
+/// What an attempt sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Sent {
+    is_write: bool,
+    /// To how many nodes that did not answer yet.
+    open: u32,
 }
 
 impl Client {
-    pub(super) fn new(id: usize, habits: Habits, prng: Prng) -> Self {
+    pub(super) fn new(place: usize, habits: Habits, prng: Prng) -> Self {
         Self {
-            id: id as u64,
+            place,
+            generation: 0,
             habits,
             prng,
             sessions: BTreeMap::new(),
@@ -140,6 +144,8 @@ impl Client {
             current: None,
             wish: None,
             served: 0,
+            lists: None,
+            complaint: None,
             refusal: None,
             writer: FrameWriter::new(),
         }
@@ -160,66 +166,24 @@ impl Client {
         self.refusal.as_ref()
     }
 
-    /// Begins an operation of the caller's choice, at a node of the caller's choice if there is one.
-    pub(super) fn run_errand(
-        &mut self,
-        now: Instant,
-        key: Bytes,
-        errand: Errand,
-        at: Option<usize>,
-        shared: &Shared,
-        history: &mut History,
-    ) -> (OpId, Step) {
-        let client = ClientNo(self.id);
-        let shard = shared.slots.shard_of_key(&key);
-        let (op, kind) = match errand {
-            Errand::Put(text) => {
-                let stamp = self.next_stamp();
-                let value = Bytes::from([&stamp.0.to_le_bytes(), text.as_ref()].concat());
-                let op = history.invoke(now, client, key.clone(), Action::Put(stamp));
-                (op, Kind::Put { op, key, value })
-            }
-            Errand::Delete => {
-                let op = history.invoke(now, client, key.clone(), Action::Delete);
-                (op, Kind::Delete { op, key })
-            }
-            Errand::Get => {
-                let op = history.invoke(now, client, key.clone(), Action::Get);
-                (op, Kind::Get { op, key })
-            }
-        };
-        if let Some(node) = at {
-            self.leaders.insert(shard, node);
-        }
-        (op, self.start(now, kind, shard, shared))
+    /// What was wrong with an answer, if anything was.
+    pub(super) const fn complaint(&mut self) -> Option<String> {
+        self.complaint.take()
     }
 
-    fn next_stamp(&mut self) -> Stamp {
-        let stamp = Stamp(self.id << 32 | self.next_stamp);
+    pub(super) const fn number(&self) -> ClientNo {
+        ClientNo(self.place as u64 + self.generation * GENERATION)
+    }
+
+    pub(super) fn next_stamp(&mut self) -> Stamp {
+        let stamp = Stamp((self.place as u64) << 32 | self.next_stamp);
         self.next_stamp += 1;
         stamp
     }
 
-    /// Begins the next operation.
-    pub(super) fn begin(&mut self, now: Instant, shared: &Shared, history: &mut History) -> Step {
-        let client = ClientNo(self.id);
-        let key = self.prng.choose(&shared.keys).cloned().unwrap_or_default();
-        let mut shard = shared.slots.shard_of_key(&key);
-        let kind = match self.prng.range(0..100) {
-            0..45 => {
-                let stamp = self.next_stamp();
-                let value = self.value(stamp, shared.value_bytes_max);
-                Kind::Put { op: history.invoke(now, client, key.clone(), Action::Put(stamp)), key, value }
-            }
-            45..55 => Kind::Delete { op: history.invoke(now, client, key.clone(), Action::Delete), key },
-            55..90 => Kind::Get { op: history.invoke(now, client, key.clone(), Action::Get), key },
-            _ => {
-                shard = ShardId(u16::try_from(self.prng.index(shared.slots.ranges().len())).unwrap_or(0));
-                let limit = u32::try_from(1 + self.prng.index(5)).unwrap_or(1);
-                self.range(shard, limit, now, shared, history)
-            }
-        };
-        self.start(now, kind, shard, shared)
+    /// Goes to a node first.
+    pub(super) fn go_to(&mut self, shard: ShardId, node: usize) {
+        self.leaders.insert(shard, node);
     }
 
     /// Begins to read what is wished for at the end of a run.
@@ -230,16 +194,25 @@ impl Client {
         shared: &Shared,
         history: &mut History,
     ) -> Step {
-        let (kind, shard) = match &wish {
-            Wish::Get(key) => {
-                let op = history.invoke(now, ClientNo(self.id), key.clone(), Action::Get);
-                (Kind::Get { op, key: key.clone() }, shared.slots.shard_of_key(key))
-            }
+        let work = match &wish {
+            Wish::Get(key) => self.get(key.clone(), now, shared, history),
             // As many items to a page as the server gives.
-            Wish::Range(shard) => (self.range(*shard, 0, now, shared, history), *shard),
+            Wish::Range(shard) => self.range(*shard, Scope::All, 0, now, shared, history),
         };
         self.wish = Some(wish);
-        self.start(now, kind, shard, shared)
+        self.start(now, work, Patience::Bounded, shared)
+    }
+
+    /// Goes, never to come back, whatever becomes of what it asked for. Another comes in its place, with sessions of its
+    /// own, and inherits the lists of which it was known what they are.
+    pub(super) fn leave(&mut self) {
+        self.attempt += 1;
+        self.generation += 1;
+        self.current = None;
+        self.sessions.clear();
+        self.leaders.clear();
+        self.openings.values_mut().for_each(|opening| opening.nonce = None);
+        self.lists.iter_mut().for_each(|lists| lists.ended(Outcome::Unknown));
     }
 
     /// What it was to read and has not.
@@ -252,42 +225,20 @@ impl Client {
         self.current.is_none() && self.wish.is_none()
     }
 
-    fn range(
-        &mut self,
-        shard: ShardId,
-        limit: u32,
-        now: Instant,
-        shared: &Shared,
-        history: &mut History,
-    ) -> Kind {
-        let of_shard = shared.keys.iter().filter(|key| shared.slots.shard_of_key(key) == shard);
-        let keys: Vec<_> = of_shard.cloned().collect();
-        let reverse = self.prng.chance_per_mille(500);
-        let pages = Pages { reverse, limit, at: Revision::ZERO, after: None, found: Vec::new() };
-        Kind::Range { op: history.invoke_range(now, ClientNo(self.id), &keys), pages }
-    }
-
-    /// Sends an operation for the first time.
-    fn start(&mut self, now: Instant, kind: Kind, shard: ShardId, shared: &Shared) -> Step {
+    /// Sends a request for the first time.
+    pub(super) fn start(&mut self, now: Instant, work: Work, patience: Patience, shared: &Shared) -> Step {
         assert!(self.current.is_none(), "one operation at a time");
         self.refusal = None;
         self.current = Some(Operation {
-            kind,
-            shard,
+            work,
+            patience,
             begun: now,
             write: None,
             is_ambiguous: false,
-            is_write_open: false,
+            sent: Sent { is_write: false, open: 0 },
             unknowns: 0,
         });
         self.try_again(shared)
-    }
-
-    /// A value that carries its stamp.
-    fn value(&mut self, stamp: Stamp, bytes_max: usize) -> Bytes {
-        let mut value = BytesMut::zeroed(8 + self.prng.index(bytes_max.max(9) - 8));
-        value.iter_mut().zip(stamp.0.to_le_bytes()).for_each(|(to, from)| *to = from);
-        value.freeze()
     }
 
     /// An attempt was not answered in time, or a pause is over.
@@ -302,9 +253,11 @@ impl Client {
             return None;
         }
         let current = self.current.as_mut()?;
-        current.is_ambiguous |= std::mem::take(&mut current.is_write_open);
-        self.leaders.remove(&current.shard);
-        if now.since(current.begun) >= PATIENCE {
+        current.is_ambiguous |= current.sent.is_write && current.sent.open > 0;
+        current.sent.open = 0;
+        let goes_on = current.patience == Patience::UntilKnown && current.is_ambiguous;
+        self.leaders.remove(&current.work.shard);
+        if now.since(current.begun) >= PATIENCE && !goes_on {
             self.give_up(now, history);
             return Some(Step::Done);
         }
@@ -315,10 +268,15 @@ impl Client {
     fn try_again(&mut self, shared: &Shared) -> Step {
         self.attempt += 1;
         let Some(current) = &mut self.current else { return Step::Done };
-        let shard = current.shard;
-        let node = *self.leaders.entry(shard).or_insert_with(|| self.prng.index(shared.nodes));
+        let shard = current.work.shard;
+        let node = *self.leaders.entry(shard).or_insert_with(|| self.prng.index(shared.options.size.nodes));
+        let nodes = shared.options.size.nodes;
+        let twice = nodes > 1 && self.prng.chance_per_mille(shared.options.load.twice_per_mille);
+        let also = twice.then(|| (node + 1 + self.prng.index(nodes - 1)) % nodes);
         let envelope = Envelope { request: RequestId(self.attempt), shard: Some(shard), epoch: SlotEpoch(1) };
-        let is_write = matches!(current.kind, Kind::Put { .. } | Kind::Delete { .. });
+        let is_write = current.work.is_write();
+        current.sent = Sent { is_write: false, open: 1 + u32::from(also.is_some()) };
+        let (attempt, wait) = (self.attempt, self.habits.patience);
         if is_write && current.write.is_none() {
             let Some(session) = self.sessions.get_mut(&shard) else {
                 let opening = self.openings.entry(shard).or_default();
@@ -328,12 +286,11 @@ impl Client {
                 });
                 let open = Request::OpenSession(OpenSession { nonce });
                 let frame = encode(&mut self.writer, &envelope, &open);
-                return Step::Send { node, frame, attempt: self.attempt, wait: self.habits.patience };
+                return Step::Send { node, also, frame, attempt, wait };
             };
             current.write = Some((session.id, session.next));
             session.next = session.next.next();
         }
-        let ctx = ReadContext { deadline_ms: 2000, ..ReadContext::default() };
         let (session, seq) = current.write.unwrap_or_default();
         let write = WriteContext {
             session,
@@ -342,29 +299,9 @@ impl Client {
             deadline_ms: self.prng.choose(self.habits.write_deadlines_ms).copied().unwrap_or(1000),
             ..WriteContext::default()
         };
-        current.is_write_open = is_write;
-        let request = match &current.kind {
-            Kind::Put { key, value, .. } => Request::Put(Put { ctx: write, key, value, ..Put::default() }),
-            Kind::Delete { key, .. } => {
-                let keys = [key.as_ref()];
-                let delete = Request::Delete(Delete { ctx: write, keys: (&keys).into() });
-                let frame = encode(&mut self.writer, &envelope, &delete);
-                return Step::Send { node, frame, attempt: self.attempt, wait: self.habits.patience };
-            }
-            Kind::Get { key, .. } => Request::Get(Get { ctx, key, ..Get::default() }),
-            Kind::Range { pages, .. } => Request::Range(Range {
-                ctx,
-                from: &shared.ranges.0,
-                to: &shared.ranges.1,
-                after: pages.after.as_deref(),
-                limit: pages.limit,
-                reverse: pages.reverse,
-                at: pages.at,
-                ..Range::default()
-            }),
-        };
-        let frame = encode(&mut self.writer, &envelope, &request);
-        Step::Send { node, frame, attempt: self.attempt, wait: self.habits.patience }
+        current.sent.is_write = is_write;
+        let frame = current.work.frame(&mut self.writer, &envelope, write);
+        Step::Send { node, also, frame, attempt, wait }
     }
 
     /// An answer arrived.
@@ -387,76 +324,55 @@ impl Client {
             Ok(response) => response,
             Err(error) => unreachable!("an answer is well formed: {error}"),
         };
-        let shard = current.shard;
-        self.leaders.insert(shard, node);
+        // This very sending is answered: what became of it is known.
+        current.sent.open = current.sent.open.saturating_sub(1);
+        let shard = current.work.shard;
         match response {
-            Response::Error(error) => Some(self.refused(&error, now, history)),
+            Response::Error(error) => {
+                current.is_ambiguous |= current.sent.is_write && !error.certainly_not_applied();
+                if current.sent.open > 0 {
+                    // The other node may say more.
+                    return None;
+                }
+                self.leaders.insert(shard, node);
+                Some(self.refused(&error, now, history))
+            }
             Response::SessionOpened(opened) => {
+                self.leaders.insert(shard, node);
                 self.sessions.insert(shard, Session { id: opened.session, next: SessionSeq(1) });
                 self.openings.entry(shard).or_default().nonce = None;
                 Some(self.try_again(shared))
             }
-            Response::Range(page) => {
-                let Kind::Range { pages, .. } = &mut current.kind else { return None };
-                for found in page.items {
-                    let stamp = stamp_of(found.item.value);
-                    pages.found.push((Bytes::copy_from_slice(found.key), stamp, found.item.revision));
-                    pages.after = Some(Bytes::copy_from_slice(found.key));
-                }
-                if pages.at == Revision::ZERO {
-                    pages.at = page.revision;
-                }
-                if page.more && pages.at != Revision::ZERO {
-                    return Some(self.try_again(shared));
-                }
-                self.finish(history, |kind, history| {
-                    if let Kind::Range { op, pages } = kind {
-                        check_order(&pages);
-                        history.respond_range(now, op, &pages.found);
+            answer => {
+                self.leaders.insert(shard, node);
+                match current.work.take(&answer, now, &shared.keys, history) {
+                    Ok(Progress::NextPage) => Some(self.try_again(shared)),
+                    Ok(Progress::Done(outcome)) => {
+                        self.finish(outcome);
+                        Some(Step::Done)
                     }
-                })
+                    Err(complaint) => {
+                        self.complaint = Some(complaint);
+                        None
+                    }
+                }
             }
-            Response::Written(written) => self.finish(history, |kind, history| {
-                if let Kind::Put { op, .. } = kind {
-                    history.respond(now, op, Outcome::Written(written.revision));
-                }
-            }),
-            Response::Deleted(deleted) => self.finish(history, |kind, history| {
-                if let Kind::Delete { op, .. } = kind {
-                    let outcome = match deleted.deleted {
-                        0 => Outcome::NothingRemoved,
-                        _ => Outcome::Written(deleted.revision),
-                    };
-                    history.respond(now, op, outcome);
-                }
-            }),
-            Response::Get(answer) => self.finish(history, |kind, history| {
-                if let Kind::Get { op, .. } = kind {
-                    let found = answer.item.map(|item| Outcome::Found(stamp_of(item.value), item.revision));
-                    history.respond(now, op, found.unwrap_or(Outcome::Absent));
-                }
-            }),
-            other => unreachable!("nobody asked for {other:?}"),
         }
     }
 
-    fn finish(&mut self, history: &mut History, record: impl FnOnce(Kind, &mut History)) -> Option<Step> {
-        let current = self.current.take()?;
-        record(current.kind, history);
+    fn finish(&mut self, outcome: Outcome) {
+        self.current = None;
         self.wish = None;
         self.served += 1;
         self.attempt += 1;
-        Some(Step::Done)
+        self.lists.iter_mut().for_each(|lists| lists.ended(outcome));
     }
 
     fn refused(&mut self, error: &Error, now: Instant, history: &mut History) -> Step {
         self.refusal = Some(error.clone());
         let Some(current) = &mut self.current else { return Step::Done };
-        let shard = current.shard;
-        // This very attempt is answered: what became of it is known.
-        let was_write_open = std::mem::take(&mut current.is_write_open);
-        current.is_ambiguous |= was_write_open && !error.certainly_not_applied();
-        let is_denied = was_write_open && !current.is_ambiguous;
+        let shard = current.work.shard;
+        let is_denied = current.sent.is_write && !current.is_ambiguous;
         match error {
             Error::NotLeader { leader, .. } => {
                 let known = leader.as_ref().and_then(|leader| node_number(&leader.address));
@@ -507,35 +423,10 @@ impl Client {
         self.attempt += 1;
         let Some(current) = self.current.take() else { return };
         let outcome = if current.is_ambiguous { Outcome::Unknown } else { Outcome::NotApplied };
-        match current.kind {
-            Kind::Put { op, .. } | Kind::Delete { op, .. } => history.respond(now, op, outcome),
-            Kind::Get { op, .. } => history.respond(now, op, Outcome::Unknown),
-            Kind::Range { op, .. } => history.abandon_range(now, op),
-        }
+        let outcome = if current.work.is_write() { outcome } else { Outcome::Unknown };
+        current.work.end(now, outcome, None, history);
+        self.lists.iter_mut().for_each(|lists| lists.ended(outcome));
     }
-}
-
-fn encode(writer: &mut FrameWriter, envelope: &Envelope, request: &Request<'_>) -> Bytes {
-    match writer.frame(envelope, request) {
-        Ok(frame) => frame,
-        Err(error) => unreachable!("the client asks within limits: {error}"),
-    }
-}
-
-fn stamp_of(value: &[u8]) -> Stamp {
-    match value.first_chunk() {
-        Some(bytes) => Stamp(u64::from_le_bytes(*bytes)),
-        None => unreachable!("every value begins with its stamp"),
-    }
-}
-
-fn check_order(pages: &Pages) {
-    let ordered = pages.found.windows(2).all(|pair| match pair {
-        [(a, ..), (b, ..)] if pages.reverse => a > b,
-        [(a, ..), (b, ..)] => a < b,
-        _ => true,
-    });
-    assert!(ordered, "a range is in order and has no key twice: {:?}", pages.found);
 }
 
 /// Nodes of the simulation have addresses like `node-2:7700`.

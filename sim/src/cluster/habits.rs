@@ -4,9 +4,13 @@ use std::time::Duration;
 
 use mesh_base::prng::Prng;
 
+use crate::options::LoadOptions;
+
 /// How long a client waits for one attempt, in milliseconds: some turn away from a node that was cut off before it knows,
 /// some hear what it says when it does.
 const ATTEMPTS_MS: [u64; 4] = [50, 150, 700, 1500];
+/// How long a client waits at least where values are large: a link may need as long for one.
+const ATTEMPT_OF_LARGE_MS: u64 = 700;
 /// How long a node may wait for the end of a write, in milliseconds: shorter than an attempt, so that its answer to a late
 /// one is heard, or longer.
 const WRITE_DEADLINES_MS: [u32; 4] = [30, 300, 3000, 3000];
@@ -39,10 +43,12 @@ impl Habits {
         write_deadlines_ms: &[1000],
     };
 
-    pub(super) fn draw(prng: &mut Prng) -> Self {
+    pub(super) fn draw(load: &LoadOptions, prng: &mut Prng) -> Self {
         let gives_up = prng.chance_per_mille(BELIEVERS_PER_MILLE);
+        let least = if load.large_per_mille > 0 { ATTEMPT_OF_LARGE_MS } else { 0 };
+        let attempt_ms = prng.choose(&ATTEMPTS_MS).copied().unwrap_or(150).max(least);
         Self {
-            patience: Duration::from_millis(prng.choose(&ATTEMPTS_MS).copied().unwrap_or(150)),
+            patience: Duration::from_millis(attempt_ms),
             denied: if gives_up { WhenDenied::GivesUp } else { WhenDenied::TriesAgain },
             write_deadlines_ms: &WRITE_DEADLINES_MS,
         }

@@ -7,16 +7,21 @@
 mod ambush;
 mod atlas;
 mod checking;
+mod choosing;
 mod client;
 mod disturbances;
 mod faults;
 mod habits;
+mod keys;
+mod lists;
 mod nodes;
 mod operator;
 mod peace;
 mod process;
 mod scripted;
 mod telling;
+mod values;
+mod work;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -26,16 +31,16 @@ use bytes::{Bytes, BytesMut};
 use mesh_base::prng::Prng;
 use mesh_base::{ClusterId, Instant, Now, ReplicaId};
 use mesh_server::core::{ConnId, CoreEffect, CoreEvent, DirectoryKey, NodeName, Notice, PeerNode};
-use mesh_server::router::SlotMap;
 use mesh_server::shard::ShardOptions;
 use mesh_wire::{FrameDecoder, FrameWriter};
 
 use self::ambush::Ambush;
 use self::checking::Checks;
-pub(crate) use self::client::Errand;
+pub(crate) use self::choosing::Errand;
 use self::client::{Client, Shared, Step, Wish};
 use self::disturbances::Disturbance;
 use self::habits::Habits;
+use self::keys::Keyspace;
 use self::operator::OPERATOR;
 use self::peace::Part;
 use self::process::{Process, small_shards};
@@ -50,7 +55,7 @@ use crate::net::{Frame, LinkClass, NetEvent, SimNet};
 use crate::options::Options;
 use crate::report::{Counts, Fault, Report};
 use crate::trace::Trace;
-use crate::{cuts, linearizability, revisions};
+use crate::{atomicity, cuts, linearizability, revisions};
 
 /// Cores of a node at most.
 const CORES_MAX: usize = 2;
@@ -71,16 +76,8 @@ impl Run for Cluster {
         let played = world.play(options, trace);
         world.report(report);
         played?;
-        check_history(&world.history)
+        world.check_history()
     }
-}
-
-/// Whether clients saw what they were promised.
-fn check_history(history: &History) -> Result<(), Failure> {
-    linearizability::check(history)?;
-    revisions::check(history)?;
-    cuts::check(history)?;
-    Ok(())
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -211,25 +208,18 @@ impl World {
             prng: root.fork(),
         };
         let nodes: Vec<_> = (0..size.nodes).map(|number| new_node(number, &mut root)).collect();
-        let keys = (0..size.keys).map(|number| Bytes::from(format!("key-{number:03}"))).collect();
-        let new_client = |id, root: &mut Prng| {
+        let shared = Shared { keys: Keyspace::new(options), options: options.clone() };
+        let new_client = |place, root: &mut Prng| {
             let mut prng = root.fork();
-            Client::new(id, Habits::draw(&mut prng), prng)
-        };
-        let shared = Shared {
-            keys,
-            slots: SlotMap::even(size.shards),
-            nodes: size.nodes,
-            value_bytes_max: size.value_bytes_max,
-            ranges: (Bytes::new(), Bytes::new()),
+            Client::new(place, Habits::draw(&options.load, &mut prng), prng)
         };
         let mut world = Self {
             heap: EventHeap::new(),
             net,
             nodes,
-            clients: (0..size.clients).map(|id| new_client(id, &mut root)).collect(),
+            clients: (0..size.clients).map(|place| new_client(place, &mut root)).collect(),
             shared,
-            shard_options: Arc::new(small_shards(size.value_bytes_max, &mut root)),
+            shard_options: Arc::new(small_shards(options.value_bytes_longest(), &mut root)),
             shards: size.shards,
             history: History::new(),
             options: options.clone(),
@@ -286,6 +276,16 @@ impl World {
                 return Err(Failure::Safety(what));
             }
         }
+        Ok(())
+    }
+
+    /// Whether clients saw what they were promised.
+    fn check_history(&self) -> Result<(), Failure> {
+        linearizability::check(&self.history)?;
+        revisions::check(&self.history)?;
+        atomicity::check(&self.history, |key| self.shared.keys.shard_of(key))?;
+        cuts::check(&self.history)?;
+        crate::lists::check(&self.history)?;
         Ok(())
     }
 
@@ -371,10 +371,10 @@ impl World {
             }
             (Peer::Node(from), Peer::Client(client)) => {
                 let now = self.heap.now();
-                let World { clients, shared, history, .. } = self;
-                let step = clients
-                    .get_mut(client)
-                    .and_then(|it| it.receive(from, &frame.bytes, now, shared, history));
+                let World { clients, shared, history, complaint, .. } = self;
+                let Some(it) = clients.get_mut(client) else { return };
+                let step = it.receive(from, &frame.bytes, now, shared, history);
+                *complaint = complaint.take().or_else(|| it.complaint());
                 self.follow(client, step);
             }
             (Peer::Node(_), Peer::Operator) => {}
@@ -385,8 +385,10 @@ impl World {
     fn follow(&mut self, client: usize, step: Option<Step>) {
         match step {
             None => {}
-            Some(Step::Send { node, frame, attempt, wait }) => {
-                self.send(Peer::Client(client), Peer::Node(node), LinkClass::CLIENT, frame);
+            Some(Step::Send { node, also, frame, attempt, wait }) => {
+                for node in [node].into_iter().chain(also) {
+                    self.send(Peer::Client(client), Peer::Node(node), LinkClass::CLIENT, frame.clone());
+                }
                 self.heap.schedule(wait, Event::Alarm { client, attempt });
             }
             Some(Step::Pause { attempt, wait }) => {

@@ -13,7 +13,7 @@ use mesh_base::ShardId;
 use mesh_server::shard::status::Condition;
 use mesh_server::shard::{Inspection, Shard};
 
-use super::client::{Client, Wish};
+use super::client::{Client, Step, Wish};
 use super::{Event, Peer, World};
 use crate::disk::Crash;
 use crate::driver::Failure;
@@ -21,7 +21,7 @@ use crate::net::{Direction, LinkOptions};
 use crate::report::Fault;
 use crate::trace::Trace;
 
-/// Keys up to which each is also read by itself, not only in a range.
+/// Registers up to which each is also read by itself, not only in a range.
 const KEYS_READ_EACH_MAX: usize = 20;
 /// Operations that a client must have had served after the hostile time.
 const SERVED_AGAIN: u64 = 3;
@@ -140,7 +140,8 @@ impl World {
     /// What is still to be read when the clients have had their say: every shard's range, and few keys each by itself.
     fn last_wishes(&self) -> VecDeque<Wish> {
         let ranges = (0..self.shards).map(|shard| Wish::Range(ShardId(shard)));
-        let keys = self.shared.keys.iter().filter(|_| self.shared.keys.len() <= KEYS_READ_EACH_MAX);
+        let registers = self.shared.keys.registers();
+        let keys = registers.iter().filter(|_| registers.len() <= KEYS_READ_EACH_MAX);
         ranges.chain(keys.cloned().map(Wish::Get)).collect()
     }
 
@@ -149,6 +150,8 @@ impl World {
         let now = self.heap.now();
         let Self { clients, shared, history, wishes, .. } = self;
         let Some(client) = clients.get_mut(number) else { return };
+        let leaving = shared.options.load.leaving_per_mille;
+        let leaves = self.is_hostile && wishes.is_none() && self.prng.chance_per_mille(leaving);
         let step = match wishes {
             None => Some(client.begin(now, shared, history)),
             Some(wishes) => {
@@ -156,7 +159,13 @@ impl World {
                 wishes.pop_front().map(|wish| client.fulfil(wish, now, shared, history))
             }
         };
+        if leaves {
+            client.leave();
+        }
         self.follow(number, step);
+        if leaves {
+            self.follow(number, Some(Step::Done));
+        }
     }
 
     fn is_all_read(&self) -> bool {

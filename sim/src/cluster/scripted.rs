@@ -18,10 +18,11 @@ use mesh_server::core::{DirectoryKey, Notice};
 use mesh_server::shard::{ShardOptions, ShardStatus};
 use mesh_wire::Error;
 
-use super::client::{self, Client, Errand};
+use super::choosing::Errand;
+use super::client::{self, Client};
 use super::habits::Habits;
 use super::process::{Process, small_shards};
-use super::{Event, Peer, World, check_history, name_of};
+use super::{Event, Peer, World, name_of};
 use crate::clock::SimClock;
 use crate::disk::{Crash, SimDisk};
 use crate::driver::Failure;
@@ -74,16 +75,16 @@ impl Scripted {
         let (_, root) = options::draw(options.seed);
         let mut world = World::new(options, root);
         world.is_hostile = false;
-        let mut shard_options = small_shards(options.size.value_bytes_max, &mut world.prng.fork());
+        let mut shard_options = small_shards(options.value_bytes_longest(), &mut world.prng.fork());
         sizes(&mut shard_options);
         world.shard_options = Arc::new(shard_options);
         // The load has its keys for itself.
-        world.shared.ranges = (Bytes::from_static(b"key-"), Bytes::from_static(b"key."));
+        world.shared.keys.keep_apart();
         let load = options.size.clients;
         world.clients.clear();
-        for id in 0..load + ERRANDS_MAX {
+        for place in 0..load + ERRANDS_MAX {
             let prng = world.prng.fork();
-            world.clients.push(Client::new(id, Habits::STEADY, prng));
+            world.clients.push(Client::new(place, Habits::STEADY, prng));
         }
         world.nodes.iter_mut().for_each(|node| node.notices = Some(Vec::new()));
         Self {
@@ -168,21 +169,22 @@ impl Scripted {
         &self.world.history
     }
 
-    /// Sends a client on an errand, to a node of the caller's choice first if there is one.
+    /// Sends a client on an errand, to a node of the caller's choice first if there is one. The operations of which it
+    /// consists.
     ///
     /// # Panics
     /// When too many are under way.
-    pub(crate) fn send_errand(&mut self, key: Bytes, errand: Errand, at: Option<usize>) -> OpId {
+    pub(crate) fn send_errand(&mut self, errand: Errand, at: Option<usize>) -> Vec<OpId> {
         let now = self.now();
         let World { clients, shared, history, .. } = &mut self.world;
         let idle = clients.iter_mut().enumerate().skip(self.load).find(|(_, client)| client.is_idle());
         let Some((number, client)) = idle else {
             unreachable!("{ERRANDS_MAX} errands are under way already")
         };
-        let (op, step) = client.run_errand(now, key, errand, at, shared, history);
-        self.errands.insert(op, number);
+        let (operations, step) = client.run_errand(now, errand, at, shared, history);
+        self.errands.extend(operations.iter().map(|op| (*op, number)));
         self.world.follow(number, Some(step));
-        op
+        operations
     }
 
     /// What an errand was last refused with; of use until its client is sent on the next one.
@@ -197,7 +199,7 @@ impl Scripted {
 
     /// The shard that a key belongs to.
     pub(crate) fn shard_of(&self, key: &[u8]) -> ShardId {
-        self.world.shared.slots.shard_of_key(key)
+        self.world.shared.keys.shard_of(key)
     }
 
     // --- nodes
@@ -390,7 +392,7 @@ impl Scripted {
     pub(crate) fn check(&mut self) -> Result<(), Failure> {
         self.world.check_remains()?;
         self.world.check_sessions()?;
-        check_history(&self.world.history)
+        self.world.check_history()
     }
 
     /// How the nodes are, and what they told their operator last.

@@ -116,7 +116,17 @@ fn tell_request(f: &mut fmt::Formatter<'_>, request: &Request<'_>) -> fmt::Resul
             delete.keys.iter().try_for_each(|key| write!(f, " \"{}\"", key.escape_ascii()))?;
             write!(f, ", {:?}/{}", delete.ctx.session, delete.ctx.seq)
         }
+        Request::PutBatch(put) => {
+            for item in put.items {
+                write!(f, " \"{}\"", item.key.escape_ascii())?;
+                tell_value(f, item.value)?;
+            }
+            write!(f, ", {:?}/{}", put.ctx.session, put.ctx.seq)
+        }
         Request::Get(get) => write!(f, " \"{}\"", get.key.escape_ascii()),
+        Request::GetBatch(get) => {
+            get.keys.iter().try_for_each(|key| write!(f, " \"{}\"", key.escape_ascii()))
+        }
         Request::Range(range) if range.at > Revision::ZERO => write!(f, " at {}", range.at),
         _ => Ok(()),
     }
@@ -133,6 +143,15 @@ fn tell_response(f: &mut fmt::Formatter<'_>, response: &Response<'_>) -> fmt::Re
             }
             None => write!(f, " nothing, at {}", answer.revision),
         },
+        Response::GetBatch(answer) => {
+            for item in answer.items {
+                match item {
+                    Some(item) => tell_value(f, item.value)?,
+                    None => f.write_str(" nothing")?,
+                }
+            }
+            write!(f, ", at {}", answer.revision)
+        }
         Response::Range(page) => write!(f, " {} items at {}", page.items.len(), page.revision),
         Response::Error(error) => write!(f, " {error}"),
         _ => Ok(()),

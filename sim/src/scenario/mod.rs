@@ -58,7 +58,7 @@ pub use crate::disk::Damage::{FlipBit, LoseSector, ScrambleSector, ZeroSector};
 use crate::disk::DiskOptions;
 use crate::latency::Latency;
 use crate::net::LinkOptions;
-use crate::options::{FaultOptions, Options, SizeOptions};
+use crate::options::{FaultOptions, LoadOptions, Options, SizeOptions};
 use crate::trace::{Step, Trace};
 
 /// How many events are shown of a story that goes wrong, and how long a line of it is at most.
@@ -83,6 +83,7 @@ pub struct Scenario {
     nodes: usize,
     shards: u16,
     load: usize,
+    requests: LoadOptions,
     value_bytes_max: usize,
     seeds: RangeInclusive<u64>,
     sizes: Vec<fn(&mut ShardOptions)>,
@@ -105,6 +106,7 @@ impl Scenario {
             nodes,
             shards: 1,
             load: 0,
+            requests: LoadOptions::QUIET,
             value_bytes_max: 1024,
             seeds: 1..=1,
             sizes: Vec::new(),
@@ -123,6 +125,20 @@ impl Scenario {
     #[must_use]
     pub const fn load(mut self, clients: usize) -> Self {
         self.load = clients;
+        self
+    }
+
+    /// With a load that appends to lists and counters, and reads them, for half of its operations.
+    #[must_use]
+    pub const fn lists(mut self) -> Self {
+        self.requests.lists_per_mille = 500;
+        self
+    }
+
+    /// With a load that writes and reads several keys at once, for half of its operations.
+    #[must_use]
+    pub const fn batches(mut self) -> Self {
+        self.requests.batches_per_mille = 500;
         self
     }
 
@@ -226,6 +242,7 @@ impl Scenario {
                 value_bytes_max: self.value_bytes_max,
                 think: Latency::between(Duration::ZERO, ms(5)),
             },
+            load: self.requests.clone(),
             peers: LinkOptions::HEALTHY,
             clients: LinkOptions::HEALTHY,
             disk: DiskOptions::HEALTHY,

@@ -16,7 +16,7 @@ use super::operations::Operation;
 use super::when::{When, when};
 use super::{ms, secs};
 use crate::cluster::{Errand, Progress, Scripted};
-use crate::history::{Action, Outcome, Stamp};
+use crate::history::{Action, OpId, Outcome, Stamp};
 use crate::latency::Latency;
 use crate::net::{Direction, LinkOptions};
 use crate::options::Options;
@@ -140,28 +140,32 @@ impl<'a> Stage<'a> {
 
     /// Begins to write, and does not wait.
     pub fn put(&mut self, key: &str, text: &str) -> Operation {
-        self.errand(key, Some(text), Errand::Put(Bytes::copy_from_slice(text.as_bytes())), None)
+        self.put_errand(&[(key, text)], None)
     }
 
     /// Begins to write, at a node of choice first.
     pub fn put_at(&mut self, node: NodeNo, key: &str, text: &str) -> Operation {
-        let errand = Errand::Put(Bytes::copy_from_slice(text.as_bytes()));
-        self.errand(key, Some(text), errand, Some(node))
+        self.put_errand(&[(key, text)], Some(node))
+    }
+
+    /// Begins to write several keys of one shard at once, at a node of choice first.
+    pub fn put_all_at(&mut self, node: NodeNo, texts: &[(&str, &str)]) -> Operation {
+        self.put_errand(texts, Some(node))
     }
 
     /// Begins to read.
     pub fn get(&mut self, key: &str) -> Operation {
-        self.errand(key, None, Errand::Get, None)
+        self.errand(Errand::Get(vec![bytes(key)]), None)
     }
 
     /// Begins to read, at a node of choice first.
     pub fn get_at(&mut self, node: NodeNo, key: &str) -> Operation {
-        self.errand(key, None, Errand::Get, Some(node))
+        self.errand(Errand::Get(vec![bytes(key)]), Some(node))
     }
 
     /// Begins to remove.
     pub fn delete(&mut self, key: &str) -> Operation {
-        self.errand(key, None, Errand::Delete, None)
+        self.errand(Errand::Delete(bytes(key)), None)
     }
 
     /// Writes, and waits until it is acknowledged.
@@ -177,6 +181,22 @@ impl<'a> Stage<'a> {
         let get = self.get(key);
         self.until(get.acknowledged());
         self.found(get)
+    }
+
+    /// Writes several keys of one shard at once, and waits until it is acknowledged.
+    #[track_caller]
+    pub fn write_all(&mut self, texts: &[(&str, &str)]) {
+        let put = self.put_errand(texts, None);
+        self.until(put.acknowledged());
+    }
+
+    /// Reads several keys of one shard at once, and waits for what is found.
+    #[track_caller]
+    pub fn read_all<const N: usize>(&mut self, keys: [&str; N]) -> [Option<String>; N] {
+        let gets = self.script.send_errand(Errand::Get(keys.map(bytes).to_vec()), None);
+        self.until(self.last_of(&gets).acknowledged());
+        let mut found = gets.into_iter().map(|get| self.found(Operation(get)));
+        std::array::from_fn(|_| found.next().flatten())
     }
 
     /// What a read has found.
@@ -212,13 +232,25 @@ impl<'a> Stage<'a> {
         silences.max().unwrap_or_default()
     }
 
-    fn errand(&mut self, key: &str, text: Option<&str>, errand: Errand, at: Option<NodeNo>) -> Operation {
-        let key = Bytes::copy_from_slice(key.as_bytes());
-        let op = self.script.send_errand(key, errand, at.map(|node| node.0));
-        if let (Action::Put(stamp), Some(text)) = (self.script.history().get(op).action, text) {
-            self.texts.insert(stamp, text.to_owned());
+    fn put_errand(&mut self, texts: &[(&str, &str)], at: Option<NodeNo>) -> Operation {
+        let errand = Errand::Put(texts.iter().map(|(key, text)| (bytes(key), bytes(text))).collect());
+        let puts = self.script.send_errand(errand, at.map(|node| node.0));
+        for (put, (_, text)) in puts.iter().zip(texts) {
+            if let Action::Put(stamp) = self.script.history().get(*put).action {
+                self.texts.insert(stamp, (*text).to_owned());
+            }
         }
-        Operation(op)
+        self.last_of(&puts)
+    }
+
+    fn errand(&mut self, errand: Errand, at: Option<NodeNo>) -> Operation {
+        let operations = self.script.send_errand(errand, at.map(|node| node.0));
+        self.last_of(&operations)
+    }
+
+    /// The operations of a request end together; of two puts of one key only the last counts.
+    fn last_of(&self, operations: &[OpId]) -> Operation {
+        operations.last().map_or_else(|| self.fail("nothing was asked for"), |last| Operation(*last))
     }
 
     // --- what can be seen
@@ -387,6 +419,10 @@ fn no_node_is_being_replaced() -> When {
     when("every node that is replaced is back", |it| {
         (0..it.script.node_count()).all(|node| !it.script.is_being_replaced(node))
     })
+}
+
+fn bytes(text: &str) -> Bytes {
+    Bytes::copy_from_slice(text.as_bytes())
 }
 
 fn numbers(nodes: &[NodeNo]) -> Vec<usize> {
