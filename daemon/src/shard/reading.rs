@@ -192,6 +192,9 @@ impl Replica {
         at: Revision,
         out: &mut Output,
     ) -> Result<Option<Misses>, ShardError> {
+        let newest = self.state.newest;
+        let is_late = !read.found.is_empty() && at < newest;
+        let at = if is_late && flaw::is_planted(Flaw::ReadBatchAnew) { newest } else { at };
         while let Some(key) = keys.get(read.found.len()) {
             match self.state.store.get(Namespace::USER, key, at, Want::Value)? {
                 Lookup::Miss(misses) => return Ok(Some(misses)),

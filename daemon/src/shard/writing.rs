@@ -209,7 +209,7 @@ impl Replica {
         };
         let revision = self.next_revision(now);
         let (answer, keys) = match &write.change {
-            Change::Put(items) => (Answer::Written, self.gather_puts(revision, items, &states)),
+            Change::Put(items) => (Answer::Written, self.gather_puts(now, revision, items, &states)),
             Change::Delete(keys) => (Answer::Deleted, self.gather_deletes(revision, keys, &states)),
         };
         let count = u32::try_from(keys.len()).unwrap_or(u32::MAX);
@@ -259,11 +259,14 @@ impl Replica {
 
     fn gather_puts(
         &mut self,
+        now: Now,
         revision: Revision,
         items: &[PutItem],
         states: &[Option<KeyState>],
     ) -> Vec<Bytes> {
-        for (item, before) in items.iter().zip(states) {
+        for (at, (item, before)) in items.iter().zip(states).enumerate() {
+            let is_split = at > 0 && flaw::is_planted(Flaw::SplitBatch);
+            let written = if is_split { self.next_revision(now) } else { revision };
             let create_revision = before.map_or(revision, |state| state.create_revision);
             let version = before.map_or(1, |state| state.version + 1);
             let mut attributes = Attributes::created(create_revision);
@@ -272,7 +275,7 @@ impl Replica {
             self.builder.push(&Effect::Put {
                 namespace: Namespace::USER,
                 key: &item.key,
-                revision,
+                revision: written,
                 attributes,
                 value: &item.value,
             });

@@ -92,6 +92,10 @@ flaws! {
         "A leader serves reads without asking a quorum whether it still leads.";
     RangeIgnoresRevision, "range-ignores-revision",
         "The later pages of a range are read at the newest revision, not at that of the first.";
+    ReadBatchAnew, "read-batch-anew",
+        "A batched get that waited for a page reads the rest of its keys at what is the newest revision by then.";
+    SplitBatch, "split-batch",
+        "The puts of a batch have a revision each.";
     InstallBeforeDecided, "install-before-decided",
         "A received snapshot takes the live store's place before the log's record of that is durable.";
     RejoinUnderOldId, "rejoin-under-old-id",
