@@ -2,8 +2,10 @@
 //!
 //! A fault that is found leaves a scenario here that fails without its repair.
 
+mod batches;
 mod damage;
 mod elections;
+mod lists;
 mod membership;
 mod recovery;
 mod sessions;
