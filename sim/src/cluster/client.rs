@@ -253,15 +253,39 @@ impl Client {
             return None;
         }
         let current = self.current.as_mut()?;
-        current.is_ambiguous |= current.sent.is_write && current.sent.open > 0;
-        current.sent.open = 0;
+        if std::mem::take(&mut current.sent.open) > 0 {
+            current.is_ambiguous |= current.sent.is_write;
+            self.leaders.remove(&current.work.shard);
+        }
         let goes_on = current.patience == Patience::UntilKnown && current.is_ambiguous;
-        self.leaders.remove(&current.work.shard);
         if now.since(current.begun) >= PATIENCE && !goes_on {
             self.give_up(now, history);
             return Some(Step::Done);
         }
         Some(self.try_again(shared))
+    }
+
+    /// The connection with a node broke, and with it any answer that was to come.
+    pub(super) fn cut_off_from(&mut self, node: usize) -> Option<Step> {
+        let current = self.current.as_mut().filter(|current| current.sent.open > 0)?;
+        let shard = current.work.shard;
+        if self.leaders.get(&shard) != Some(&node) {
+            return None;
+        }
+        current.is_ambiguous |= current.sent.is_write;
+        current.sent.open -= 1;
+        if current.sent.open > 0 {
+            // The other node may say more.
+            return None;
+        }
+        self.leaders.remove(&shard);
+        Some(self.pause())
+    }
+
+    fn pause(&mut self) -> Step {
+        let wait = Duration::from_millis(2 + self.prng.range(0..40));
+        self.attempt += 1;
+        Step::Pause { attempt: self.attempt, wait }
     }
 
     /// Sends the operation, or what has to come before it.
@@ -413,9 +437,7 @@ impl Client {
             self.give_up(now, history);
             return Step::Done;
         }
-        let wait = Duration::from_millis(2 + self.prng.range(0..40));
-        self.attempt += 1;
-        Step::Pause { attempt: self.attempt, wait }
+        self.pause()
     }
 
     /// The operation ends without an answer.

@@ -310,6 +310,10 @@ impl World {
                     self.receive(frame);
                 }
             }
+            Event::Net(NetEvent::Reset { node: Peer::Client(client), peer: Peer::Node(node), .. }) => {
+                let step = self.clients.get_mut(client).and_then(|it| it.cut_off_from(node));
+                self.follow(client, step);
+            }
             Event::Net(NetEvent::Reset { .. }) => {}
             Event::Turn { node, core, incarnation } => self.turn(node, core, incarnation),
             Event::Tick { node, incarnation } => self.tick(node, incarnation),
