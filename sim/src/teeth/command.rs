@@ -18,7 +18,7 @@ use crate::driver::Run;
 #[derive(Clone, PartialEq, Eq, Debug, Args)]
 pub struct Arguments {
     /// Seeds within which each flaw must be caught
-    #[arg(long, value_name = "COUNT", default_value_t = 300)]
+    #[arg(long, value_name = "COUNT", default_value_t = 1000)]
     pub seeds_max: u64,
     /// The first seed
     #[arg(long, value_name = "SEED", default_value_t = 1)]
