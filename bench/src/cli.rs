@@ -6,14 +6,15 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use mesh_base::limits::{BATCH_BYTES_MAX, BATCH_OPS_MAX, SESSION_WINDOW_MAX, VALUE_BYTES_MAX};
 
 use crate::distribution::Distribution;
+use crate::engine::{CountFlags, EngineFlags};
 use crate::error::BenchError;
 use crate::keyspace::{KEY_BYTES, KEYS_MAX};
 use crate::machine;
 use crate::target::mesh::with_port;
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 done, 2 wrong usage, 3 the run had errors that make its figures worthless, 4 the system
-was not reached.";
+Exit codes: 0 done, 1 a bar does not hold (engine --check), 2 wrong usage, 3 the run had errors that make its figures
+worthless, 4 the system was not reached.";
 
 const LOAD: &str = "The load";
 const TIME: &str = "Time";
@@ -32,6 +33,10 @@ pub(crate) struct Cli {
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
     Run(RunFlags),
+    Engine(EngineFlags),
+    /// The part of `engine` that runs under callgrind.
+    #[command(hide = true)]
+    Count(CountFlags),
 }
 
 /// Puts a running system under load and reports throughput, latency and processor time.
@@ -243,17 +248,22 @@ mod tests {
 
     fn run(line: &str) -> Result<RunFlags, BenchError> {
         let cli = Cli::try_parse_from(format!("mesh-bench run {line}").split_whitespace());
-        let Command::Run(flags) = cli.map_err(|error| BenchError::Usage(error.to_string()))?.command;
+        let Command::Run(flags) = cli.map_err(|error| BenchError::Usage(error.to_string()))?.command else {
+            panic!("another command");
+        };
         flags.check().map(|()| flags)
     }
 
     #[test]
     fn the_definition_is_sound_and_its_examples_parse() {
         Cli::command().debug_assert();
-        let help = Cli::command().find_subcommand_mut("run").unwrap().render_long_help().to_string();
+        let mut help = String::new();
+        for command in ["run", "engine"] {
+            help += &Cli::command().find_subcommand_mut(command).unwrap().render_long_help().to_string();
+        }
         let examples: Vec<_> =
-            help.lines().map(str::trim).filter(|line| line.starts_with("mesh-bench run")).collect();
-        assert!(examples.len() > 4);
+            help.lines().map(str::trim).filter(|line| line.starts_with("mesh-bench ")).collect();
+        assert!(examples.len() > 8);
         for line in examples {
             let line = line.split(['#', '>']).next().unwrap_or_default();
             // The examples' processors may not be this machine's.

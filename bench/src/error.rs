@@ -16,12 +16,15 @@ pub(crate) enum Exit {
     Worthless,
     /// The system was not reached.
     Unreachable,
+    /// A bar does not hold, and whoever asked wanted to know by the exit code.
+    BarFails,
 }
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(match exit {
             Exit::Done => 0,
+            Exit::BarFails => 1,
             Exit::Usage => 2,
             Exit::Worthless => 3,
             Exit::Unreachable => 4,
@@ -63,6 +66,14 @@ pub(crate) enum BenchError {
         /// What happened.
         why: String,
     },
+    /// A store that is measured without a server failed.
+    #[error("{system}: {why}")]
+    System {
+        /// Which.
+        system: &'static str,
+        /// In whose words.
+        why: String,
+    },
     /// The report cannot be written.
     #[error("stdout: {0}")]
     Output(#[from] std::io::Error),
@@ -78,7 +89,11 @@ impl BenchError {
         match self {
             Self::Usage(_) => Exit::Usage,
             Self::Unreachable { .. } => Exit::Unreachable,
-            Self::Refused { .. } | Self::Core { .. } | Self::Load { .. } | Self::Output(_) => Exit::Worthless,
+            Self::Refused { .. }
+            | Self::Core { .. }
+            | Self::Load { .. }
+            | Self::System { .. }
+            | Self::Output(_) => Exit::Worthless,
         }
     }
 }

@@ -3,7 +3,7 @@
 //! A run goes through these rooms in order: `cli` says what is wanted, `target` reaches the system and says where keys
 //! belong, `keyspace` lays out keys and values, `run` sees to it that they are there and has `generator` make the load
 //! with threads (`core`) and their connections (`connection`), which `workload` feeds, `collector` puts together what they counted (`stats`), and
-//! `report` tells it.
+//! `report` tells it. `engine` is another command with rooms of its own: the page store and the log without a server.
 //!
 //! Invariants:
 //! - The generator costs less for an operation than the system does, and says so when it was the bottleneck.
@@ -18,6 +18,7 @@ mod connection;
 mod core;
 mod cpu;
 mod distribution;
+mod engine;
 mod error;
 mod generator;
 mod keyspace;
@@ -52,8 +53,12 @@ fn main() -> ExitCode {
             return if error.use_stderr() { Exit::Usage } else { Exit::Done }.into();
         }
     };
-    let Command::Run(flags) = cli.command;
-    let exit = run::run(&flags).unwrap_or_else(|error| {
+    let result = match &cli.command {
+        Command::Run(flags) => run::run(flags),
+        Command::Engine(flags) => engine::run(flags),
+        Command::Count(flags) => engine::count(flags),
+    };
+    let exit = result.unwrap_or_else(|error| {
         // If stderr is closed, the exit code is all that is left to say.
         let _ = writeln!(std::io::stderr(), "error: {error}");
         error.exit()

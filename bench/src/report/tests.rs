@@ -10,8 +10,10 @@ use crate::target::Found;
 
 fn flags(line: &str) -> RunFlags {
     let line = format!("mesh-bench run --seconds 2 {line}");
-    let Command::Run(flags) = Cli::try_parse_from(line.split_whitespace()).unwrap().command;
-    flags
+    match Cli::try_parse_from(line.split_whitespace()).unwrap().command {
+        Command::Run(flags) => flags,
+        Command::Engine(_) | Command::Count(_) => panic!("another command"),
+    }
 }
 
 fn machine() -> Machine {

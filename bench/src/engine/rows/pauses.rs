@@ -1,0 +1,74 @@
+//! What checkpoints do to the slowest puts.
+
+use std::time::Instant;
+
+use mesh_engine::StoreOptions;
+
+use super::super::bare::{Appender, as_f64, histogram, nanoseconds};
+use super::super::data::Data;
+use super::super::files::Written;
+use super::super::flags::{EngineFlags, RowName};
+use super::super::place::Place;
+use super::super::replica::{Pace, Replica, ReplicaOptions};
+use super::super::system::{Run, System};
+use super::super::table::{Bound, Rounds, Row, Unit};
+use crate::progress::show;
+
+/// Memory for pages: all of the data.
+const CACHE_BYTES: usize = 1 << 30;
+/// Changed pages at which a checkpoint begins: less than the changes of one checkpoint's time, so one runs all the time.
+const CHECKPOINT_AT_BYTES: usize = 4 << 20;
+const LOAD_BATCH: usize = 2000;
+const QUANTILE: f64 = 0.999;
+const BARE: &str = "a bare appender beside a bare writer";
+
+/// p99.9 of puts, one by one, while a checkpoint runs all the time; beside an appender and a writer of as many bytes.
+///
+/// # Errors
+/// A system's.
+pub(in super::super) fn pauses(flags: &EngineFlags) -> Run<Option<Row>> {
+    if !flags.wants(RowName::Pauses) {
+        return Ok(None);
+    }
+    let place = Place::new(&flags.dir)?;
+    let mut data = Data::new(flags.keys(), flags.seed);
+    let pace = Pace { at_bytes: CHECKPOINT_AT_BYTES, ..Pace::default() };
+    let page_bytes = flags.page_bytes.first().copied().unwrap_or(StoreOptions::default().page_bytes);
+    let store = StoreOptions { page_bytes, frame_bytes_max: CACHE_BYTES, ..StoreOptions::default() };
+    let options = ReplicaOptions { store, pace, ..ReplicaOptions::default() };
+    let mut replica = Replica::create(&place.directory("mesh")?, &options)?;
+    show("loading Mesh");
+    for keys in data.load_order().chunks(LOAD_BATCH) {
+        replica.put(&data.puts(keys))?;
+    }
+    let mut bare = Appender::new(&place.directory("bare")?)?;
+    let mut rounds = Rounds::new("p99.9 of puts while checkpoints run", Unit::Microseconds);
+    let (mut load, mut checkpoints, mut medians) = (Written::default(), 0, [0.0; 2]);
+    for round in 0..flags.rounds() {
+        show(&format!("p99.9 of puts: round {} of {}", round + 1, flags.rounds()));
+        let (before, checkpoints_before) = (replica.written(), replica.checkpoints());
+        let (mut times, start) = (histogram(), Instant::now());
+        while start.elapsed() < flags.slice() {
+            let keys = data.keys(1);
+            let puts = data.puts(&keys);
+            let begun = Instant::now();
+            replica.put(&puts)?;
+            times.saturating_record(nanoseconds(begun.elapsed()));
+        }
+        load = replica.written().since(before);
+        checkpoints = replica.checkpoints() - checkpoints_before;
+        let beside = bare.beside(load, start.elapsed())?;
+        let micros = |nanoseconds: u64| as_f64(nanoseconds) / 1000.0;
+        rounds.add("Mesh", micros(times.value_at_quantile(QUANTILE)));
+        rounds.add(BARE, micros(beside.value_at_quantile(QUANTILE)));
+        medians = [&times, &beside].map(|times| micros(times.value_at_quantile(0.5)));
+    }
+    let [own, other] = medians;
+    rounds.note(format!(
+        "Last round: {checkpoints} checkpoints ended and wrote {} KiB in {} writes with {} syncs, and so did the bare writer; medians {own:.0} us and {other:.0} us",
+        load.bytes >> 10,
+        load.writes,
+        load.syncs
+    ));
+    Ok(Some(rounds.row().bar(&[BARE], Bound::AtMost(1.5))))
+}
