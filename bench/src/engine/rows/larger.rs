@@ -20,7 +20,7 @@ const TIMES: usize = 4;
 const IN_FLIGHT: usize = 16;
 /// Reads between two looks at the clock: many for each in flight, so that the last ones do not count.
 const GETS: usize = 8192;
-const LOAD_BATCH: usize = 2000;
+const LOAD_BATCH: usize = 10_000;
 const DEVICE: &str = "the device's random reads";
 
 /// Random get with 16 in flight from data of four times the cache, all reads past the page cache.

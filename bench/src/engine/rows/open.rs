@@ -16,7 +16,7 @@ const LITTLE_BYTES: usize = 16 << 20;
 const MUCH_BYTES: usize = 1 << 30;
 /// What is much in a smoke test.
 const QUICK_BYTES: usize = 32 << 20;
-const LOAD_BATCH: usize = 2000;
+const LOAD_BATCH: usize = 10_000;
 /// Opened so many times as there are rounds, times this: one is short.
 const TIMES: usize = 4;
 

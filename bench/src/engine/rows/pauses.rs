@@ -18,7 +18,7 @@ use crate::progress::show;
 const CACHE_BYTES: usize = 1 << 30;
 /// Changed pages at which a checkpoint begins: less than the changes of one checkpoint's time, so one runs all the time.
 const CHECKPOINT_AT_BYTES: usize = 4 << 20;
-const LOAD_BATCH: usize = 2000;
+const LOAD_BATCH: usize = 10_000;
 const QUANTILE: f64 = 0.999;
 const BARE: &str = "a bare appender beside a bare writer";
 
