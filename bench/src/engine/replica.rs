@@ -411,8 +411,16 @@ impl Replica {
         let mut seen = 0;
         let mut outcome = self.scan_once(&request, &mut seen)?;
         let mut fetches = Vec::new();
-        while let ScanEnd::Miss { rest, misses } = outcome {
-            fetches.push(self.fetch(&misses)?);
+        // A call visits a bounded number of cells: a long scan takes several.
+        loop {
+            let rest = match outcome {
+                ScanEnd::Miss { rest, misses } => {
+                    fetches.push(self.fetch(&misses)?);
+                    rest
+                }
+                ScanEnd::Limit { rest } if seen < count => rest,
+                ScanEnd::Limit { .. } | ScanEnd::Complete => break,
+            };
             let request = ScanRequest { items_max: count - seen, ..rest.request(&request) };
             outcome = self.scan_once(&request, &mut seen)?;
         }
