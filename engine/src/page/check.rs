@@ -2,7 +2,7 @@
 
 use mesh_base::checksum::ChecksumAlgorithm;
 
-use super::{Expected, HEADER_BYTES, PageStamp, fields, interior, slotted};
+use super::{Expected, HEADER_BYTES, PageStamp, fields, interior, search, slotted};
 use crate::cell::Cell;
 use crate::pointer::{Checksum, PagePointer};
 
@@ -50,11 +50,10 @@ fn leaf(page: &[u8]) -> Result<(), &'static str> {
         return Err("leaf with slots outside the page");
     }
     let cells = slotted::count(page);
-    if (0..cells).all(|index| Cell::parse(slotted::cell(page, index)).is_some()) {
-        Ok(())
-    } else {
-        Err("leaf with a malformed cell")
+    if !(0..cells).all(|index| Cell::parse(slotted::cell(page, index)).is_some()) {
+        return Err("leaf with a malformed cell");
     }
+    if search::is_sound(page) { Ok(()) } else { Err("leaf whose heads are not those of its keys") }
 }
 
 fn interior(page: &[u8]) -> Result<(), &'static str> {
@@ -62,9 +61,8 @@ fn interior(page: &[u8]) -> Result<(), &'static str> {
         return Err("interior page with slots outside the page");
     }
     let cells = slotted::count(page);
-    if cells > 0 && (0..cells).all(|index| interior::is_sound(slotted::cell(page, index))) {
-        Ok(())
-    } else {
-        Err("interior page with a malformed cell")
+    if cells == 0 || !(0..cells).all(|index| interior::is_sound(slotted::cell(page, index))) {
+        return Err("interior page with a malformed cell");
     }
+    if search::is_sound(page) { Ok(()) } else { Err("interior page whose heads are not those of its keys") }
 }

@@ -8,6 +8,7 @@
 use mesh_base::bytesio::{Reader, Writer};
 use mesh_base::{CheckpointNo, Namespace, PageNo, Revision};
 
+use super::search::search;
 use super::slotted;
 use crate::cell::INTERIOR_FIXED_BYTES;
 use crate::key::KeyRef;
@@ -19,25 +20,12 @@ const FLAG_REVISION: u16 = 1;
 
 /// The index of the child that `target` is under.
 pub(crate) fn child_of(page: &[u8], target: &KeyRef<'_>) -> usize {
-    partition(page, |separator| separator <= *target)
+    search(page, target).unwrap_or_else(|above| above - 1)
 }
 
 /// The index of the child that the last key before `target` is under.
 pub(crate) fn child_before(page: &[u8], target: &KeyRef<'_>) -> usize {
-    partition(page, |separator| separator < *target)
-}
-
-fn partition(page: &[u8], is_left: impl Fn(KeyRef<'_>) -> bool) -> usize {
-    let (mut low, mut high) = (1, slotted::count(page));
-    while low < high {
-        let middle = low.midpoint(high);
-        if is_left(separator(page, middle)) {
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
-    }
-    low - 1
+    search(page, target).map_or_else(|above| above - 1, |exact| exact - 1)
 }
 
 /// The separator at an index.

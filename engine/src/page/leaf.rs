@@ -1,21 +1,16 @@
 //! Searching a leaf.
 
+use super::search::search;
 use super::slotted;
 use crate::cell::{self, Cell};
 use crate::key::KeyRef;
 
 /// The index of the first cell whose key is at or above `target`, and whether it is the target itself.
 pub(crate) fn lower_bound(page: &[u8], target: &KeyRef<'_>) -> (usize, bool) {
-    let (mut low, mut high) = (0, slotted::count(page));
-    while low < high {
-        let middle = low.midpoint(high);
-        match key(page, middle).cmp(target) {
-            std::cmp::Ordering::Less => low = middle + 1,
-            std::cmp::Ordering::Equal => return (middle, true),
-            std::cmp::Ordering::Greater => high = middle,
-        }
+    match search(page, target) {
+        Ok(index) => (index, true),
+        Err(index) => (index, false),
     }
-    (low, false)
 }
 
 /// The key of a cell.

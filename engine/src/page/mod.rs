@@ -8,6 +8,7 @@ pub(crate) mod check;
 pub(crate) mod extent;
 pub(crate) mod interior;
 pub(crate) mod leaf;
+mod search;
 pub(crate) mod slotted;
 
 use mesh_base::checksum::ChecksumAlgorithm;
@@ -15,8 +16,8 @@ use mesh_base::{CheckpointNo, PageNo};
 
 /// Bytes of the header every page and extent begins with.
 pub(crate) const HEADER_BYTES: usize = 64;
-/// Bytes of one slot: offset and length of a cell.
-pub(crate) const SLOT_BYTES: usize = 4;
+/// Bytes of one slot: the head of a cell's key, the offset and the length of the cell.
+pub(crate) const SLOT_BYTES: usize = 8;
 
 /// Bytes of a page after its header.
 pub(crate) const fn payload_bytes(page_bytes: usize) -> usize {
@@ -75,6 +76,7 @@ mod offset {
     pub(super) const CHECKPOINT: usize = 16;
     pub(super) const KEY_ID: usize = 24;
     pub(super) const DEAD: usize = 28;
+    pub(super) const PREFIX: usize = 30;
     pub(super) const AUTH_TAG: usize = 32;
     pub(super) const RESERVED: usize = 48;
 }

@@ -1,14 +1,16 @@
-//! The slotted layout: slots (offset, length) grow up behind the header, cells grow down from the page's end.
+//! The slotted layout: slots (head, offset, length) grow up behind the header, cells grow down from the page's end.
 //!
 //! Invariants:
 //! - Slots are in key order; cells lie anywhere in the heap and do not overlap.
 //! - `dead` counts the heap's bytes that belong to no cell, so free space is the gap plus the dead bytes.
+//! - All keys share the page's prefix, and each slot has the head of its cell's key: see [`search`].
 #![allow(
     clippy::indexing_slicing,
     reason = "offsets were checked when the page came in, and are ours from then on"
 )]
 
-use super::{HEADER_BYTES, SLOT_BYTES, fields, offset, payload_bytes};
+use super::{HEADER_BYTES, SLOT_BYTES, fields, offset, payload_bytes, search};
+use crate::key::KeyRef;
 
 /// How many cells the page has.
 pub(crate) fn count(page: &[u8]) -> usize {
@@ -17,13 +19,12 @@ pub(crate) fn count(page: &[u8]) -> usize {
 
 /// The bytes of a cell.
 pub(crate) fn cell(page: &[u8], index: usize) -> &[u8] {
-    let (start, length) = slot(page, index);
-    &page[start..start + length]
+    cell_of(page, slots(page)[index])
 }
 
-/// The bytes of a cell, to be changed in place.
+/// The bytes of a cell, to be changed in place. Its key and its length stay what they are.
 pub(crate) fn cell_mut(page: &mut [u8], index: usize) -> &mut [u8] {
-    let (start, length) = slot(page, index);
+    let (start, length) = place(slots(page)[index]);
     &mut page[start..start + length]
 }
 
@@ -45,12 +46,17 @@ pub(crate) fn insert(page: &mut [u8], index: usize, bytes: &[u8]) {
     if gap_bytes(page) < bytes.len() + SLOT_BYTES {
         compact(page);
     }
+    let key = search::key_of(fields::level(page), bytes);
+    let first = search::first_keyed(page);
+    if index >= first && (index == first || index == cells) {
+        share_prefix(page, &key);
+    }
     let start = heap_start(page) - bytes.len();
     page[start..start + bytes.len()].copy_from_slice(bytes);
     let at = slot_offset(index);
     page.copy_within(at..slot_offset(cells), at + SLOT_BYTES);
-    fields::set_u16(page, at, start);
-    fields::set_u16(page, at + 2, bytes.len());
+    let head = if index < first { 0 } else { search::head(&key, search::prefix(page)) };
+    write_slot(page, index, head, start, bytes.len());
     fields::set_u16(page, offset::HEAP_START, start);
     fields::set_u16(page, offset::CELLS, cells + 1);
 }
@@ -59,7 +65,7 @@ pub(crate) fn insert(page: &mut [u8], index: usize, bytes: &[u8]) {
 pub(crate) fn remove(page: &mut [u8], index: usize) {
     let cells = count(page);
     assert!(index < cells, "remove of a cell that is not there");
-    let (start, length) = slot(page, index);
+    let (start, length) = place(slots(page)[index]);
     if start == heap_start(page) {
         fields::set_u16(page, offset::HEAP_START, start + length);
     } else {
@@ -70,22 +76,79 @@ pub(crate) fn remove(page: &mut [u8], index: usize) {
     fields::set_u16(page, offset::CELLS, cells - 1);
 }
 
+/// Puts a cell that is no longer into the place of an interior page's first, which has no key.
+pub(crate) fn replace_first(page: &mut [u8], bytes: &[u8]) {
+    let (start, length) = place(slots(page)[0]);
+    assert!(fields::level(page) > 0, "the first cell of a leaf has a key like any other");
+    assert!(bytes.len() <= length, "the new first cell is longer");
+    let spare = length - bytes.len();
+    page[start + spare..start + length].copy_from_slice(bytes);
+    write_slot(page, 0, 0, start + spare, bytes.len());
+    if start == heap_start(page) {
+        fields::set_u16(page, offset::HEAP_START, start + spare);
+    } else {
+        let dead = dead_bytes(page) + spare;
+        fields::set_u16(page, offset::DEAD, dead);
+    }
+}
+
+/// Puts cells, in order, into a page in place of those it has.
+pub(crate) fn fill<'c>(page: &mut [u8], cells: impl Iterator<Item = &'c [u8]> + Clone) {
+    clear(page);
+    let level = fields::level(page);
+    let mut keyed = cells.clone().skip(search::first_keyed(page)).map(|cell| search::key_of(level, cell));
+    if let Some(first) = keyed.next() {
+        let last = keyed.last().unwrap_or(first);
+        fields::set_u16(page, offset::PREFIX, search::shared_prefix(&first, &last));
+    }
+    let (first, prefix) = (search::first_keyed(page), search::prefix(page));
+    let (mut count, mut start) = (0, page.len());
+    for bytes in cells {
+        start -= bytes.len();
+        assert!(slot_offset(count + 1) <= start, "more cells than a page holds");
+        page[start..start + bytes.len()].copy_from_slice(bytes);
+        let head = if count < first { 0 } else { search::head(&search::key_of(level, bytes), prefix) };
+        write_slot(page, count, head, start, bytes.len());
+        count += 1;
+    }
+    fields::set_u16(page, offset::HEAP_START, start);
+    fields::set_u16(page, offset::CELLS, count);
+}
+
+/// Moves the cells together so that all free space is in the gap.
+fn compact(page: &mut [u8]) {
+    let old = page.to_vec();
+    fill(page, (0..count(&old)).map(|index| cell(&old, index)));
+}
+
 /// Takes out all cells.
-pub(crate) fn clear(page: &mut [u8]) {
+fn clear(page: &mut [u8]) {
     let end = page.len();
     fields::set_u16(page, offset::CELLS, 0);
     fields::set_u16(page, offset::HEAP_START, end);
     fields::set_u16(page, offset::DEAD, 0);
+    fields::set_u16(page, offset::PREFIX, 0);
     // Zeros, so that equal contents make equal pages.
     page[HEADER_BYTES..].fill(0);
 }
 
-/// Moves the cells together so that all free space is in the gap.
-pub(crate) fn compact(page: &mut [u8]) {
-    let old = page.to_vec();
-    clear(page);
-    for index in 0..count(&old) {
-        insert(page, index, cell(&old, index));
+/// Makes the prefix one that this key has as well.
+fn share_prefix(page: &mut [u8], key: &KeyRef<'_>) {
+    let (level, first) = (fields::level(page), search::first_keyed(page));
+    let Some(one) = slots(page).get(first).map(|slot| search::key_of(level, cell_of(page, *slot))) else {
+        let prefix = search::shared_prefix(key, key);
+        return fields::set_u16(page, offset::PREFIX, prefix);
+    };
+    let prefix = search::shared_prefix(&one, key);
+    if prefix >= search::prefix(page) {
+        return;
+    }
+    fields::set_u16(page, offset::PREFIX, prefix);
+    for index in first..count(page) {
+        let bytes = cell(page, index);
+        let head = search::head(&search::key_of(level, bytes), prefix);
+        let at = slot_offset(index);
+        page[at..at + 4].copy_from_slice(&head.to_le_bytes());
     }
 }
 
@@ -97,8 +160,8 @@ pub(super) fn is_sound(page: &[u8]) -> bool {
         return false;
     }
     let mut total = 0;
-    for index in 0..cells {
-        let (start, length) = slot(page, index);
+    for slot in slots(page) {
+        let (start, length) = place(*slot);
         if start < heap || start + length > page.len() {
             return false;
         }
@@ -107,14 +170,32 @@ pub(super) fn is_sound(page: &[u8]) -> bool {
     heap + dead_bytes(page) + total == page.len()
 }
 
-fn slot_offset(index: usize) -> usize {
+/// The slots.
+pub(super) fn slots(page: &[u8]) -> &[[u8; SLOT_BYTES]] {
+    page[HEADER_BYTES..slot_offset(count(page))].as_chunks().0
+}
+
+/// The bytes of the cell of a slot.
+pub(super) fn cell_of(page: &[u8], slot: [u8; SLOT_BYTES]) -> &[u8] {
+    let (start, length) = place(slot);
+    &page[start..start + length]
+}
+
+fn write_slot(page: &mut [u8], index: usize, head: u32, start: usize, length: usize) {
+    let at = slot_offset(index);
+    page[at..at + 4].copy_from_slice(&head.to_le_bytes());
+    fields::set_u16(page, at + 4, start);
+    fields::set_u16(page, at + 6, length);
+}
+
+const fn slot_offset(index: usize) -> usize {
     HEADER_BYTES + index * SLOT_BYTES
 }
 
-fn slot(page: &[u8], index: usize) -> (usize, usize) {
-    debug_assert!(index < count(page), "no such slot");
-    let at = slot_offset(index);
-    (usize::from(fields::u16_at(page, at)), usize::from(fields::u16_at(page, at + 2)))
+/// Where the cell of a slot begins, and its length.
+fn place(slot: [u8; SLOT_BYTES]) -> (usize, usize) {
+    let [.., a, b, c, d] = slot;
+    (usize::from(u16::from_le_bytes([a, b])), usize::from(u16::from_le_bytes([c, d])))
 }
 
 fn heap_start(page: &[u8]) -> usize {

@@ -46,8 +46,7 @@ impl Tree {
         if index == 0 && slotted::count(page) > 0 {
             let mut first = Vec::new();
             interior::encode(&mut first, &KeyRef::FIRST, &interior::pointer(page, 0));
-            slotted::remove(page, 0);
-            slotted::insert(page, 0, &first);
+            slotted::replace_first(page, &first);
         }
     }
 

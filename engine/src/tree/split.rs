@@ -79,8 +79,8 @@ impl Tree {
         let right = self.new_page(0);
         let collected = self.frames.collected(left_no);
         self.frames.set_collected(right.page, collected);
-        fill(self.edit(left_no), (0..at).map(|index| cells.cell(index)));
-        fill(self.edit(right.page), (at..cells.count()).map(|index| cells.cell(index)));
+        slotted::fill(self.edit(left_no), (0..at).map(|index| cells.cell(index)));
+        slotted::fill(self.edit(right.page), (at..cells.count()).map(|index| cells.cell(index)));
         self.insert_child(depth, &separator(at), &right);
     }
 
@@ -104,13 +104,13 @@ impl Tree {
         let is_append = index + 1 == cells.count() && self.is_right_edge(depth);
         let at = if is_append { index } else { cells.split_point(self.capacity(), |_| 0) };
         let right = self.new_page(crate::page::level(&old));
-        fill(self.edit(left_no), (0..at).map(|index| cells.cell(index)));
+        slotted::fill(self.edit(left_no), (0..at).map(|index| cells.cell(index)));
         // The separator of the right page's first child moves up; there everything is above it anyway.
         let mut first = Vec::new();
         let pointer = interior::pointer_of(cells.cell(at));
         interior::encode(&mut first, &KeyRef::FIRST, &pointer);
         let rest = (at + 1..cells.count()).map(|index| cells.cell(index));
-        fill(self.edit(right.page), std::iter::once(first.as_slice()).chain(rest));
+        slotted::fill(self.edit(right.page), std::iter::once(first.as_slice()).chain(rest));
         self.insert_child(depth, &interior::separator_of(cells.cell(at)), &right);
     }
 
@@ -119,20 +119,12 @@ impl Tree {
         interior::encode(&mut left, &KeyRef::FIRST, &self.root.pointer);
         let level = self.root.level + 1;
         let root = self.new_page(level);
-        fill(self.edit(root.page), [left.as_slice(), right].into_iter());
+        slotted::fill(self.edit(root.page), [left.as_slice(), right].into_iter());
         self.root = crate::superblock::Root { pointer: root, level };
     }
 
     /// Whether the way goes along the right edge of the tree down to `depth`.
     fn is_right_edge(&self, depth: usize) -> bool {
         self.path.iter().take(depth).all(|step| step.index + 1 == slotted::count(self.page(step.page)))
-    }
-}
-
-/// Puts cells into a page in place of those it has.
-fn fill<'a>(page: &mut [u8], cells: impl Iterator<Item = &'a [u8]>) {
-    slotted::clear(page);
-    for (index, bytes) in cells.enumerate() {
-        slotted::insert(page, index, bytes);
     }
 }
