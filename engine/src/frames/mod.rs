@@ -7,29 +7,26 @@
 //!   under a new number. So a frame that is frozen for a running checkpoint needs no copy of its own.
 //! - A page number names at most one frame, and that frame is of the page's newest use: when a number is handed out
 //!   again, what was there is discarded first.
+//!
+//! Pages of the tree lie in an arena, so the way down the tree is a look into the table of pages and one at the page for each
+//! level. Extents have any length, and memory of their own.
 
+mod arena;
 mod hash;
 mod replacement;
-
-use std::cell::Cell;
-use std::collections::HashMap;
+mod slots;
+mod table;
 
 use bytes::Bytes;
 use mesh_base::{CheckpointNo, PageNo, Revision};
 
-use self::hash::PageHash;
+use self::arena::Arena;
 use self::replacement::{Place, Replacement};
+use self::slots::{Slot, SlotNo, Slots};
+use self::table::PageTable;
 use crate::page::Expected;
 
-/// Most that a frame's heat rises to.
-const HEAT_MAX: u8 = 3;
-
-/// Names one stay of a page in memory.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct FrameId {
-    slot: u32,
-    generation: u32,
-}
+pub(crate) use self::slots::FrameId;
 
 /// Whether a frame's bytes are on the disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,51 +39,26 @@ pub(crate) enum FrameState {
     Obsolete(CheckpointNo),
 }
 
-enum FrameBytes {
-    /// May be changed.
-    Owned(Vec<u8>),
-    /// Read from the disk, or on its way there.
-    Shared(Bytes),
-}
-
-impl FrameBytes {
-    fn as_slice(&self) -> &[u8] {
-        match self {
-            Self::Owned(bytes) => bytes,
-            Self::Shared(bytes) => bytes,
-        }
-    }
-}
-
+/// What is known of a page or an extent in memory, its bytes aside.
 struct Frame {
     page: PageNo,
-    bytes: FrameBytes,
+    length: usize,
     expected: Expected,
     state: FrameState,
     pins: u32,
-    heat: Cell<u8>,
     place: Place,
     /// The horizon up to which this leaf was cleared of garbage.
     collected: Revision,
 }
 
-impl Frame {
-    fn len(&self) -> usize {
-        self.bytes.as_slice().len()
-    }
-}
-
-#[derive(Default)]
-struct Slot {
-    generation: u32,
-    frame: Option<Frame>,
-}
-
 /// All frames of a store.
 pub(crate) struct Frames {
-    slots: Vec<Slot>,
-    vacant: Vec<u32>,
-    by_page: HashMap<PageNo, u32, PageHash>,
+    page_bytes: usize,
+    table: PageTable,
+    /// Frames of pages, and their bytes by the same numbers.
+    nodes: Slots<()>,
+    arena: Arena,
+    extents: Slots<Bytes>,
     replacement: Replacement,
     bytes_max: usize,
     clean_bytes: usize,
@@ -94,12 +66,14 @@ pub(crate) struct Frames {
 }
 
 impl Frames {
-    /// No frames, with a budget in bytes.
-    pub(crate) fn new(bytes_max: usize) -> Self {
+    /// No frames, of pages of this size, with a budget in bytes.
+    pub(crate) fn new(page_bytes: usize, bytes_max: usize) -> Self {
         Self {
-            slots: Vec::new(),
-            vacant: Vec::new(),
-            by_page: HashMap::default(),
+            page_bytes,
+            table: PageTable::default(),
+            nodes: Slots::default(),
+            arena: Arena::new(page_bytes, bytes_max),
+            extents: Slots::default(),
             replacement: Replacement::default(),
             bytes_max,
             clean_bytes: 0,
@@ -119,32 +93,33 @@ impl Frames {
 
     /// The bytes of a page, and a use of it noted for the replacement policy.
     pub(crate) fn get(&self, page: PageNo) -> Option<&[u8]> {
-        let frame = self.frame(page)?;
-        let heat = frame.heat.get();
-        if heat < HEAT_MAX {
-            frame.heat.set(heat + 1);
+        let slot = self.slot(page)?;
+        match slot.split() {
+            Slot::Node(at) => self.nodes.warm(at),
+            Slot::Extent(at) => self.extents.warm(at),
         }
-        Some(frame.bytes.as_slice())
+        self.bytes(slot)
     }
 
     /// The bytes of a page, noted as used once however often this is called: for scans, which would otherwise push
     /// everything else out.
     pub(crate) fn get_once(&self, page: PageNo) -> Option<&[u8]> {
-        let frame = self.frame(page)?;
-        if frame.heat.get() == 0 {
-            frame.heat.set(1);
+        let slot = self.slot(page)?;
+        match slot.split() {
+            Slot::Node(at) => self.nodes.warm_once(at),
+            Slot::Extent(at) => self.extents.warm_once(at),
         }
-        Some(frame.bytes.as_slice())
+        self.bytes(slot)
     }
 
     /// The bytes of a page, without a note of it: what only looks on changes nothing.
     pub(crate) fn peek(&self, page: PageNo) -> Option<&[u8]> {
-        self.frame(page).map(|frame| frame.bytes.as_slice())
+        self.bytes(self.slot(page)?)
     }
 
     /// Whether a page is resident.
     pub(crate) fn contains(&self, page: PageNo) -> bool {
-        self.by_page.contains_key(&page)
+        self.table.get(page).is_some()
     }
 
     /// The state of a page's frame, if it is resident.
@@ -159,41 +134,73 @@ impl Frames {
 
     /// The frame that a page is in.
     pub(crate) fn id(&self, page: PageNo) -> Option<FrameId> {
-        let slot = *self.by_page.get(&page)?;
-        Some(FrameId { slot, generation: self.slots.get(slot as usize)?.generation })
+        let slot = self.slot(page)?;
+        match slot.split() {
+            Slot::Node(at) => self.nodes.id(slot, at),
+            Slot::Extent(at) => self.extents.id(slot, at),
+        }
     }
 
-    /// Brings in a page that was read.
+    /// Brings in a page or an extent that was read.
     pub(crate) fn insert_clean(&mut self, page: PageNo, bytes: Bytes, expected: Expected) -> FrameId {
         self.clean_bytes += bytes.len();
-        let id = self.insert(page, FrameBytes::Shared(bytes), expected, FrameState::Clean);
+        let id = if matches!(expected, Expected::Extent { .. }) {
+            self.insert_extent(page, bytes, expected, FrameState::Clean)
+        } else {
+            let id = self.insert_node(page, expected, FrameState::Clean);
+            if let Slot::Node(at) = id.slot().split() {
+                self.arena.page_mut(at).copy_from_slice(&bytes);
+            }
+            id
+        };
         self.enqueue(id);
         id
     }
 
-    /// Brings in a page that was made for a checkpoint.
-    pub(crate) fn insert_dirty(
+    /// Brings in an extent that was made for a checkpoint.
+    pub(crate) fn insert_dirty_extent(
         &mut self,
         page: PageNo,
-        bytes: Vec<u8>,
+        bytes: Bytes,
         expected: Expected,
         checkpoint: CheckpointNo,
     ) {
         self.dirty_bytes += bytes.len();
-        self.insert(page, FrameBytes::Owned(bytes), expected, FrameState::Dirty(checkpoint));
+        self.insert_extent(page, bytes, expected, FrameState::Dirty(checkpoint));
+    }
+
+    /// Brings in a page of the tree that is made for a checkpoint, all zeros, and answers it.
+    pub(crate) fn create(&mut self, page: PageNo, expected: Expected, checkpoint: CheckpointNo) -> &mut [u8] {
+        let at = self.insert_dirty_node(page, expected, checkpoint);
+        let bytes = self.arena.page_mut(at);
+        bytes.fill(0);
+        bytes
+    }
+
+    /// Brings in a copy of a resident page of the tree, made for a checkpoint, and answers it.
+    #[allow(clippy::panic, reason = "a page is fetched before it is changed; anything else is our bug")]
+    pub(crate) fn copy(&mut self, from: PageNo, to: PageNo, checkpoint: CheckpointNo) -> &mut [u8] {
+        let Some((Slot::Node(source), expected)) =
+            self.slot(from).map(SlotNo::split).zip(self.expected(from))
+        else {
+            panic!("{from} is not there to be copied")
+        };
+        let at = self.insert_dirty_node(to, expected, checkpoint);
+        self.arena.copy(source, at);
+        self.arena.page_mut(at)
     }
 
     /// The bytes of a page that is dirty for `checkpoint`, to be changed.
     #[allow(clippy::panic, reason = "a page is made dirty before it is changed; anything else is our bug")]
     pub(crate) fn edit(&mut self, page: PageNo, checkpoint: CheckpointNo) -> &mut [u8] {
-        let Some(Frame { bytes: FrameBytes::Owned(bytes), state, .. }) = self.frame_mut(page) else {
+        let Some((Slot::Node(at), state)) = self.slot(page).map(SlotNo::split).zip(self.state(page)) else {
             panic!("{page} is not there to be changed")
         };
-        let (FrameState::Dirty(dirty) | FrameState::Obsolete(dirty)) = *state else {
+        let (FrameState::Dirty(dirty) | FrameState::Obsolete(dirty)) = state else {
             panic!("{page} is clean")
         };
         assert_eq!(dirty, checkpoint, "{page} is dirty for another checkpoint");
-        bytes
+        self.arena.page_mut(at)
     }
 
     /// The horizon up to which a leaf was cleared of garbage since it came into memory.
@@ -208,15 +215,11 @@ impl Frames {
         }
     }
 
-    /// The bytes of a sealed page as a buffer that a write can hold on to.
-    pub(crate) fn share(&mut self, page: PageNo) -> Option<Bytes> {
-        let frame = self.frame_mut(page)?;
-        if let FrameBytes::Owned(bytes) = &mut frame.bytes {
-            frame.bytes = FrameBytes::Shared(std::mem::take(bytes).into());
-        }
-        match &frame.bytes {
-            FrameBytes::Shared(bytes) => Some(bytes.clone()),
-            FrameBytes::Owned(_) => None,
+    /// The bytes of an extent as a buffer that a write can hold on to.
+    pub(crate) fn share(&self, page: PageNo) -> Option<Bytes> {
+        match self.slot(page)?.split() {
+            Slot::Node(_) => None,
+            Slot::Extent(at) => self.extents.content(at).cloned(),
         }
     }
 
@@ -238,17 +241,18 @@ impl Frames {
 
     /// Drops a page whatever its state. Pins of it become void.
     pub(crate) fn discard(&mut self, page: PageNo) {
-        let Some(slot_no) = self.by_page.remove(&page) else { return };
-        let Some(slot) = self.slots.get_mut(slot_no as usize) else { return };
-        let Some(frame) = slot.frame.take() else { return };
-        slot.generation = slot.generation.wrapping_add(1);
-        self.vacant.push(slot_no);
+        let Some(slot) = self.table.remove(page).map(SlotNo::from_raw) else { return };
+        let frame = match slot.split() {
+            Slot::Node(at) => self.nodes.remove(at),
+            Slot::Extent(at) => self.extents.remove(at),
+        };
+        let Some(frame) = frame else { return };
         match frame.state {
             FrameState::Clean => {
-                self.clean_bytes -= frame.len();
-                self.replacement.left(frame.place, frame.len());
+                self.clean_bytes -= frame.length;
+                self.replacement.left(frame.place, frame.length);
             }
-            FrameState::Dirty(_) | FrameState::Obsolete(_) => self.dirty_bytes -= frame.len(),
+            FrameState::Dirty(_) | FrameState::Obsolete(_) => self.dirty_bytes -= frame.length,
         }
     }
 
@@ -260,7 +264,7 @@ impl Frames {
                 let Some(id) = self.id(page) else { return };
                 let Some(frame) = self.frame_mut(page) else { return };
                 frame.state = FrameState::Clean;
-                let length = frame.len();
+                let length = frame.length;
                 self.dirty_bytes -= length;
                 self.clean_bytes += length;
                 self.enqueue(id);
@@ -283,7 +287,7 @@ impl Frames {
         frame.pins -= 1;
         if frame.pins == 0 && frame.place == Place::Aside {
             frame.place = Place::Main;
-            let length = frame.len();
+            let length = frame.length;
             self.replacement.enter(id, Place::Main, length);
         }
     }
@@ -292,7 +296,7 @@ impl Frames {
     pub(crate) fn evict(&mut self) {
         let allowed = self.bytes_max.saturating_sub(self.dirty_bytes).max(self.bytes_max / 8);
         // Each frame is met at most once per degree of heat, and once more to go.
-        let mut attempts = self.replacement.len() * (usize::from(HEAT_MAX) + 1);
+        let mut attempts = self.replacement.len() * (usize::from(slots::HEAT_MAX) + 1);
         while self.clean_bytes > allowed && attempts > 0 {
             attempts -= 1;
             let Some((id, place)) = self.replacement.next(self.clean_bytes) else { return };
@@ -301,8 +305,9 @@ impl Frames {
     }
 
     fn evict_or_keep(&mut self, id: FrameId, place: Place) {
+        let heat = self.heat(id);
         let Some(frame) = self.frame_of(id) else { return };
-        let (page, length, heat, pinned) = (frame.page, frame.len(), frame.heat.get(), frame.pins > 0);
+        let (page, length, pinned) = (frame.page, frame.length, frame.pins > 0);
         // One use is the one that brought it in; in the small queue only another makes it worth keeping.
         let worth = match place {
             Place::Small => heat > 1,
@@ -322,65 +327,110 @@ impl Frames {
             return;
         }
         frame.place = Place::Main;
-        frame.heat.set(if place == Place::Small { 0 } else { heat - 1 });
+        self.set_heat(id, if place == Place::Small { 0 } else { heat - 1 });
         self.replacement.left(place, length);
         self.replacement.enter(id, Place::Main, length);
     }
 
-    fn insert(&mut self, page: PageNo, bytes: FrameBytes, expected: Expected, state: FrameState) -> FrameId {
-        assert!(!self.contains(page), "{page} is resident already");
-        let slot_no = self.vacant.pop().unwrap_or_else(|| {
-            self.slots.push(Slot::default());
-            u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
-        });
-        let frame = Frame {
-            page,
-            bytes,
-            expected,
-            state,
-            pins: 0,
-            heat: Cell::new(0),
-            place: Place::Small,
-            collected: Revision::ZERO,
-        };
-        self.by_page.insert(page, slot_no);
-        let mut generation = 0;
-        if let Some(slot) = self.slots.get_mut(slot_no as usize) {
-            slot.frame = Some(frame);
-            generation = slot.generation;
-        }
-        FrameId { slot: slot_no, generation }
+    fn insert_dirty_node(&mut self, page: PageNo, expected: Expected, checkpoint: CheckpointNo) -> u32 {
+        self.dirty_bytes += self.page_bytes;
+        self.insert_node(page, expected, FrameState::Dirty(checkpoint)).slot().index()
+    }
+
+    fn insert_node(&mut self, page: PageNo, expected: Expected, state: FrameState) -> FrameId {
+        let frame = Frame::new(page, self.page_bytes, expected, state);
+        let at = self.nodes.insert(frame, ());
+        self.arena.reserve(at);
+        self.name(SlotNo::node(at), page)
+    }
+
+    fn insert_extent(
+        &mut self,
+        page: PageNo,
+        bytes: Bytes,
+        expected: Expected,
+        state: FrameState,
+    ) -> FrameId {
+        let frame = Frame::new(page, bytes.len(), expected, state);
+        let at = self.extents.insert(frame, bytes);
+        self.name(SlotNo::extent(at), page)
+    }
+
+    #[allow(clippy::expect_used, reason = "the frame was put there just now")]
+    fn name(&mut self, slot: SlotNo, page: PageNo) -> FrameId {
+        self.table.insert(page, slot.raw());
+        self.id(page).expect("a frame just inserted")
     }
 
     /// Puts a frame that became clean under the replacement policy.
     fn enqueue(&mut self, id: FrameId) {
+        let heat = self.heat(id);
         let Some(frame) = self.frame_of(id) else { return };
-        let (page, length, heat) = (frame.page, frame.len(), frame.heat.get());
+        let (page, length) = (frame.page, frame.length);
         // What was used again while it was dirty has shown its worth, like what was evicted a moment ago.
         let place = if heat > 1 || self.replacement.remembers(page) { Place::Main } else { Place::Small };
         if let Some(frame) = self.frame_of(id) {
             frame.place = place;
         }
         self.replacement.enter(id, place, length);
-        let slots = &self.slots;
-        self.replacement.tidy(self.by_page.len(), |id| {
-            slots.get(id.slot as usize).is_some_and(|slot| slot.generation == id.generation)
+        let (nodes, extents) = (&self.nodes, &self.extents);
+        self.replacement.tidy(self.table.len(), |id| match id.slot().split() {
+            Slot::Node(at) => nodes.is_live(*id, at),
+            Slot::Extent(at) => extents.is_live(*id, at),
         });
     }
 
+    fn slot(&self, page: PageNo) -> Option<SlotNo> {
+        self.table.get(page).map(SlotNo::from_raw)
+    }
+
+    fn bytes(&self, slot: SlotNo) -> Option<&[u8]> {
+        match slot.split() {
+            Slot::Node(at) => Some(self.arena.page(at)),
+            Slot::Extent(at) => self.extents.content(at).map(AsRef::as_ref),
+        }
+    }
+
+    fn heat(&self, id: FrameId) -> u8 {
+        match id.slot().split() {
+            Slot::Node(at) => self.nodes.heat(at),
+            Slot::Extent(at) => self.extents.heat(at),
+        }
+    }
+
+    fn set_heat(&self, id: FrameId, heat: u8) {
+        match id.slot().split() {
+            Slot::Node(at) => self.nodes.set_heat(at, heat),
+            Slot::Extent(at) => self.extents.set_heat(at, heat),
+        }
+    }
+
     fn frame(&self, page: PageNo) -> Option<&Frame> {
-        let slot = *self.by_page.get(&page)?;
-        self.slots.get(slot as usize)?.frame.as_ref()
+        match self.slot(page)?.split() {
+            Slot::Node(at) => self.nodes.frame(at),
+            Slot::Extent(at) => self.extents.frame(at),
+        }
     }
 
     fn frame_mut(&mut self, page: PageNo) -> Option<&mut Frame> {
-        let slot = *self.by_page.get(&page)?;
-        self.slots.get_mut(slot as usize)?.frame.as_mut()
+        match self.slot(page)?.split() {
+            Slot::Node(at) => self.nodes.frame_mut(at),
+            Slot::Extent(at) => self.extents.frame_mut(at),
+        }
     }
 
     fn frame_of(&mut self, id: FrameId) -> Option<&mut Frame> {
-        let slot = self.slots.get_mut(id.slot as usize)?;
-        if slot.generation == id.generation { slot.frame.as_mut() } else { None }
+        match id.slot().split() {
+            Slot::Node(at) if self.nodes.is_live(id, at) => self.nodes.frame_mut(at),
+            Slot::Extent(at) if self.extents.is_live(id, at) => self.extents.frame_mut(at),
+            _ => None,
+        }
+    }
+}
+
+impl Frame {
+    const fn new(page: PageNo, length: usize, expected: Expected, state: FrameState) -> Self {
+        Self { page, length, expected, state, pins: 0, place: Place::Small, collected: Revision::ZERO }
     }
 }
 
@@ -400,7 +450,7 @@ mod tests {
 
     #[test]
     fn a_scan_does_not_push_out_what_is_used_again() {
-        let mut frames = Frames::new(100 * 4096);
+        let mut frames = Frames::new(4096, 100 * 4096);
         for _ in 0..5 {
             (0..50).for_each(|page| read(&mut frames, page));
         }
@@ -412,9 +462,9 @@ mod tests {
 
     #[test]
     fn dirty_and_pinned_frames_stay_whatever_the_budget() {
-        let mut frames = Frames::new(4 * 4096);
+        let mut frames = Frames::new(4096, 4 * 4096);
         for page in 0..10 {
-            frames.insert_dirty(PageNo(page), vec![0; 4096], LEAF, CheckpointNo(1));
+            frames.create(PageNo(page), LEAF, CheckpointNo(1));
         }
         let pinned = frames.insert_clean(PageNo(100), Bytes::from(vec![0; 4096]), LEAF);
         frames.pin(pinned);
@@ -428,7 +478,7 @@ mod tests {
 
     #[test]
     fn pinned_frames_are_passed_over_once_and_come_back_when_they_are_unpinned() {
-        let mut frames = Frames::new(4 * 4096);
+        let mut frames = Frames::new(4096, 4 * 4096);
         let pinned: Vec<_> = (0..100)
             .map(|page| {
                 let id = frames.insert_clean(PageNo(page), Bytes::from(vec![0; 4096]), LEAF);
@@ -445,10 +495,10 @@ mod tests {
 
     #[test]
     fn an_obsolete_frozen_page_goes_when_it_is_written() {
-        let mut frames = Frames::new(4 * 4096);
+        let mut frames = Frames::new(4096, 4 * 4096);
         let running = CheckpointNo(1);
         for page in [1, 2] {
-            frames.insert_dirty(PageNo(page), vec![0; 4096], LEAF, running);
+            frames.create(PageNo(page), LEAF, running);
         }
         frames.forget(PageNo(1), Some(running));
         assert!(frames.contains(PageNo(1)));
@@ -460,9 +510,9 @@ mod tests {
 
     #[test]
     fn frames_that_come_and_go_leave_no_trace_behind() {
-        let mut frames = Frames::new(1 << 30);
+        let mut frames = Frames::new(4096, 1 << 30);
         for page in 0..10_000 {
-            frames.insert_clean(PageNo(page), Bytes::from_static(&[0; 64]), LEAF);
+            frames.insert_clean(PageNo(page), Bytes::from_static(&[0; 4096]), LEAF);
             frames.discard(PageNo(page));
         }
         assert!(frames.replacement.len() < 200, "{} queue entries", frames.replacement.len());

@@ -253,22 +253,22 @@ impl Store {
     /// Seals a page and those that lie right behind it, and joins them into the bytes of one write.
     fn take_adjacent(&mut self, running: &mut Running, first: PageNo) -> (u64, Bytes) {
         let page_bytes = self.tree.options.page_bytes;
-        let Some(pages) = running.levels.front_mut() else { return (0, Bytes::new()) };
-        let bytes = seal(&mut self.tree, &running.allocator, first);
-        if bytes.len() > page_bytes || pages.front() != Some(&first.next()) {
-            return (1, bytes);
+        if let Some(extent) = self.tree.frames.share(first) {
+            return (1, extent);
         }
-        let mut joined = Vec::with_capacity(WRITE_BYTES_MAX.min((pages.len() + 1) * page_bytes));
-        joined.extend_from_slice(&bytes);
+        let Some(pages) = running.levels.front_mut() else { return (0, Bytes::new()) };
+        let run = pages.iter().zip(first.get() + 1..).take_while(|(page, next)| page.get() == *next).count();
+        let mut joined = Vec::with_capacity(WRITE_BYTES_MAX.min((run + 1) * page_bytes));
+        joined.extend_from_slice(seal(&mut self.tree, &running.allocator, first));
         let mut last = first;
         while pages.front() == Some(&last.next()) && joined.len() + page_bytes <= WRITE_BYTES_MAX {
             let next = last.next();
-            let is_long = matches!(self.tree.frames.expected(next), Some(Expected::Extent { .. }));
-            if is_long || !is_part(&self.tree, running.level, &running.allocator, next) {
+            let is_extent = matches!(self.tree.frames.expected(next), Some(Expected::Extent { .. }));
+            if is_extent || !is_part(&self.tree, running.level, &running.allocator, next) {
                 break;
             }
             pages.pop_front();
-            joined.extend_from_slice(&seal(&mut self.tree, &running.allocator, next));
+            joined.extend_from_slice(seal(&mut self.tree, &running.allocator, next));
             last = next;
         }
         (last.get() - first.get() + 1, joined.into())
@@ -355,9 +355,9 @@ fn is_part(tree: &Tree, level: u8, allocator: &BTreeMap<PageNo, Bytes>, page: Pa
 
 /// Fixes the bytes of a page for good and notes its checksum for the pointers to it.
 #[allow(clippy::expect_used, reason = "a frozen page stays in memory until its checkpoint is done")]
-fn seal(tree: &mut Tree, allocator: &BTreeMap<PageNo, Bytes>, page: PageNo) -> Bytes {
+fn seal<'a>(tree: &'a mut Tree, allocator: &'a BTreeMap<PageNo, Bytes>, page: PageNo) -> &'a [u8] {
     if let Some(bytes) = allocator.get(&page) {
-        return bytes.clone();
+        return bytes;
     }
     let expected = tree.frames.expected(page).expect("frozen page is resident");
     if let (Expected::Node { level: 1.. }, Some(checkpoint)) = (expected, tree.running) {
@@ -367,9 +367,7 @@ fn seal(tree: &mut Tree, allocator: &BTreeMap<PageNo, Bytes>, page: PageNo) -> B
             (0..slotted::count(bytes)).all(|index| interior::pointer(bytes, index).checksum.is_sealed());
         assert!(is_resolved, "{page} has a child that is not sealed");
     }
-    let bytes = tree.frames.share(page).expect("frozen page is resident");
-    if matches!(expected, Expected::Node { .. }) {
-        tree.sealed.insert(page, Checksum::of(&bytes));
-    }
+    let bytes = tree.frames.peek(page).expect("frozen page is resident");
+    tree.sealed.insert(page, Checksum::of(bytes));
     bytes
 }

@@ -64,7 +64,7 @@ impl Tree {
     /// A tree whose root is known.
     pub(crate) fn new(options: StoreOptions, allocator: Allocator, root: Root, epoch: CheckpointNo) -> Self {
         Self {
-            frames: Frames::new(options.frame_bytes_max),
+            frames: Frames::new(options.page_bytes, options.frame_bytes_max),
             options,
             allocator,
             sealed: Sealed::default(),
@@ -133,27 +133,25 @@ impl Tree {
 
     /// Makes an empty page of the tree.
     fn new_page(&mut self, level: u8) -> PagePointer {
-        let mut bytes = vec![0; self.options.page_bytes];
         let expected = Expected::Node { level };
         let pointer = self.take_page(level);
         let stamp = PageStamp { page: pointer.page, checkpoint: pointer.checkpoint };
-        page::write_header(&mut bytes, expected, stamp);
-        self.frames.insert_dirty(pointer.page, bytes, expected, self.epoch);
+        page::write_header(self.frames.create(pointer.page, expected, self.epoch), expected, stamp);
         pointer
     }
 
     /// Makes a copy of a page under a new number, which replaces it.
     fn copy_page(&mut self, old: PageNo) -> PagePointer {
-        let mut bytes = self.page(old).to_vec();
-        let born = page::stamp(&bytes).checkpoint;
-        let level = page::level(&bytes);
+        let bytes = self.page(old);
+        let born = page::stamp(bytes).checkpoint;
+        let level = page::level(bytes);
         let collected = self.frames.collected(old);
         let pointer = self.take_page(level);
-        page::set_stamp(&mut bytes, PageStamp { page: pointer.page, checkpoint: pointer.checkpoint });
+        let bytes = self.frames.copy(old, pointer.page, self.epoch);
+        page::set_stamp(bytes, PageStamp { page: pointer.page, checkpoint: pointer.checkpoint });
         if level > 0 {
-            resolve_children(&self.sealed, &mut bytes);
+            resolve_children(&self.sealed, bytes);
         }
-        self.frames.insert_dirty(pointer.page, bytes, Expected::Node { level }, self.epoch);
         self.frames.set_collected(pointer.page, collected);
         self.release_run(old, 1, born);
         pointer

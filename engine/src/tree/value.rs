@@ -29,7 +29,7 @@ impl Tree {
         let bytes = extent::build(part, value_bytes, file_bytes, PageStamp { page, checkpoint: self.epoch });
         extent.pointer.page = page;
         extent.pointer.checksum = Checksum::of(&bytes);
-        self.frames.insert_dirty(page, bytes, Expected::Extent { value_bytes }, self.epoch);
+        self.frames.insert_dirty_extent(page, bytes.into(), Expected::Extent { value_bytes }, self.epoch);
         self.note_dirtied(page, 0);
         extent
     }
