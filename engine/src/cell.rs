@@ -94,12 +94,16 @@ pub(crate) struct Cell<'a> {
 impl<'a> Cell<'a> {
     /// Takes a cell apart; nothing if it is not one.
     pub(crate) fn parse(bytes: &'a [u8]) -> Option<Self> {
-        let mut reader = Reader::new(bytes);
-        let revision = Revision(reader.u64()?);
-        let namespace = Namespace(reader.u32()?);
-        let key_bytes = usize::from(reader.u16()?);
-        let flags = reader.u16()?;
-        let key = KeyRef { namespace, key: reader.bytes(key_bytes)?, revision };
+        let (fixed, rest) = bytes.split_first_chunk::<LEAF_FIXED_BYTES>()?;
+        let revision = Revision(page::u64_at(fixed, 0));
+        let (key, rest) = rest.split_at_checked(usize::from(page::u16_at(fixed, 12)))?;
+        let key = KeyRef { namespace: Namespace(page::u32_at(fixed, 8)), key, revision };
+        let flags = page::u16_at(fixed, 14);
+        if flags == 0 {
+            let attributes = Attributes::created(revision);
+            return Some(Self { key, attributes, payload: Payload::Inline(rest) });
+        }
+        let mut reader = Reader::new(rest);
         let attributes = read_attributes(&mut reader, flags, revision)?;
         let payload = match flags & (flag::TOMBSTONE | flag::LARGE) {
             0 => Payload::Inline(reader.rest()),

@@ -53,6 +53,9 @@ fn leaf(page: &[u8]) -> Result<(), &'static str> {
     if !(0..cells).all(|index| Cell::parse(slotted::cell(page, index)).is_some()) {
         return Err("leaf with a malformed cell");
     }
+    if !slotted::counts_tombstones(page) {
+        return Err("leaf with another number of tombstones than it says");
+    }
     if search::is_sound(page) { Ok(()) } else { Err("leaf whose heads are not those of its keys") }
 }
 

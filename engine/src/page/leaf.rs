@@ -1,6 +1,6 @@
 //! Searching a leaf.
 
-use super::search::search;
+use super::search::{same_head, search};
 use super::slotted;
 use crate::cell::{self, Cell};
 use crate::key::KeyRef;
@@ -22,4 +22,9 @@ pub(crate) fn key(page: &[u8], index: usize) -> KeyRef<'_> {
 #[allow(clippy::expect_used, reason = "cells are parsed when their page comes in, and encoded by us after")]
 pub(crate) fn cell(page: &[u8], index: usize) -> Cell<'_> {
     Cell::parse(slotted::cell(page, index)).expect("checked page")
+}
+
+/// Whether two cells are versions of one key.
+pub(crate) fn is_same_key(page: &[u8], one: usize, other: usize) -> bool {
+    same_head(page, one, other) && key(page, one).same_key(&key(page, other))
 }

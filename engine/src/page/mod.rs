@@ -78,12 +78,14 @@ mod offset {
     pub(super) const DEAD: usize = 28;
     pub(super) const PREFIX: usize = 30;
     pub(super) const AUTH_TAG: usize = 32;
-    pub(super) const RESERVED: usize = 48;
+    pub(super) const TOMBSTONES: usize = 48;
+    pub(super) const RESERVED: usize = 50;
 }
 
 const _: () = {
     assert!(offset::DEAD + 4 == offset::AUTH_TAG && offset::KEY_ID + 4 == offset::DEAD);
-    assert!(offset::AUTH_TAG + 16 == offset::RESERVED && offset::RESERVED + 16 == HEADER_BYTES);
+    assert!(offset::PREFIX == offset::DEAD + 2 && offset::AUTH_TAG + 16 == offset::TOMBSTONES);
+    assert!(offset::TOMBSTONES + 2 == offset::RESERVED && offset::RESERVED + 14 == HEADER_BYTES);
 };
 
 /// Who wrote a page, and as which.

@@ -88,6 +88,13 @@ pub(crate) fn search(page: &[u8], target: &KeyRef<'_>) -> Result<usize, usize> {
     found.map(|at| low + at).map_err(|at| low + at)
 }
 
+/// Whether two cells have the same head. If not, they have different keys.
+pub(super) fn same_head(page: &[u8], one: usize, other: usize) -> bool {
+    let slots = slotted::slots(page);
+    let head = |index| slots.get(index).copied().map(head_of);
+    head(one) == head(other)
+}
+
 /// Whether the prefix and the heads are those of the keys. The cells must have been checked.
 #[allow(
     clippy::indexing_slicing,

@@ -10,6 +10,7 @@
 )]
 
 use super::{HEADER_BYTES, SLOT_BYTES, fields, offset, payload_bytes, search};
+use crate::cell;
 use crate::key::KeyRef;
 
 /// How many cells the page has.
@@ -31,6 +32,11 @@ pub(crate) fn cell_mut(page: &mut [u8], index: usize) -> &mut [u8] {
 /// Bytes that cells and their slots take.
 pub(crate) fn used_bytes(page: &[u8]) -> usize {
     payload_bytes(page.len()) - gap_bytes(page) - dead_bytes(page)
+}
+
+/// How many cells of a leaf are tombstones.
+pub(crate) fn tombstones(page: &[u8]) -> usize {
+    usize::from(fields::u16_at(page, offset::TOMBSTONES))
 }
 
 /// Whether a cell of this length fits, perhaps after compaction.
@@ -59,6 +65,10 @@ pub(crate) fn insert(page: &mut [u8], index: usize, bytes: &[u8]) {
     write_slot(page, index, head, start, bytes.len());
     fields::set_u16(page, offset::HEAP_START, start);
     fields::set_u16(page, offset::CELLS, cells + 1);
+    if is_tombstone(page, bytes) {
+        let tombstones = tombstones(page) + 1;
+        fields::set_u16(page, offset::TOMBSTONES, tombstones);
+    }
 }
 
 /// Takes a cell out.
@@ -66,6 +76,10 @@ pub(crate) fn remove(page: &mut [u8], index: usize) {
     let cells = count(page);
     assert!(index < cells, "remove of a cell that is not there");
     let (start, length) = place(slots(page)[index]);
+    if is_tombstone(page, &page[start..start + length]) {
+        let tombstones = tombstones(page) - 1;
+        fields::set_u16(page, offset::TOMBSTONES, tombstones);
+    }
     if start == heap_start(page) {
         fields::set_u16(page, offset::HEAP_START, start + length);
     } else {
@@ -102,15 +116,17 @@ pub(crate) fn fill<'c>(page: &mut [u8], cells: impl Iterator<Item = &'c [u8]> + 
         fields::set_u16(page, offset::PREFIX, search::shared_prefix(&first, &last));
     }
     let (first, prefix) = (search::first_keyed(page), search::prefix(page));
-    let (mut count, mut start) = (0, page.len());
+    let (mut count, mut start, mut tombstones) = (0, page.len(), 0);
     for bytes in cells {
         start -= bytes.len();
         assert!(slot_offset(count + 1) <= start, "more cells than a page holds");
         page[start..start + bytes.len()].copy_from_slice(bytes);
         let head = if count < first { 0 } else { search::head(&search::key_of(level, bytes), prefix) };
         write_slot(page, count, head, start, bytes.len());
+        tombstones += usize::from(is_tombstone(page, bytes));
         count += 1;
     }
+    fields::set_u16(page, offset::TOMBSTONES, tombstones);
     fields::set_u16(page, offset::HEAP_START, start);
     fields::set_u16(page, offset::CELLS, count);
 }
@@ -128,6 +144,7 @@ fn clear(page: &mut [u8]) {
     fields::set_u16(page, offset::HEAP_START, end);
     fields::set_u16(page, offset::DEAD, 0);
     fields::set_u16(page, offset::PREFIX, 0);
+    fields::set_u16(page, offset::TOMBSTONES, 0);
     // Zeros, so that equal contents make equal pages.
     page[HEADER_BYTES..].fill(0);
 }
@@ -168,6 +185,16 @@ pub(super) fn is_sound(page: &[u8]) -> bool {
         total += length;
     }
     heap + dead_bytes(page) + total == page.len()
+}
+
+/// Whether the tombstones are as many as the header says. The cells must have been checked.
+pub(super) fn counts_tombstones(page: &[u8]) -> bool {
+    let found = slots(page).iter().filter(|slot| is_tombstone(page, cell_of(page, **slot))).count();
+    found == tombstones(page)
+}
+
+fn is_tombstone(page: &[u8], cell: &[u8]) -> bool {
+    fields::level(page) == 0 && cell::flags_of(cell) & cell::flag::TOMBSTONE != 0
 }
 
 /// The slots.

@@ -144,7 +144,7 @@ impl<'a> Gathering<'a> {
                     return Err(wants);
                 }
             }
-            let Some(upper) = found.upper else { return Ok(None) };
+            let Some(upper) = found.upper() else { return Ok(None) };
             target = upper;
         }
     }

@@ -81,7 +81,8 @@ impl Tree {
                     return Lookup::Miss(Misses { stamp: self.allocator.reuses(), wants: vec![miss.want] });
                 }
             };
-            let upper = found.upper.as_ref();
+            let upper = found.upper();
+            let upper = upper.as_ref();
             let garbage = garbage_of(found.page, upper, self.horizon, Some(&point));
             progress.next = upper.map(|upper| SweepPoint {
                 from: upper.to_owned(),
@@ -118,9 +119,15 @@ fn garbage_of(
     let hidden_from = swept.filter(|point| point.behind == Behind::Newer).map(|point| point.from.as_ref());
     let mut garbage = Vec::new();
     let mut index = 0;
+    let has_tombstones = slotted::tombstones(page) > 0;
     while index < cells {
+        let end = (index + 1..cells).find(|next| !leaf::is_same_key(page, *next - 1, *next)).unwrap_or(cells);
+        // A single version is garbage only if it is a tombstone, or if the sweep passed a newer one in the leaf before.
+        if end == index + 1 && !has_tombstones && (index > 0 || hidden_from.is_none()) {
+            index = end;
+            continue;
+        }
         let key = leaf::key(page, index);
-        let end = (index + 1..cells).find(|next| !leaf::key(page, *next).same_key(&key)).unwrap_or(cells);
         if key.namespace != Namespace::SYSTEM {
             let goes_on = end == cells && upper.is_some_and(|upper| upper.same_key(&key));
             let reach = if goes_on { Reach::Further } else { Reach::Here };

@@ -39,12 +39,31 @@ pub(crate) struct TreeView<'a> {
     pub(crate) root: Root,
 }
 
+/// A separator in a page above: it is read only by who asks for it.
+#[derive(Clone, Copy)]
+struct SeparatorAt<'a> {
+    page: &'a [u8],
+    index: usize,
+}
+
 /// A leaf, and the bounds that the pages above set for its keys.
 #[derive(Clone, Copy)]
 pub(crate) struct LeafAt<'a> {
     pub(crate) page: &'a [u8],
-    pub(crate) lower: KeyRef<'a>,
-    pub(crate) upper: Option<KeyRef<'a>>,
+    lower: Option<SeparatorAt<'a>>,
+    upper: Option<SeparatorAt<'a>>,
+}
+
+impl<'a> LeafAt<'a> {
+    /// The least key that the leaf may hold.
+    pub(crate) fn lower(&self) -> KeyRef<'a> {
+        self.lower.map_or(KeyRef::FIRST, |at| interior::separator(at.page, at.index))
+    }
+
+    /// The key that the leaf's must stay below; nothing for the last leaf.
+    pub(crate) fn upper(&self) -> Option<KeyRef<'a>> {
+        self.upper.map(|at| interior::separator(at.page, at.index))
+    }
 }
 
 /// A page on the way that is not resident.
@@ -59,7 +78,7 @@ impl<'a> TreeView<'a> {
     /// Goes from the root to a leaf.
     pub(crate) fn descend(&self, seek: &Seek<'_>, touch: Touch) -> Result<LeafAt<'a>, MissAt<'a>> {
         let (mut pointer, mut level) = (self.root.pointer, self.root.level);
-        let (mut lower, mut upper) = (KeyRef::FIRST, None);
+        let (mut lower, mut upper) = (None, None);
         let mut parent = None;
         loop {
             let Some(page) = self.visit(pointer.page, level, touch) else {
@@ -76,10 +95,10 @@ impl<'a> TreeView<'a> {
                 Seek::Last => slotted::count(page) - 1,
             };
             if index > 0 {
-                lower = interior::separator(page, index);
+                lower = Some(SeparatorAt { page, index });
             }
             if index + 1 < slotted::count(page) {
-                upper = Some(interior::separator(page, index + 1));
+                upper = Some(SeparatorAt { page, index: index + 1 });
             }
             parent = Some((page, index));
             pointer = interior::pointer(page, index);
@@ -105,7 +124,7 @@ impl<'a> TreeView<'a> {
         let (mut index, _) = leaf::lower_bound(leaf.page, &target);
         // The version may be the first of the next leaf, if versions of this key go on there.
         while index == slotted::count(leaf.page) {
-            let Some(upper) = leaf.upper.filter(|upper| upper.same_key(&target)) else { return Ok(None) };
+            let Some(upper) = leaf.upper().filter(|upper| upper.same_key(&target)) else { return Ok(None) };
             leaf = self.descend(&Seek::At(upper), touch)?;
             index = leaf::lower_bound(leaf.page, &target).0;
         }

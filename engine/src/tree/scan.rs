@@ -109,7 +109,7 @@ impl<'a> Scan<'a, '_> {
             if let Some(stop) = self.forward_leaf(&found, &target, &mut done) {
                 return stop;
             }
-            let Some(upper) = found.upper.filter(|upper| self.is_before_end(upper)) else {
+            let Some(upper) = found.upper().filter(|upper| self.is_before_end(upper)) else {
                 return Stop::Complete;
             };
             target = match done {
@@ -130,23 +130,28 @@ impl<'a> Scan<'a, '_> {
         done: &mut Mark<'a>,
     ) -> Option<Stop<'a>> {
         let page = found.page;
+        let count = slotted::count(page);
+        // Only the range's last leaf can hold keys behind its end; only the first key can be done already.
+        let ends_here = found.upper().is_none_or(|upper| !self.is_before_end(&upper));
+        let mut may_be_done = true;
         let (mut index, _) = leaf::lower_bound(page, target);
-        while index < slotted::count(page) {
-            let key = leaf::key(page, index);
-            if !self.is_before_end(&key) {
+        while index < count {
+            let cell = leaf::cell(page, index);
+            let key = cell.key;
+            if ends_here && !self.is_before_end(&key) {
                 return Some(Stop::Complete);
             }
             if self.is_tired() {
                 return Some(Stop::Limit(forward_mark(&key, *done)));
             }
-            let is_done = matches!(*done, Mark::After(last) if last == key.key);
+            let is_done = may_be_done && matches!(*done, Mark::After(last) if last == key.key);
             self.cells += 1;
             if !is_done && key.revision > self.request.at {
                 index = leaf::lower_bound(page, &KeyRef { revision: self.request.at, ..key }).0;
                 continue;
             }
             if !is_done {
-                if let Err(wants) = self.offer(&leaf::cell(page, index)) {
+                if let Err(wants) = self.offer(&cell) {
                     return Some(Stop::Miss(forward_mark(&key, *done), wants));
                 }
                 *done = Mark::After(key.key);
@@ -154,6 +159,7 @@ impl<'a> Scan<'a, '_> {
                     return Some(Stop::Limit(*done));
                 }
             }
+            may_be_done = false;
             index = after_key(page, index);
         }
         None
@@ -181,13 +187,14 @@ impl<'a> Scan<'a, '_> {
             if let Some(stop) = self.reverse_leaf(&found, cells, &first) {
                 return stop;
             }
-            if found.lower <= first {
+            let lower = found.lower();
+            if lower <= first {
                 return Stop::Complete;
             }
             // All of the leaf's keys are done. One that begins further left was found there, with all its versions.
             let first_key = (cells > 0).then(|| leaf::key(found.page, 0));
-            let newest = first_key.map_or(found.lower, |key| KeyRef::newest(key.namespace, key.key));
-            target = Some(newest.min(found.lower));
+            let newest = first_key.map_or(lower, |key| KeyRef::newest(key.namespace, key.key));
+            target = Some(newest.min(lower));
         }
     }
 
@@ -206,7 +213,7 @@ impl<'a> Scan<'a, '_> {
             let begin = leaf::lower_bound(page, &KeyRef::newest(key.namespace, key.key)).0;
             let at = KeyRef { revision: self.request.at, ..key };
             let index = leaf::lower_bound(page, &at).0;
-            let cell = if index == begin && begin == 0 && found.lower.same_key(&key) {
+            let cell = if index == begin && begin == 0 && found.lower().same_key(&key) {
                 // Newer versions of the leaf's first key may be in the leaf before it.
                 match self.view.find(key.namespace, key.key, self.request.at, Touch::Scan) {
                     Ok(cell) => cell,
@@ -302,10 +309,10 @@ fn forward_mark<'a>(target: &KeyRef<'a>, done: Mark<'a>) -> Mark<'a> {
 
 /// The index of the first cell after all versions of the key at `index`.
 fn after_key(page: &[u8], index: usize) -> usize {
-    let key = leaf::key(page, index);
-    if index + 1 < slotted::count(page) && !leaf::key(page, index + 1).same_key(&key) {
+    if index + 1 == slotted::count(page) || !leaf::is_same_key(page, index, index + 1) {
         return index + 1;
     }
+    let key = leaf::key(page, index);
     let (last, is_exact) = leaf::lower_bound(page, &KeyRef { revision: Revision::ZERO, ..key });
     if is_exact { last + 1 } else { last }
 }
