@@ -1,6 +1,6 @@
 //! Searching a leaf.
 
-use super::search::{same_head, search};
+use super::search::{has_equal_heads, same_head, search};
 use super::slotted;
 use crate::cell::{self, Cell};
 use crate::key::KeyRef;
@@ -27,4 +27,9 @@ pub(crate) fn cell(page: &[u8], index: usize) -> Cell<'_> {
 /// Whether two cells are versions of one key.
 pub(crate) fn is_same_key(page: &[u8], one: usize, other: usize) -> bool {
     same_head(page, one, other) && key(page, one).same_key(&key(page, other))
+}
+
+/// Whether there may be two versions of a key. It looks at the slots alone.
+pub(crate) fn may_have_versions(page: &[u8]) -> bool {
+    has_equal_heads(page)
 }

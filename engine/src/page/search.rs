@@ -95,6 +95,11 @@ pub(super) fn same_head(page: &[u8], one: usize, other: usize) -> bool {
     head(one) == head(other)
 }
 
+/// Whether two neighbours have the same head.
+pub(super) fn has_equal_heads(page: &[u8]) -> bool {
+    slotted::slots(page).array_windows().any(|[one, other]| head_of(*one) == head_of(*other))
+}
+
 /// Whether the prefix and the heads are those of the keys. The cells must have been checked.
 #[allow(
     clippy::indexing_slicing,

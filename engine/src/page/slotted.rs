@@ -108,8 +108,8 @@ pub(crate) fn replace_first(page: &mut [u8], bytes: &[u8]) {
 
 /// Puts cells, in order, into a page in place of those it has.
 pub(crate) fn fill<'c>(page: &mut [u8], cells: impl Iterator<Item = &'c [u8]> + Clone) {
-    clear(page);
     let level = fields::level(page);
+    fields::set_u16(page, offset::PREFIX, 0);
     let mut keyed = cells.clone().skip(search::first_keyed(page)).map(|cell| search::key_of(level, cell));
     if let Some(first) = keyed.next() {
         let last = keyed.last().unwrap_or(first);
@@ -126,8 +126,11 @@ pub(crate) fn fill<'c>(page: &mut [u8], cells: impl Iterator<Item = &'c [u8]> + 
         tombstones += usize::from(is_tombstone(page, bytes));
         count += 1;
     }
+    // Zeros, so that equal contents make equal pages.
+    page[slot_offset(count)..start].fill(0);
     fields::set_u16(page, offset::TOMBSTONES, tombstones);
     fields::set_u16(page, offset::HEAP_START, start);
+    fields::set_u16(page, offset::DEAD, 0);
     fields::set_u16(page, offset::CELLS, count);
 }
 
@@ -135,18 +138,6 @@ pub(crate) fn fill<'c>(page: &mut [u8], cells: impl Iterator<Item = &'c [u8]> + 
 fn compact(page: &mut [u8]) {
     let old = page.to_vec();
     fill(page, (0..count(&old)).map(|index| cell(&old, index)));
-}
-
-/// Takes out all cells.
-fn clear(page: &mut [u8]) {
-    let end = page.len();
-    fields::set_u16(page, offset::CELLS, 0);
-    fields::set_u16(page, offset::HEAP_START, end);
-    fields::set_u16(page, offset::DEAD, 0);
-    fields::set_u16(page, offset::PREFIX, 0);
-    fields::set_u16(page, offset::TOMBSTONES, 0);
-    // Zeros, so that equal contents make equal pages.
-    page[HEADER_BYTES..].fill(0);
 }
 
 /// Makes the prefix one that this key has as well.

@@ -120,6 +120,9 @@ fn garbage_of(
     let mut garbage = Vec::new();
     let mut index = 0;
     let has_tombstones = slotted::tombstones(page) > 0;
+    if !has_tombstones && hidden_from.is_none() && !leaf::may_have_versions(page) {
+        return garbage;
+    }
     while index < cells {
         let end = (index + 1..cells).find(|next| !leaf::is_same_key(page, *next - 1, *next)).unwrap_or(cells);
         // A single version is garbage only if it is a tombstone, or if the sweep passed a newer one in the leaf before.
