@@ -12,7 +12,8 @@
 //! - Nothing here waits, opens a file, reads a clock or draws randomness.
 //! - Bytes from a disk or a peer are checked and refused with an error; assertions are for our own bugs.
 //!
-//! Deliberately absent: raft, sessions, locks, watches, and any decision when a checkpoint is due.
+//! Deliberately absent: raft, sessions, locks, watches. When a checkpoint begins and how fast it is written is for the owner to
+//! say; `pace` is the rule for it.
 
 mod allocator;
 mod cell;
@@ -21,6 +22,7 @@ mod error;
 mod frames;
 mod key;
 mod options;
+mod pace;
 mod page;
 mod pointer;
 mod read;
@@ -35,12 +37,14 @@ mod write;
 pub use error::StoreError;
 pub use key::{CellKey, KeyRef};
 pub use options::{PAGE_BYTES_MAX, PAGE_BYTES_MIN, StoreOptions};
+pub use pace::{CheckpointPace, Unsaved};
 pub use read::{
     KeyAt, Lookup, Misses, ScanDirection, ScanEnd, ScanOutcome, ScanRequest, ScanRest, Value, Version, Want,
 };
 pub use store::{
-    CheckpointInfo, CheckpointMeta, FetchId, IngestProgress, OpenWarning, Opened, Opening, PinId,
-    SnapshotChunk, Store, StoreEvent, StoreStatistics, VerifyProblem, VerifyReport, WalkedCell,
+    CheckpointInfo, CheckpointMeta, CheckpointProgress, FetchId, IngestProgress, OpenWarning, Opened,
+    Opening, PinId, SnapshotChunk, Store, StoreEvent, StoreStatistics, VerifyProblem, VerifyReport,
+    WalkedCell,
 };
 pub use tree::{SweepPoint, SweepProgress};
 pub use write::{Attributes, CellWrite, Change};

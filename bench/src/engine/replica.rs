@@ -12,14 +12,16 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use mesh_base::io::{Completion, FileId, IoQueue, Lane};
+use mesh_base::limits;
 use mesh_base::prng::Prng;
 use mesh_base::{
     BatchSeq, ClusterId, LogIndex, Namespace, ReplicaId, ReplicaIdentity, Revision, ShardId, Term,
 };
 use mesh_engine::effect::{Effect, EntryBuilder, EntryHead, EntryView};
 use mesh_engine::{
-    Attributes, CellWrite, CheckpointMeta, FetchId, KeyAt, Lookup, Misses, Opening, ScanDirection, ScanEnd,
-    ScanRequest, Store, StoreError, StoreEvent, StoreOptions, SweepPoint, Want,
+    Attributes, CellWrite, CheckpointMeta, CheckpointPace, FetchId, KeyAt, Lookup, Misses, Opening,
+    ScanDirection, ScanEnd, ScanRequest, Store, StoreError, StoreEvent, StoreOptions, SweepPoint, Unsaved,
+    Want,
 };
 use mesh_raftlog::{CheckpointMark, Creation, FirstState, Log, LogOptions, Recovered, Recovery};
 use raft::eraftpb::{Entry, HardState};
@@ -35,24 +37,6 @@ const VOTER: u64 = 1;
 /// The revisions of a replica begin above those of its system's namespace.
 const FIRST_REVISION: u64 = 1;
 
-/// When checkpoints begin: the server's rules.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Pace {
-    /// At so many bytes of changed pages.
-    pub(super) at_bytes: usize,
-    /// At so many bytes of log since the last.
-    pub(super) at_log_bytes: u64,
-    /// At the latest so long after the last.
-    pub(super) period: Duration,
-}
-
-impl Default for Pace {
-    fn default() -> Self {
-        let log = mesh_base::limits::LOG_REPLAY_BYTES_MAX / 2;
-        Self { at_bytes: 64 << 20, at_log_bytes: log, period: Duration::from_secs(30) }
-    }
-}
-
 /// The sizes of a replica.
 #[derive(Clone, Debug)]
 pub(super) struct ReplicaOptions {
@@ -60,12 +44,25 @@ pub(super) struct ReplicaOptions {
     pub(super) name: &'static str,
     pub(super) store: StoreOptions,
     pub(super) log: LogOptions,
-    pub(super) pace: Pace,
+    pub(super) pace: CheckpointPace,
+}
+
+impl ReplicaOptions {
+    /// A replica with this store, and checkpoints as a server with as large a cache takes them.
+    pub(super) fn with_cache(name: &'static str, store: StoreOptions) -> Self {
+        let pace = CheckpointPace {
+            at_bytes: store.frame_bytes_max as u64 / 2,
+            at_log_bytes: limits::LOG_REPLAY_BYTES_MAX / 2,
+            period: Duration::from_secs(30),
+            bytes_per_second_min: limits::CHECKPOINT_BYTES_PER_SECOND_MIN,
+        };
+        Self { name, store, log: LogOptions::default(), pace }
+    }
 }
 
 impl Default for ReplicaOptions {
     fn default() -> Self {
-        Self { name: NAME, store: StoreOptions::default(), log: LogOptions::default(), pace: Pace::default() }
+        Self::with_cache(NAME, StoreOptions::default())
     }
 }
 
@@ -84,12 +81,15 @@ pub(super) struct Replica {
     io: IoQueue,
     store: Store,
     log: Log,
-    pace: Pace,
+    pace: CheckpointPace,
     builder: EntryBuilder,
     last: LogIndex,
     applied: LogIndex,
     revision: Revision,
     begun: Instant,
+    /// Bytes of log since the checkpoint before, and of entries in memory, when the last one began.
+    log_bytes: u64,
+    entry_bytes: usize,
     sweep: Option<SweepPoint>,
     fetched: Vec<FetchId>,
     checkpoints: u64,
@@ -180,6 +180,8 @@ impl Replica {
             pace: options.pace,
             builder: EntryBuilder::new(),
             begun: Instant::now(),
+            log_bytes: 0,
+            entry_bytes: 0,
             sweep: None,
             fetched: Vec::new(),
             checkpoints: 0,
@@ -202,6 +204,7 @@ impl Replica {
     /// # Errors
     /// What failed.
     pub(super) fn checkpoint(&mut self) -> Run<()> {
+        self.store.set_checkpoint_due(u64::MAX);
         while self.store.is_busy() {
             self.turn()?;
         }
@@ -224,6 +227,9 @@ impl Replica {
 
     /// Encodes an entry and hands it to the log; answers its bytes and the batch it is in.
     fn append(&mut self, puts: &[Put<'_>]) -> Run<(bytes::Bytes, BatchSeq)> {
+        if puts.len() > 1 {
+            self.store.warm(Namespace::USER, puts.iter().map(|put| put.key.as_slice()));
+        }
         for put in puts {
             self.revision = Revision(self.revision.get() + 1);
             let revision = self.revision;
@@ -255,6 +261,8 @@ impl Replica {
     fn until_durable(&mut self, batch: BatchSeq) -> Run<()> {
         self.log.pump(&mut self.io);
         self.disk.submit(&mut self.io);
+        // As in a turn of the server, what runs in the background goes on while the log is being written.
+        self.background()?;
         while !self.log.durable().covers(batch) {
             self.turn()?;
         }
@@ -276,19 +284,32 @@ impl Replica {
 
     /// Begins a checkpoint if one is due and the log durably knows that everything applied is committed.
     fn begin_checkpoint_if_due(&mut self) {
-        let unsaved = self.store.dirty_bytes() + self.log.memory_bytes();
-        let due = unsaved >= self.pace.at_bytes
-            || self.log.bytes_since_checkpoint() >= self.pace.at_log_bytes
-            || self.begun.elapsed() >= self.pace.period;
+        let due = self.pace.is_due(&Unsaved {
+            bytes: (self.store.dirty_bytes() + self.log.memory_bytes()) as u64,
+            log_bytes: self.log.bytes_since_checkpoint(),
+            age: self.begun.elapsed(),
+        });
         let is_new = self.applied > self.store.checkpoint().applied;
         if due && is_new && !self.store.is_busy() && self.log.durable_commit() >= self.applied {
             self.begin_checkpoint();
         }
     }
 
+    /// Lets a running checkpoint go on as far as a server would.
+    fn pace_checkpoint(&mut self) {
+        let Some(progress) = self.store.checkpoint_progress() else { return };
+        let since = Unsaved {
+            bytes: progress.fresh_bytes + self.log.memory_bytes().saturating_sub(self.entry_bytes) as u64,
+            log_bytes: self.log.bytes_since_checkpoint().saturating_sub(self.log_bytes),
+            age: self.begun.elapsed(),
+        };
+        self.store.set_checkpoint_due(self.pace.due_bytes(progress.total_bytes, &since));
+    }
+
     /// Goes on with what runs, and takes what has ended, without waiting.
     fn background(&mut self) -> Run<()> {
         if self.store.is_busy() {
+            self.pace_checkpoint();
             self.store.pump(&mut self.io).map_err(failed(NAME))?;
         }
         self.disk.submit(&mut self.io);
@@ -306,6 +327,8 @@ impl Replica {
 
     fn begin_checkpoint(&mut self) {
         self.begun = Instant::now();
+        self.log_bytes = self.log.bytes_since_checkpoint();
+        self.entry_bytes = self.log.memory_bytes();
         self.store.begin_checkpoint(&CheckpointMeta {
             applied: self.applied,
             term: TERM,
@@ -489,8 +512,7 @@ impl System for Replica {
         self.until_durable(batch)?;
         // The commit index of the entry before, which is the last one applied, came with this one.
         self.begin_checkpoint_if_due();
-        self.apply(&entry)?;
-        self.background()
+        self.apply(&entry)
     }
 
     fn tidy(&mut self) -> Run<()> {
@@ -500,7 +522,7 @@ impl System for Replica {
 
     fn quiet(&mut self, time: Duration) -> Run<()> {
         /// The period of the shard's clock, at which it sweeps.
-        const TICK: Duration = mesh_base::limits::TICK;
+        const TICK: Duration = limits::TICK;
         let until = Instant::now() + time;
         self.commit_last()?;
         self.log.idle(&mut self.io);

@@ -7,7 +7,7 @@
 use mesh_base::flaw::{self, Flaw};
 use mesh_base::limits::SPACE_PATIENCE;
 use mesh_base::{Instant, Now};
-use mesh_engine::{Lookup, StoreEvent};
+use mesh_engine::{Lookup, StoreEvent, Unsaved};
 use mesh_raftlog::CheckpointMark;
 use raft::eraftpb::ConfState;
 
@@ -29,6 +29,10 @@ pub(super) struct Checkpointing {
 #[derive(Debug)]
 struct Running {
     conf: ConfState,
+    begun: Instant,
+    /// Bytes of log since the checkpoint before, and of entries in memory, when this one began.
+    log_bytes: u64,
+    entry_bytes: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -123,7 +127,12 @@ impl Replica {
             return Ok(());
         }
         self.state.begin_checkpoint();
-        self.checkpointing.running = Some(Running { conf: self.state.conf.clone() });
+        self.checkpointing.running = Some(Running {
+            conf: self.state.conf.clone(),
+            begun: now.monotonic,
+            log_bytes: self.raw.store().bytes_since_checkpoint(),
+            entry_bytes: self.raw.store().memory_bytes(),
+        });
         self.checkpointing.wanted = Wanted::No;
         self.checkpointing.last_begun = now.monotonic;
         Ok(())
@@ -131,10 +140,36 @@ impl Replica {
 
     fn is_checkpoint_due(&self, now: Now) -> bool {
         let applied = self.state.applied.index > self.state.store.checkpoint().applied;
-        applied
-            && (self.unsaved_bytes() >= self.options.checkpoint_at_bytes
-                || self.raw.store().bytes_since_checkpoint() >= self.options.checkpoint_at_log_bytes
-                || now.monotonic.since(self.checkpointing.last_begun) >= self.options.checkpoint_period)
+        let unsaved = Unsaved {
+            bytes: self.unsaved_bytes() as u64,
+            log_bytes: self.raw.store().bytes_since_checkpoint(),
+            age: now.monotonic.since(self.checkpointing.last_begun),
+        };
+        applied && self.options.checkpoint.is_due(&unsaved)
+    }
+
+    /// Lets the running checkpoint go on as far as is due: in step with what makes the next one due, and without restraint where
+    /// somebody waits for it.
+    pub(super) fn pace_checkpoint(&mut self, now: Now) {
+        let (Some(running), Some(progress)) =
+            (&self.checkpointing.running, self.state.store.checkpoint_progress())
+        else {
+            return;
+        };
+        let log = self.raw.store();
+        let entry_bytes = log.memory_bytes().saturating_sub(running.entry_bytes) as u64;
+        let since = Unsaved {
+            bytes: progress.fresh_bytes + entry_bytes,
+            log_bytes: log.bytes_since_checkpoint().saturating_sub(running.log_bytes),
+            age: now.monotonic.since(running.begun),
+        };
+        let is_urgent = self.checkpointing.wanted != Wanted::No || self.is_out_of_memory();
+        let due = if is_urgent {
+            progress.total_bytes
+        } else {
+            self.options.checkpoint.due_bytes(progress.total_bytes, &since)
+        };
+        self.state.store.set_checkpoint_due(due);
     }
 
     /// A checkpoint has ended, or cannot go on.

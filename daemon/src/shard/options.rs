@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use mesh_base::limits::{
-    APPEND_MESSAGE_BYTES_MAX, APPEND_MESSAGES_IN_FLIGHT_MAX, COMMITTED_BYTES_PER_READY_MAX,
-    ELECTION_TICKS_MAX, ELECTION_TICKS_MIN, HEARTBEAT_TICKS, LOG_REPLAY_BYTES_MAX, LOG_RETAINED_BYTES,
-    LOG_SEGMENT_BYTES_MIN, SEGMENT_BYTES, SESSIONS_PER_SHARD_MAX, SHARD_REQUESTS_WAITING_MAX, TICK,
-    UNCOMMITTED_BYTES_MAX,
+    APPEND_MESSAGE_BYTES_MAX, APPEND_MESSAGES_IN_FLIGHT_MAX, CHECKPOINT_BYTES_PER_SECOND_MIN,
+    COMMITTED_BYTES_PER_READY_MAX, ELECTION_TICKS_MAX, ELECTION_TICKS_MIN, HEARTBEAT_TICKS,
+    LOG_REPLAY_BYTES_MAX, LOG_RETAINED_BYTES, LOG_SEGMENT_BYTES_MIN, SEGMENT_BYTES, SESSIONS_PER_SHARD_MAX,
+    SHARD_REQUESTS_WAITING_MAX, TICK, UNCOMMITTED_BYTES_MAX,
 };
 use mesh_base::{LogIndex, ReplicaId};
-use mesh_engine::StoreOptions;
+use mesh_engine::{CheckpointPace, StoreOptions};
 use mesh_raftlog::LogOptions;
 
 use super::replica::newest_revision_of;
@@ -21,14 +21,10 @@ pub struct ShardOptions {
     pub log: LogOptions,
     /// The page store's.
     pub store: StoreOptions,
-    /// Bytes of changed pages and of entries in memory at which a checkpoint is taken.
-    pub checkpoint_at_bytes: usize,
+    /// When checkpoints are taken, and how fast they are written.
+    pub checkpoint: CheckpointPace,
     /// Bytes of changed pages and of entries in memory at which writes are refused until a checkpoint has ended.
     pub unsaved_bytes_max: usize,
-    /// Bytes of log since the last checkpoint at which one is taken.
-    pub checkpoint_at_log_bytes: u64,
-    /// A checkpoint is taken after this time if anything was applied.
-    pub checkpoint_period: Duration,
     /// Sessions above which the longest idle are evicted.
     pub sessions_max: usize,
     /// Requests that may wait (for a page, a quorum, a leader).
@@ -58,10 +54,11 @@ impl Default for ShardOptions {
 }
 
 impl ShardOptions {
-    /// The options of a replica that may use `bytes` of memory: three eighths for pages, of
-    /// which a third may be unsaved before a checkpoint is taken, a quarter for entries and changed pages above which writes
-    /// wait, and the rest for messages, requests, and what the allocator keeps. Whoever gives it little memory hardly wants it to fill a disk with log: segments, and what is kept of
-    /// them, are smaller then.
+    /// The options of a replica that may use `bytes` of memory: three eighths for pages. Half as much may be unsaved, in changed
+    /// pages and in entries, before a checkpoint is taken: a page that is changed many times between two is written once, and
+    /// serves reads meanwhile as a clean one would. At a quarter of the memory writes wait. The rest is for messages, requests,
+    /// and what the allocator keeps. Whoever gives it little memory hardly wants it to fill a disk with log: segments, and what
+    /// is kept of them, are smaller then.
     #[must_use]
     pub fn for_memory(bytes: u64) -> Self {
         let segment_bytes =
@@ -76,10 +73,13 @@ impl ShardOptions {
         Self {
             log,
             store: StoreOptions { frame_bytes_max: bytes / 8 * 3, ..StoreOptions::default() },
-            checkpoint_at_bytes: bytes / 8,
+            checkpoint: CheckpointPace {
+                at_bytes: bytes as u64 / 16 * 3,
+                at_log_bytes: LOG_REPLAY_BYTES_MAX / 2,
+                period: Duration::from_secs(30),
+                bytes_per_second_min: CHECKPOINT_BYTES_PER_SECOND_MIN,
+            },
             unsaved_bytes_max: bytes / 4,
-            checkpoint_at_log_bytes: LOG_REPLAY_BYTES_MAX / 2,
-            checkpoint_period: Duration::from_secs(30),
             sessions_max: SESSIONS_PER_SHARD_MAX,
             requests_waiting_max: SHARD_REQUESTS_WAITING_MAX,
             history: Duration::from_secs(60),

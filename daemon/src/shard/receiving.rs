@@ -269,7 +269,7 @@ impl Replica {
     /// Takes queued chunks into the staged store.
     fn ingest(&mut self, out: &mut Output) -> Result<(), ShardError> {
         let identity = self.identity;
-        let unsaved_max = self.options.checkpoint_at_bytes;
+        let unsaved_max = self.options.checkpoint.at_bytes;
         let Phase::Transfer(transfer) = &mut self.receiving.phase else { return Ok(()) };
         let transfer = transfer.as_mut();
         while let Step::Ingesting { store, fetches, pause: pause @ Pause::No } = &mut transfer.step {
@@ -288,7 +288,7 @@ impl Replica {
                     if last == Last::No {
                         transfer.next += 1;
                     }
-                    if last == Last::Yes || store.dirty_bytes() >= unsaved_max {
+                    if last == Last::Yes || store.dirty_bytes() as u64 >= unsaved_max {
                         let meta = transfer.snapshot.get_metadata();
                         let applied = if last == Last::Yes { meta.index } else { 0 };
                         store.begin_checkpoint(&CheckpointMeta {

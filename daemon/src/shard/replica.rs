@@ -201,6 +201,7 @@ impl Replica {
         self.take_store_events(now, out)?;
         self.raw.mut_store().pump(&mut out.io);
         if !self.receiving.is_installing() {
+            self.pace_checkpoint(now);
             self.state.store.pump(&mut out.io)?;
             if self.reads.has_ready(self.state.applied.index) {
                 out.want_another_turn();

@@ -113,6 +113,8 @@ pub const LOG_REPLAY_BYTES_MAX: u64 = 256 * 1024 * 1024;
 pub const EXTENT_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes of checkpoint writes in flight.
 pub const CHECKPOINT_BYTES_IN_FLIGHT_MAX: usize = 2 * 1024 * 1024;
+/// Bytes per second at which a checkpoint is written at least, when nothing presses.
+pub const CHECKPOINT_BYTES_PER_SECOND_MIN: u64 = 16 * 1024 * 1024;
 /// Bytes of one chunk of a snapshot, its first cell aside.
 pub const SNAPSHOT_CHUNK_BYTES: usize = 512 * 1024;
 /// Chunks of a snapshot sent and not yet acknowledged.

@@ -13,6 +13,11 @@ use super::{HEADER_BYTES, SLOT_BYTES, fields, offset, payload_bytes, search};
 use crate::cell;
 use crate::key::KeyRef;
 
+/// Bytes of a processor's cache line, on the machines that matter.
+const CACHE_LINE_BYTES: usize = 64;
+/// Lines of the header and of the slots behind it that a lookup probably needs.
+const TOUCHED_LINES: usize = 5;
+
 /// How many cells the page has.
 pub(crate) fn count(page: &[u8]) -> usize {
     usize::from(fields::u16_at(page, offset::CELLS))
@@ -42,6 +47,17 @@ pub(crate) fn tombstones(page: &[u8]) -> usize {
 /// Whether a cell of this length fits, perhaps after compaction.
 pub(crate) fn fits(page: &[u8], length: usize) -> bool {
     gap_bytes(page) + dead_bytes(page) >= length + SLOT_BYTES
+}
+
+/// Reads a byte of each cache line of the header and of as many slots as a leaf of middling cells has, without a look at how
+/// many there are: that would wait for the first line.
+pub(crate) fn touch_slots(page: &[u8]) -> u8 {
+    page.iter().step_by(CACHE_LINE_BYTES).take(TOUCHED_LINES).fold(0, |sum, byte| sum ^ byte)
+}
+
+/// Reads a byte of the first and the second cache line of a cell: its key, and where its value begins.
+pub(crate) fn touch_cell(page: &[u8], index: usize) -> u8 {
+    cell(page, index).iter().step_by(CACHE_LINE_BYTES).take(2).fold(0, |sum, byte| sum ^ byte)
 }
 
 /// Puts a cell before the one at `index`.

@@ -112,6 +112,32 @@ pub(super) struct Running {
     level: u8,
     allocator: BTreeMap<PageNo, Bytes>,
     bytes_in_flight: usize,
+    /// Bytes of all pages to write.
+    total_bytes: u64,
+    /// Bytes handed to the disk.
+    submitted_bytes: u64,
+    /// Bytes that the disk has.
+    written_bytes: u64,
+    /// Bytes that may be handed to the disk by now.
+    due_bytes: u64,
+}
+
+/// How far a running checkpoint is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CheckpointProgress {
+    /// Bytes of all its pages.
+    pub total_bytes: u64,
+    /// Bytes that the disk has.
+    pub written_bytes: u64,
+    /// Bytes of pages that were changed since it began: they are of the next.
+    pub fresh_bytes: u64,
+}
+
+impl Running {
+    /// Whether more of it may be handed to the disk. Its last pages may be fewer than they were when it began.
+    const fn is_due(&self) -> bool {
+        self.submitted_bytes < self.due_bytes || self.due_bytes >= self.total_bytes
+    }
 }
 
 impl Store {
@@ -126,6 +152,8 @@ impl Store {
         tree.revision = tree.revision.max(meta.revision);
         let (allocator, writes) = tree.allocator.freeze(checkpoint);
         writes.iter().for_each(|write| tree.frames.discard(write.page));
+        let allocator_bytes: usize = writes.iter().map(|write| write.bytes.len()).sum();
+        let total_bytes = (tree.frames.dirty_bytes() + allocator_bytes) as u64;
         let mut levels = tree.freeze();
         levels.resize_with(levels.len().max(1), Vec::new);
         if let Some(leaves) = levels.first_mut() {
@@ -152,8 +180,29 @@ impl Store {
             level: 0,
             allocator,
             bytes_in_flight: 0,
+            total_bytes,
+            submitted_bytes: 0,
+            written_bytes: 0,
+            due_bytes: u64::MAX,
         }));
         checkpoint
+    }
+
+    /// How far the checkpoint that is being written is, if one is.
+    #[must_use]
+    pub fn checkpoint_progress(&self) -> Option<CheckpointProgress> {
+        let Running { total_bytes, written_bytes, .. } = **self.running.as_ref()?;
+        let frozen_bytes = total_bytes.saturating_sub(written_bytes);
+        let fresh_bytes = (self.tree.frames.dirty_bytes() as u64).saturating_sub(frozen_bytes);
+        Some(CheckpointProgress { total_bytes, written_bytes, fresh_bytes })
+    }
+
+    /// Says how many bytes of the running checkpoint may be handed to the disk by now; without a word, all of them. What is
+    /// left goes when more is due, in [`Store::pump`].
+    pub fn set_checkpoint_due(&mut self, bytes: u64) {
+        if let Some(running) = &mut self.running {
+            running.due_bytes = bytes;
+        }
     }
 
     /// The checkpoint that is being written, if one is.
@@ -208,11 +257,12 @@ impl Store {
     }
 
     fn write_pages(&mut self, running: &mut Running, io: &mut IoQueue) {
-        while running.bytes_in_flight < self.tree.options.checkpoint_bytes_in_flight_max {
+        while running.bytes_in_flight < self.tree.options.checkpoint_bytes_in_flight_max && running.is_due() {
             let Some(first) = self.next_page(running) else { break };
             let (frames, data) = self.take_adjacent(running, first);
             let bytes = data.len();
             running.bytes_in_flight += bytes;
+            running.submitted_bytes += bytes as u64;
             let offset = page_offset(first, self.tree.options.page_bytes);
             let op = IoOp::Write { file: self.file, offset, data };
             self.submit_checkpoint(op, CheckpointIo::Pages { first, frames, bytes }, io);
@@ -301,6 +351,7 @@ impl Store {
             (CheckpointIo::Pages { first, frames, bytes }, Ok(_)) => {
                 // What the disk has can be read back: there is no need to keep it until the checkpoint is durable.
                 running.bytes_in_flight -= bytes;
+                running.written_bytes += bytes as u64;
                 for page in first.get()..first.get() + frames {
                     self.tree.frames.written(PageNo(page), running.superblock.checkpoint);
                 }

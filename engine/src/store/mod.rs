@@ -29,12 +29,13 @@ use self::pins::Pins;
 use self::snapshot::Ingest;
 use self::verify::Verify;
 use crate::error::StoreError;
+use crate::key::KeyRef;
 use crate::read::{KeyAt, Lookup, Misses, ScanOutcome, ScanRequest, Version, Want};
 use crate::superblock::Superblock;
 use crate::tree::{Garbage, SweepPoint, SweepProgress, Tree};
 use crate::write::CellWrite;
 
-pub use self::checkpoint::{CheckpointInfo, CheckpointMeta};
+pub use self::checkpoint::{CheckpointInfo, CheckpointMeta, CheckpointProgress};
 pub use self::fetch::FetchId;
 pub use self::opening::{OpenWarning, Opened, Opening};
 pub use self::pins::PinId;
@@ -127,6 +128,11 @@ impl Store {
     ) -> Result<Lookup<KeyAt<'_>>, StoreError> {
         self.check_readable(namespace, at)?;
         Ok(self.tree.view().get(namespace, key, at, want))
+    }
+
+    /// Makes lookups of many keys, which are to follow, faster: what they need of main memory is asked for together. Changes nothing.
+    pub fn warm<'k>(&self, namespace: Namespace, keys: impl Iterator<Item = &'k [u8]>) {
+        self.tree.view().warm(keys.map(|key| KeyRef::newest(namespace, key)));
     }
 
     /// Visits the live keys of a range as they are at a revision, in the order of the scan's direction.

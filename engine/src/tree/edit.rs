@@ -29,6 +29,9 @@ impl Tree {
     pub(crate) fn look_for(&self, writes: &[CellWrite<'_>]) -> Result<Misses, StoreError> {
         let view = self.view();
         let mut misses = Misses::none(self.allocator.reuses());
+        if writes.len() > 1 {
+            view.warm(writes.iter().map(CellWrite::cell_key));
+        }
         for write in writes {
             self.check_size(write)?;
             if let Err(miss) = view.descend(&Seek::At(write.cell_key()), Touch::Point) {

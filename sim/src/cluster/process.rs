@@ -147,15 +147,17 @@ pub(super) fn small_shards(value_bytes_max: usize, prng: &mut Prng) -> ShardOpti
     options.store.value_bytes_max = value_bytes_max.max(1024 * 64);
     options.store.frame_bytes_max = 64 * 1024 + 16 * value_bytes_max + prng.index(1024 * 1024);
     options.store.grow_bytes = 256 * 1024;
-    options.checkpoint_at_bytes = 32 * 1024 + prng.index(256 * 1024);
+    options.checkpoint.at_bytes = 32 * 1024 + prng.range(0..256 * 1024);
     options.unsaved_bytes_max = 16 * 1024 * 1024;
-    options.checkpoint_at_log_bytes = 64 * 1024 + prng.range(0..512 * 1024);
-    options.checkpoint_period = Duration::from_millis(200 + prng.range(0..3000));
+    options.checkpoint.at_log_bytes = 64 * 1024 + prng.range(0..512 * 1024);
+    options.checkpoint.period = Duration::from_millis(200 + prng.range(0..3000));
     options.sessions_max = 4 + prng.index(28);
     options.requests_waiting_max = 4 + prng.index(64);
     options.history = Duration::from_millis(20 << prng.range(0..9));
     options.horizon_period = Duration::from_millis(20 + prng.range(0..1000));
     options.snapshot_patience = Duration::from_millis(300);
     options.preferred_leader_after = Duration::from_millis(50 << prng.range(0..7));
+    // From slower than the writes of a run to so fast that all is written at once.
+    options.checkpoint.bytes_per_second_min = 64 * 1024 << (options.sessions_max % 9);
     options
 }

@@ -124,13 +124,15 @@ fn newest_superblock(store: &[u8]) -> Option<usize> {
 
 /// The offset of the leaf that comes first below a superblock.
 fn first_leaf(store: &[u8], superblock: usize) -> Option<usize> {
-    const PAGE_HEADER_BYTES: usize = 64;
+    const FIRST_CELL_OFFSET_AT: usize = 68;
     let page_bytes = u32_at(store, superblock + 36)?;
     let mut page = usize::try_from(u64_at(store, superblock + 88)?).ok()? * page_bytes;
     let is_leaf = |page: usize| store.get(page + 1) == Some(&0);
     while !is_leaf(page) {
-        let slot =
-            store.get(page + PAGE_HEADER_BYTES..)?.first_chunk().map(|bytes| u16::from_le_bytes(*bytes))?;
+        let slot = store
+            .get(page + FIRST_CELL_OFFSET_AT..)?
+            .first_chunk()
+            .map(|bytes| u16::from_le_bytes(*bytes))?;
         page = usize::try_from(u64_at(store, page + usize::from(slot))?).ok()? * page_bytes;
     }
     Some(page)

@@ -256,9 +256,9 @@ impl Scenario {
     /// Replicas that are small, and of the same size for every seed.
     fn settle_sizes(&self, sizes: &mut ShardOptions) {
         sizes.store.frame_bytes_max = 512 * 1024;
-        sizes.checkpoint_at_bytes = 64 * 1024;
-        sizes.checkpoint_at_log_bytes = 128 * 1024;
-        sizes.checkpoint_period = ms(500);
+        sizes.checkpoint.at_bytes = 64 * 1024;
+        sizes.checkpoint.at_log_bytes = 128 * 1024;
+        sizes.checkpoint.period = ms(500);
         sizes.sessions_max = 64;
         sizes.requests_waiting_max = 1024;
         sizes.history = secs(1);

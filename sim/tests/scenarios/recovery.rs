@@ -23,7 +23,7 @@ fn a_log_does_not_rely_on_what_a_failed_write_left() {
 #[test]
 fn a_store_does_not_rely_on_what_a_failed_sync_left() {
     for after in (0..160).step_by(20) {
-        let story = Scenario::of(3).sizes(|sizes| sizes.checkpoint_period = ms(100));
+        let story = Scenario::of(3).sizes(|sizes| sizes.checkpoint.period = ms(100));
         story.seeds(1..=5).play(move |cluster| {
             let [_, _, c] = cluster.nodes();
             fill_log(cluster, 15);

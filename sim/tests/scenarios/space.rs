@@ -36,9 +36,9 @@ fn a_group_whose_disks_are_full_reads_and_elects_and_writes_again_when_there_is_
 fn a_replica_that_finds_no_space_to_start_waits_for_it() {
     // No checkpoint, so that no segment of the log can be let go to make space.
     let story = Scenario::of(3).sizes(|sizes| {
-        sizes.checkpoint_period = secs(60);
-        sizes.checkpoint_at_log_bytes = 64 << 20;
-        sizes.checkpoint_at_bytes = 64 << 20;
+        sizes.checkpoint.period = secs(60);
+        sizes.checkpoint.at_log_bytes = 64 << 20;
+        sizes.checkpoint.at_bytes = 64 << 20;
     });
     story.seeds(1..=5).play(|cluster| {
         let [_, _, c] = cluster.nodes();

@@ -70,7 +70,7 @@ fn nodes_are_restarted_one_by_one_under_load() {
 #[test]
 fn nodes_that_are_told_to_stop_together_all_do() {
     for between in [0, 1, 5, 20, 100] {
-        let story = Scenario::of(3).sizes(|sizes| sizes.checkpoint_period = secs(60));
+        let story = Scenario::of(3).sizes(|sizes| sizes.checkpoint.period = secs(60));
         story.seeds(1..=3).play(move |cluster| {
             let [a, b, c] = cluster.nodes();
             cluster.write("k", "v");

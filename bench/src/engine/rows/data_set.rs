@@ -70,7 +70,7 @@ fn systems(flags: &EngineFlags, place: &Place) -> Run<Vec<Box<dyn System>>> {
         let name = if at == 0 { "Mesh" } else { name_of(*page_bytes) };
         let store =
             StoreOptions { page_bytes: *page_bytes, frame_bytes_max: cache, ..StoreOptions::default() };
-        let options = ReplicaOptions { name, store, ..ReplicaOptions::default() };
+        let options = ReplicaOptions::with_cache(name, store);
         systems.push(Box::new(Replica::create(&place.directory(&format!("mesh-{page_bytes}"))?, &options)?));
     }
     for peer in PEERS.into_iter().filter(|peer| flags.wants_peer(*peer)) {

@@ -31,7 +31,7 @@ pub(in super::super) fn open(flags: &EngineFlags) -> Run<Option<Row>> {
     let place = Place::new(&flags.dir)?;
     let page_bytes = flags.page_bytes.first().copied().unwrap_or(StoreOptions::default().page_bytes);
     let store = StoreOptions { page_bytes, ..StoreOptions::default() };
-    let options = ReplicaOptions { store, ..ReplicaOptions::default() };
+    let options = ReplicaOptions::with_cache("Mesh", store);
     let much = if flags.quick { QUICK_BYTES } else { MUCH_BYTES };
     let mut directories = Vec::new();
     for (name, bytes) in [(LITTLE, LITTLE_BYTES), (MUCH, much)] {

@@ -9,15 +9,16 @@ use super::super::data::Data;
 use super::super::files::Written;
 use super::super::flags::{EngineFlags, RowName};
 use super::super::place::Place;
-use super::super::replica::{Pace, Replica, ReplicaOptions};
+use super::super::replica::{Replica, ReplicaOptions};
 use super::super::system::{Run, System};
 use super::super::table::{Bound, Rounds, Row, Unit};
 use crate::progress::show;
 
 /// Memory for pages: all of the data.
 const CACHE_BYTES: usize = 1 << 30;
-/// Changed pages at which a checkpoint begins: less than the changes of one checkpoint's time, so one runs all the time.
-const CHECKPOINT_AT_BYTES: usize = 4 << 20;
+/// Changed pages at which a checkpoint begins: so many that several begin in a round. Each is written over four fifths of the
+/// time to the next, so one runs most of the time.
+const CHECKPOINT_AT_BYTES: u64 = 32 << 20;
 const LOAD_BATCH: usize = 10_000;
 const QUANTILE: f64 = 0.999;
 const BARE: &str = "a bare appender beside a bare writer";
@@ -32,10 +33,10 @@ pub(in super::super) fn pauses(flags: &EngineFlags) -> Run<Option<Row>> {
     }
     let place = Place::new(&flags.dir)?;
     let mut data = Data::new(flags.keys(), flags.seed);
-    let pace = Pace { at_bytes: CHECKPOINT_AT_BYTES, ..Pace::default() };
     let page_bytes = flags.page_bytes.first().copied().unwrap_or(StoreOptions::default().page_bytes);
     let store = StoreOptions { page_bytes, frame_bytes_max: CACHE_BYTES, ..StoreOptions::default() };
-    let options = ReplicaOptions { store, pace, ..ReplicaOptions::default() };
+    let mut options = ReplicaOptions::with_cache("Mesh", store);
+    options.pace.at_bytes = CHECKPOINT_AT_BYTES;
     let mut replica = Replica::create(&place.directory("mesh")?, &options)?;
     show("loading Mesh");
     for keys in data.load_order().chunks(LOAD_BATCH) {
