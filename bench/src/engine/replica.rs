@@ -561,9 +561,13 @@ impl InFlight for Replica {
             }
             self.take_events()?;
             if self.fetched.is_empty() {
+                // What has ended meanwhile is taken together, and what is begun anew goes to the kernel together.
                 self.disk.submit(&mut self.io);
-                let completion = next(&mut self.disk, &mut self.io)?;
-                self.take(completion)?;
+                let mut completion = Some(next(&mut self.disk, &mut self.io)?);
+                while let Some(ended) = completion {
+                    self.take(ended)?;
+                    completion = self.disk.done();
+                }
             }
             for id in std::mem::take(&mut self.fetched) {
                 let Some(at) = waiting.iter().position(|read| read.fetches.last() == Some(&id)) else {

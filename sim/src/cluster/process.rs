@@ -158,6 +158,6 @@ pub(super) fn small_shards(value_bytes_max: usize, prng: &mut Prng) -> ShardOpti
     options.snapshot_patience = Duration::from_millis(300);
     options.preferred_leader_after = Duration::from_millis(50 << prng.range(0..7));
     // From slower than the writes of a run to so fast that all is written at once.
-    options.checkpoint.bytes_per_second_min = 64 * 1024 << (options.sessions_max % 9);
+    options.checkpoint.bytes_per_second_min = (64 * 1024) << (options.sessions_max % 9);
     options
 }

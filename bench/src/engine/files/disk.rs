@@ -107,6 +107,11 @@ impl Disk {
         Ok(done.map(|done| self.end(done)))
     }
 
+    /// Something that is known to have completed, without asking the kernel.
+    pub(crate) fn done(&mut self) -> Option<Completion> {
+        self.done.pop_front().or_else(|| self.ring.done().map(|done| self.end(done)))
+    }
+
     /// The next completion; nothing if nothing is in flight.
     ///
     /// # Errors
@@ -194,8 +199,10 @@ impl Disk {
     }
 
     fn buffer(&mut self, length: usize) -> Aligned {
-        let kept = self.buffers.pop().and_then(|buffer| buffer.resized(length));
-        kept.unwrap_or_else(|| Aligned::zeroed(length))
+        // One that is much larger is for a write that is.
+        let fits = |buffer: &Aligned| (length..=length * 4).contains(&buffer.capacity());
+        let kept = self.buffers.iter().rposition(fits).map(|at| self.buffers.swap_remove(at));
+        kept.and_then(|buffer| buffer.resized(length)).unwrap_or_else(|| Aligned::zeroed(length))
     }
 
     fn file(&mut self, file: FileId) -> io::Result<Rc<File>> {

@@ -25,6 +25,11 @@ impl Aligned {
         (self.start + length <= self.memory.len()).then_some(self)
     }
 
+    /// The greatest length it can take.
+    pub(crate) const fn capacity(&self) -> usize {
+        self.memory.len() - self.start
+    }
+
     pub(crate) const fn len(&self) -> usize {
         self.length
     }

@@ -108,7 +108,7 @@ impl<T> Ring<T> {
         if self.unsubmitted > 0 {
             self.enter(0)?;
         }
-        Ok(self.take())
+        Ok(self.done())
     }
 
     /// The next operation that ends; nothing if none is in flight.
@@ -120,7 +120,7 @@ impl<T> Ring<T> {
             self.enter(0)?;
         }
         loop {
-            if let Some(done) = self.take() {
+            if let Some(done) = self.done() {
                 return Ok(Some(done));
             }
             if self.in_flight == 0 {
@@ -139,7 +139,8 @@ impl<T> Ring<T> {
         Ok(())
     }
 
-    fn take(&mut self) -> Option<Done<T>> {
+    /// An operation that is known to have ended, without asking the kernel.
+    pub(crate) fn done(&mut self) -> Option<Done<T>> {
         let ended = self.ring.completion().next()?;
         let slot = usize::try_from(ended.user_data()).ok()?;
         let Job { owner, request, file: _ } = self.jobs.get_mut(slot)?.take()?;

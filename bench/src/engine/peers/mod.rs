@@ -17,15 +17,6 @@ use std::path::Path;
 use super::flags::PeerName;
 use super::system::{InFlight, Run, System};
 
-/// How the files are read.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Reading {
-    /// Through the system's page cache, where that is the store's way.
-    Cached,
-    /// With `O_DIRECT`, so that its own cache is all there is.
-    Direct,
-}
-
 /// Whether peers are built into this program.
 pub(super) const ARE_BUILT_IN: bool = cfg!(feature = "peers");
 
@@ -39,7 +30,7 @@ pub(super) fn open(peer: PeerName, directory: &Path, cache_bytes: usize) -> Run<
     std::fs::create_dir_all(&place).map_err(super::system::failed("a peer"))?;
     Ok(Some(match peer {
         PeerName::Lmdb => Box::new(lmdb::Lmdb::new(&place)?),
-        PeerName::RocksDb => Box::new(rocksdb::RocksDb::new(&place, cache_bytes, Reading::Cached)?),
+        PeerName::RocksDb => Box::new(rocksdb::RocksDb::new(&place, cache_bytes, rocksdb::Reading::Cached)?),
         PeerName::Redb => Box::new(redb::Redb::new(&place, cache_bytes)?),
         PeerName::Fjall => Box::new(fjall::Fjall::new(&place, cache_bytes)?),
         PeerName::All | PeerName::None => return Ok(None),
@@ -54,7 +45,7 @@ pub(super) fn open(peer: PeerName, directory: &Path, cache_bytes: usize) -> Run<
 pub(super) fn open_direct(directory: &Path, cache_bytes: usize) -> Run<Option<Box<dyn InFlight>>> {
     let place = directory.join("rocksdb");
     std::fs::create_dir_all(&place).map_err(super::system::failed("a peer"))?;
-    Ok(Some(Box::new(rocksdb::RocksDb::new(&place, cache_bytes, Reading::Direct)?)))
+    Ok(Some(Box::new(rocksdb::RocksDb::new(&place, cache_bytes, rocksdb::Reading::Direct)?)))
 }
 
 /// No one: peers are not built in.

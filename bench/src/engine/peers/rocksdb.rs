@@ -10,7 +10,15 @@ use rocksdb::{BlockBasedOptions, Cache, DB, DBCompressionType, Options, WriteBat
 use super::super::data::{Key, Put};
 use super::super::files::space_of;
 use super::super::system::{InFlight, Run, System, failed, look_at, not_found};
-use super::Reading;
+
+/// How the files are read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Reading {
+    /// Through the system's page cache, where that is the store's way.
+    Cached,
+    /// With `O_DIRECT`, so that its own cache is all there is.
+    Direct,
+}
 
 const NAME: &str = "RocksDB";
 const FILTER_BITS: f64 = 10.0;
