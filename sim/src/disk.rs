@@ -9,7 +9,7 @@
 //!   completion; a completed write that a completed [`IoOp::Sync`] covers; a name that a completed
 //!   [`IoOp::SyncDirectory`] covers. "Covers" means: completed before the sync was submitted.
 //! - Everything else is drawn at a crash: each write not durable is kept, dropped or torn between any two
-//!   [`TEAR_BYTES`], each by itself; each change of a name is kept or dropped, never a later one of a file without the
+//!   [`TEAR_BYTES`], each by itself; a truncation is kept or dropped, and then what it cut off is there again; each change of a name is kept or dropped, never a later one of a file without the
 //!   earlier ones.
 //! - A read sees every write that completed before it was submitted. Of a write in flight it sees old or new, drawn for
 //!   each [`TEAR_BYTES`].
@@ -18,7 +18,7 @@
 //! - A failed sync saves nothing, and no later sync saves what it failed to save.
 //!
 //! Checked, as bugs of the caller (panics): unaligned operations, a token used twice, two writes in flight over the
-//! same bytes (their outcome would be anyone's guess).
+//! same bytes, or one behind the new end of a file that is shortened (their outcome would be anyone's guess).
 //!
 //! Deliberately absent: queues inside the device (each operation's latency is drawn by itself), garbage in a torn sector
 //! (a sector of [`TEAR_BYTES`] is written whole or not at all), writes of a killed process that land after its restart.
@@ -299,6 +299,11 @@ impl<O: Copy + Ord + fmt::Debug> SimDisk<O> {
                 self.target(&operation)?.allocate(end);
                 Ok(IoValue::Done)
             }
+            IoOp::Truncate { length, .. } => {
+                self.assert_no_write_behind(&operation, length);
+                self.target(&operation)?.truncate(length);
+                Ok(IoValue::Done)
+            }
             IoOp::Sync { .. } if fault.is_some() => {
                 let before = operation.before;
                 self.target(&operation)?.fail_sync(before);
@@ -386,6 +391,13 @@ impl<O: Copy + Ord + fmt::Debug> SimDisk<O> {
         Ok(())
     }
 
+    /// What such a write would leave behind would be anyone's guess.
+    fn assert_no_write_behind(&self, operation: &InFlight<O>, end: u64) {
+        let Some(inode) = operation.target else { return };
+        let behind = self.in_flight.writes_over(operation.owner, inode, &(end..u64::MAX));
+        assert!(behind.is_empty(), "{:?}: truncated to {end} under a write", operation.owner);
+    }
+
     fn target(&mut self, operation: &InFlight<O>) -> Result<&mut File, IoError> {
         let inode = operation.target;
         self.directories
@@ -465,6 +477,7 @@ fn assert_aligned(op: &IoOp) {
     let unit = SECTOR_BYTES as u64;
     let (offset, length) = match op {
         IoOp::Allocate { offset, length, .. } => (*offset, (*length).max(unit)),
+        IoOp::Truncate { length, .. } => (*length, unit),
         IoOp::Write { offset, data, .. } => (*offset, data.len() as u64),
         IoOp::Read { offset, length, .. } => (*offset, *length as u64),
         _ => return,

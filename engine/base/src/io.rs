@@ -135,6 +135,15 @@ pub enum IoOp {
         /// Length of the range in bytes.
         length: u64,
     },
+    /// Shortens the file to at most this length, and gives the disk space behind it back; does nothing where the file is
+    /// no longer. Durable after [`IoOp::Sync`]; until then a crash may bring back the old length and the old bytes.
+    /// Not to be submitted while a write behind the new end is in flight.
+    Truncate {
+        /// The file.
+        file: FileId,
+        /// Its new length in bytes, at most.
+        length: u64,
+    },
     /// Writes bytes. See [`FileId::durability`] for what its completion means.
     Write {
         /// The file.
@@ -182,6 +191,7 @@ impl IoOp {
             Self::List | Self::SyncDirectory => None,
             Self::Create { file }
             | Self::Allocate { file, .. }
+            | Self::Truncate { file, .. }
             | Self::Write { file, .. }
             | Self::Read { file, .. }
             | Self::Sync { file }
@@ -197,6 +207,7 @@ impl IoOp {
             Self::List => "list",
             Self::Create { .. } => "create",
             Self::Allocate { .. } => "allocate",
+            Self::Truncate { .. } => "truncate",
             Self::Write { .. } => "write",
             Self::Read { .. } => "read",
             Self::Sync { .. } => "sync",
@@ -218,6 +229,7 @@ impl IoOp {
             Self::Allocate { offset, length, .. } => {
                 offset.is_multiple_of(unit) && length.is_multiple_of(unit)
             }
+            Self::Truncate { length, .. } => length.is_multiple_of(unit),
             _ => true,
         }
     }

@@ -1,5 +1,5 @@
 //! A disk in memory that does all that the I/O seam allows: completes in any order, and at a crash keeps any subset of
-//! the 512-byte sectors that were not synced.
+//! the 512-byte sectors, and of the truncations, that were not synced.
 
 use std::collections::BTreeMap;
 
@@ -15,8 +15,23 @@ struct File {
     durable: Vec<u8>,
     /// What reads see.
     visible: Vec<u8>,
-    /// Writes since the last sync, with the moment they completed.
-    unsynced: Vec<(u64, usize, Bytes)>,
+    /// Changes since the last sync, with the moment they completed.
+    unsynced: Vec<(u64, Change)>,
+}
+
+#[derive(Clone)]
+enum Change {
+    Write(usize, Bytes),
+    Truncate(usize),
+}
+
+impl Change {
+    fn make(&self, image: &mut Vec<u8>) {
+        match self {
+            Self::Write(offset, data) => put(image, *offset, data),
+            Self::Truncate(length) => image.truncate(*length),
+        }
+    }
 }
 
 /// What a crash does to what was not synced.
@@ -32,6 +47,48 @@ pub(crate) enum Crash {
     LoseSuperblock,
     /// Only the process died: what was written is still there to read, but a later loss of power may take it.
     Kill,
+}
+
+impl File {
+    /// Does what is about the file's bytes, at this moment.
+    fn execute(&mut self, now: u64, submitted: u64, op: IoOp) -> IoValue {
+        match op {
+            IoOp::Read { offset, length, .. } => {
+                let start = (offset as usize).min(self.visible.len());
+                let end = (start + length).min(self.visible.len());
+                return IoValue::Read(Bytes::copy_from_slice(&self.visible[start..end]));
+            }
+            IoOp::Write { offset, data, .. } => {
+                let offset = offset as usize;
+                put(&mut self.visible, offset, &data);
+                self.unsynced.retain(|(at, change)| {
+                    let is_same = matches!(change, Change::Write(same, _) if *same == offset);
+                    *at != BEYOND_SAVING || !is_same
+                });
+                self.unsynced.push((now, Change::Write(offset, data)));
+            }
+            IoOp::Truncate { length, .. } => {
+                self.visible.truncate(length as usize);
+                self.unsynced.push((now, Change::Truncate(length as usize)));
+            }
+            IoOp::Allocate { offset, length, .. } => {
+                let end = (offset + length) as usize;
+                self.visible.resize(self.visible.len().max(end), 0);
+            }
+            _ => {
+                // Only what completed before the sync was submitted.
+                for (at, change) in std::mem::take(&mut self.unsynced) {
+                    if at < submitted {
+                        change.make(&mut self.durable);
+                    } else {
+                        self.unsynced.push((at, change));
+                    }
+                }
+                self.durable.resize(self.durable.len().max(self.visible.len()), 0);
+            }
+        }
+        IoValue::Done
+    }
 }
 
 pub(crate) struct Disk {
@@ -98,7 +155,8 @@ impl Disk {
             if let (IoOp::Sync { .. }, Some(file)) =
                 (&op, op.file().and_then(|file| self.files.get_mut(&file)))
             {
-                file.unsynced.iter_mut().for_each(|(at, ..)| *at = BEYOND_SAVING);
+                file.unsynced.retain(|(_, change)| matches!(change, Change::Write(..)));
+                file.unsynced.iter_mut().for_each(|(at, _)| *at = BEYOND_SAVING);
             }
             return Some(Completion { token, result: Err(error) });
         }
@@ -134,43 +192,23 @@ impl Disk {
             IoOp::Allocate { offset, length, .. } if offset + length > self.capacity => {
                 Err(error(IoErrorKind::NoSpace, &op))
             }
-            IoOp::Read { .. } | IoOp::Write { .. } | IoOp::Sync { .. } | IoOp::Allocate { .. } => {
-                let file = file.and_then(|file| self.files.get_mut(&file));
-                let Some(file) = file else { return Err(error(IoErrorKind::NotFound, &op)) };
-                match op {
-                    IoOp::Read { offset, length, .. } => {
-                        self.reads += 1;
-                        let start = (offset as usize).min(file.visible.len());
-                        let end = (start + length).min(file.visible.len());
-                        Ok(IoValue::Read(Bytes::copy_from_slice(&file.visible[start..end])))
-                    }
-                    IoOp::Write { offset, data, .. } => {
+            IoOp::Read { .. }
+            | IoOp::Write { .. }
+            | IoOp::Sync { .. }
+            | IoOp::Allocate { .. }
+            | IoOp::Truncate { .. } => {
+                let Some(file) = file.and_then(|file| self.files.get_mut(&file)) else {
+                    return Err(error(IoErrorKind::NotFound, &op));
+                };
+                match &op {
+                    IoOp::Read { .. } => self.reads += 1,
+                    IoOp::Write { data, .. } => {
                         self.writes += 1;
                         self.bytes_written += data.len();
-                        put(&mut file.visible, offset as usize, &data);
-                        file.unsynced
-                            .retain(|(at, same, _)| (*at, *same) != (BEYOND_SAVING, offset as usize));
-                        file.unsynced.push((self.clock, offset as usize, data));
-                        Ok(IoValue::Done)
                     }
-                    IoOp::Allocate { offset, length, .. } => {
-                        let end = (offset + length) as usize;
-                        file.visible.resize(file.visible.len().max(end), 0);
-                        Ok(IoValue::Done)
-                    }
-                    _ => {
-                        // Only what completed before the sync was submitted.
-                        for (at, offset, data) in std::mem::take(&mut file.unsynced) {
-                            if at < submitted {
-                                put(&mut file.durable, offset, &data);
-                            } else {
-                                file.unsynced.push((at, offset, data));
-                            }
-                        }
-                        file.durable.resize(file.durable.len().max(file.visible.len()), 0);
-                        Ok(IoValue::Done)
-                    }
+                    _ => {}
                 }
+                Ok(file.execute(self.clock, submitted, op))
             }
         }
     }
@@ -180,16 +218,25 @@ impl Disk {
             return self.kill();
         }
         for (_, submission) in std::mem::take(&mut self.in_flight) {
-            if let IoOp::Write { file, offset, data } = submission.op
-                && let Some(file) = self.files.get_mut(&file)
-            {
-                file.unsynced.push((self.clock, offset as usize, data));
+            let change = match &submission.op {
+                IoOp::Write { offset, data, .. } => Change::Write(*offset as usize, data.clone()),
+                IoOp::Truncate { length, .. } => Change::Truncate(*length as usize),
+                _ => continue,
+            };
+            if let Some(file) = submission.op.file().and_then(|file| self.files.get_mut(&file)) {
+                file.unsynced.push((self.clock, change));
             }
         }
         let names = self.durable_names.clone();
         self.files.retain(|file, _| names.contains(file));
         for file in self.files.values_mut() {
-            for (_, offset, data) in std::mem::take(&mut file.unsynced) {
+            for (_, change) in std::mem::take(&mut file.unsynced) {
+                let Change::Write(offset, data) = change else {
+                    if crash != Crash::LoseAll && (crash != Crash::Tear || self.prng.chance_per_mille(500)) {
+                        change.make(&mut file.durable);
+                    }
+                    continue;
+                };
                 for (index, sector) in data.chunks(SECTOR).enumerate() {
                     let keep = match crash {
                         Crash::LoseAll => false,

@@ -171,6 +171,7 @@ impl Disk {
                 }
                 file.bytes.resize(end.max(file.bytes.len()), 0);
             }
+            IoOp::Truncate { .. } => panic!("a log does not shorten its files"),
             IoOp::Write { offset, data, .. } => {
                 let (file, start) = (file.ok_or_else(missing)?, position(*offset));
                 let end = start + data.len();

@@ -49,11 +49,13 @@ impl Moment {
     /// The moment that an operation is, if it saves anything.
     pub(super) const fn of(op: &IoOp) -> Option<Self> {
         match op {
-            IoOp::Write { file, .. } | IoOp::Sync { file } => Some(match file {
-                FileId::Segment(_) | FileId::SpareSegment(_) => Self::Log,
-                FileId::Store | FileId::StagedStore => Self::Store,
-                FileId::Identity => Self::Names,
-            }),
+            IoOp::Write { file, .. } | IoOp::Truncate { file, .. } | IoOp::Sync { file } => {
+                Some(match file {
+                    FileId::Segment(_) | FileId::SpareSegment(_) => Self::Log,
+                    FileId::Store | FileId::StagedStore => Self::Store,
+                    FileId::Identity => Self::Names,
+                })
+            }
             IoOp::Create { .. } | IoOp::Rename { .. } | IoOp::Remove { .. } | IoOp::SyncDirectory => {
                 Some(Self::Names)
             }

@@ -73,6 +73,7 @@ fn tell_disk(f: &mut fmt::Formatter<'_>, directory: DirectoryKey, op: &IoOp) -> 
         }
         IoOp::Read { offset, length, .. } => write!(f, " at {offset} ({length} bytes)"),
         IoOp::Allocate { offset, length, .. } => write!(f, " at {offset} ({length} bytes)"),
+        IoOp::Truncate { length, .. } => write!(f, " to {length} bytes"),
         IoOp::Rename { to, .. } => write!(f, " to {to}"),
         _ => Ok(()),
     }

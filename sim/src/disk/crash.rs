@@ -128,6 +128,11 @@ impl<O: Copy + Ord + fmt::Debug> SimDisk<O> {
                     file.allocate(end);
                 }
             }
+            IoOp::Truncate { length, .. } if happens => {
+                if let Ok(file) = self.target(operation) {
+                    file.truncate(length);
+                }
+            }
             // At a loss of power it joins the changes that are not durable, and is drawn with them.
             IoOp::Create { .. } | IoOp::Rename { .. } | IoOp::Remove { .. } if happens => {
                 let _refused = self.change_name(operation);

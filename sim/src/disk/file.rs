@@ -3,7 +3,8 @@
 //! Invariants:
 //! - A block is its durable bytes under its cached versions, oldest first; a read sees the newest.
 //! - A version that becomes durable takes every older version of its block with it, so no crash brings one back over it.
-//! - A file never gets shorter, save by a crash.
+//! - A file gets shorter only by a crash and by a truncation. That is a change like a write: of zeros over what it cuts
+//!   off, and of the length; a crash keeps all of it or nothing.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -69,9 +70,26 @@ struct Version {
 struct Change {
     /// None for an allocation.
     blocks: Range<u64>,
-    /// The file is at least so long with this change.
-    end: u64,
+    length: LengthChange,
     hope: Hope,
+}
+
+/// What a change does to the length of the file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum LengthChange {
+    /// It is at least this.
+    AtLeast(u64),
+    /// It is at most this.
+    AtMost(u64),
+}
+
+impl LengthChange {
+    fn of(self, length: u64) -> u64 {
+        match self {
+            Self::AtLeast(least) => length.max(least),
+            Self::AtMost(most) => length.min(most),
+        }
+    }
 }
 
 /// Whether a sync can still make a change durable.
@@ -175,7 +193,7 @@ impl File {
 
     /// A write to a file that is durable on a sync.
     pub(super) fn write_cached(&mut self, write: &InFlightWrite) {
-        let change = self.record(write.blocks(), Hope::Sync, write.range().end);
+        let change = self.record(write.blocks(), Hope::Sync, LengthChange::AtLeast(write.range().end));
         for (block, data) in write.parts() {
             let block = self.blocks.entry(block).or_default();
             block.medium = Medium::Sound;
@@ -194,7 +212,20 @@ impl File {
     }
 
     pub(super) fn allocate(&mut self, end: u64) {
-        self.record(0..0, Hope::Sync, end);
+        self.record(0..0, Hope::Sync, LengthChange::AtLeast(end));
+    }
+
+    /// Cuts off what lies behind `end`, as far as there is anything.
+    pub(super) fn truncate(&mut self, end: u64) {
+        if end >= self.length {
+            return;
+        }
+        let gone = end / BLOCK..self.length.div_ceil(BLOCK);
+        let change = self.record(gone.clone(), Hope::Sync, LengthChange::AtMost(end));
+        for (_, block) in self.blocks.range_mut(gone) {
+            block.medium = Medium::Sound;
+            block.cached.push(Version { change, data: Bytes::from_static(&ZEROS) });
+        }
     }
 
     /// Makes the changes before `before` durable.
@@ -212,24 +243,31 @@ impl File {
                     block.make_durable(number);
                 }
             }
-            self.durable_length = self.durable_length.max(change.end);
+            self.durable_length = change.length.of(self.durable_length);
         }
     }
 
-    /// A sync failed: what it covered is past saving.
+    /// A sync failed: what it covered is past saving. A truncation that is lost is lost at once: what is written later is
+    /// not to be cut off by it.
     pub(super) fn fail_sync(&mut self, before: ChangeNo) {
+        self.changes
+            .retain(|number, change| *number >= before || matches!(change.length, LengthChange::AtLeast(_)));
         self.changes.range_mut(..before).for_each(|(_, change)| change.hope = Hope::Luck);
     }
 
     /// Power is lost: each change that is not durable meets the fate that `draw` gives it for its number of tears.
-    /// An allocation has one.
+    /// An allocation has one, and so has a truncation.
     pub(super) fn lose_power(&mut self, mut draw: impl FnMut(usize) -> Fate) {
         let mut fates = BTreeMap::new();
         for (number, change) in std::mem::take(&mut self.changes) {
             let blocks = usize::try_from(change.blocks.end - change.blocks.start).unwrap_or(0);
-            let fate = draw((blocks * TEARS_PER_BLOCK).max(1));
+            let tears = match change.length {
+                LengthChange::AtLeast(_) => (blocks * TEARS_PER_BLOCK).max(1),
+                LengthChange::AtMost(_) => 1,
+            };
+            let fate = draw(tears);
             if fate.keeps_any() {
-                self.durable_length = self.durable_length.max(change.end);
+                self.durable_length = change.length.of(self.durable_length);
             }
             fates.insert(number, (change.blocks.start, fate));
         }
@@ -274,7 +312,7 @@ impl File {
         if !fate.keeps_any() {
             return;
         }
-        let change = self.record(write.blocks(), hope, write.range().end);
+        let change = self.record(write.blocks(), hope, LengthChange::AtLeast(write.range().end));
         for (index, (number, data)) in write.parts().enumerate() {
             let block = self.blocks.entry(number).or_default();
             let survives = |tear: usize| fate.keeps(index * TEARS_PER_BLOCK + tear);
@@ -284,11 +322,11 @@ impl File {
         }
     }
 
-    fn record(&mut self, blocks: Range<u64>, hope: Hope, end: u64) -> ChangeNo {
+    fn record(&mut self, blocks: Range<u64>, hope: Hope, length: LengthChange) -> ChangeNo {
         let change = self.next;
         self.next = ChangeNo(change.0 + 1);
-        self.length = self.length.max(end);
-        self.changes.insert(change, Change { blocks, end, hope });
+        self.length = length.of(self.length);
+        self.changes.insert(change, Change { blocks, length, hope });
         change
     }
 }

@@ -151,6 +151,13 @@ impl Disk {
             IoOp::Allocate { file, offset, length } => {
                 (self.file(file)?, Request::Allocate { offset, length })
             }
+            IoOp::Truncate { file, length } => {
+                let file = self.file(file)?;
+                if file.metadata()?.len() > length {
+                    file.set_len(length)?;
+                }
+                return Ok(Some(IoValue::Done));
+            }
             IoOp::Sync { file } => {
                 self.written.syncs += 1;
                 (self.file(file)?, Request::Sync)

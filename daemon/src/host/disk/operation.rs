@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::io::{self, ErrorKind};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use bytes::{Bytes, BytesMut};
 use glommio::io::DmaFile;
 use mesh_base::io::{FileId, IoError, IoErrorKind, IoOp, IoValue};
 use mesh_base::limits::SECTOR_BYTES;
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::fs::{FallocateFlags, fallocate, fstat, ftruncate};
 
 use super::files::{Files, blocking, sync_directory};
 use crate::core::DirectoryKey;
@@ -58,6 +59,10 @@ async fn attempt(files: &Files, directory: DirectoryKey, op: IoOp) -> io::Result
             })
             .await?;
         }
+        IoOp::Truncate { file, length } => {
+            let descriptor = files.open(directory, file).await?.descriptor()?;
+            blocking(move || shorten(&descriptor, length)).await?;
+        }
         IoOp::Sync { file } => files.open(directory, file).await?.get()?.fdatasync().await?,
         IoOp::Rename { from, to } => {
             files.forget(directory, from);
@@ -80,6 +85,12 @@ async fn attempt(files: &Files, directory: DirectoryKey, op: IoOp) -> io::Result
         }
     }
     Ok(IoValue::Done)
+}
+
+/// Cuts a file off behind a length, if it is longer.
+fn shorten(descriptor: &OwnedFd, length: u64) -> io::Result<()> {
+    let is_longer = u64::try_from(fstat(descriptor)?.st_size).is_ok_and(|now| now > length);
+    if is_longer { ftruncate(descriptor, length).map_err(io::Error::from) } else { Ok(()) }
 }
 
 /// Writes all of it: the kernel may take a part, and is then given the rest.

@@ -192,6 +192,25 @@ fn space_is_really_taken_and_reads_as_zeros() {
 }
 
 #[test]
+fn a_file_is_made_shorter_and_never_longer_and_its_space_is_given_back() {
+    bench(|mut bench| async move {
+        bench.create(FileId::Store).await;
+        let allocate = IoOp::Allocate { file: FileId::Store, offset: 0, length: 4 << 20 };
+        assert_eq!(bench.perform(allocate).await, Ok(IoValue::Done));
+        bench.write(FileId::Store, 0, pattern(1, 1)).await;
+        for length in [8192, 1 << 20] {
+            let truncate = IoOp::Truncate { file: FileId::Store, length };
+            assert_eq!(bench.perform(truncate).await, Ok(IoValue::Done));
+            let found = fs::metadata(bench.path(FileId::Store)).unwrap();
+            assert_eq!(found.len(), 8192);
+            assert!(found.blocks() * 512 < 1 << 20, "{} blocks", found.blocks());
+        }
+        assert_eq!(bench.read(FileId::Store, 0, 4096).await, pattern(1, 1));
+        assert!(bench.read(FileId::Store, 1 << 20, 4096).await.is_empty());
+    });
+}
+
+#[test]
 fn a_listing_has_the_known_files_in_order_with_their_lengths() {
     bench(|mut bench| async move {
         assert_eq!(bench.perform(IoOp::List).await, Ok(IoValue::Listing(Vec::new())));
