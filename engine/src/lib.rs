@@ -6,14 +6,14 @@
 //!
 //! The rooms, from the bottom up: `page`, `cell`, `pointer`, `superblock` are the bytes of the file (FORMAT.md);
 //! `allocator` knows which pages are free, `frames` which are in memory; `tree` is the B+tree over both, without I/O;
-//! `store` is the part that submits I/O and takes completions.
+//! `store` is the part that submits I/O and takes completions; `upkeep` decides what is tidied up in it, and when.
 //!
 //! Invariants:
 //! - Nothing here waits, opens a file, reads a clock or draws randomness.
 //! - Bytes from a disk or a peer are checked and refused with an error; assertions are for our own bugs.
 //!
 //! Deliberately absent: raft, sessions, locks, watches. When a checkpoint begins and how fast it is written is for the owner to
-//! say; `pace` is the rule for it.
+//! say; `pace` is the rule for it, and upkeep only asks for one.
 
 mod allocator;
 mod cell;
@@ -32,6 +32,7 @@ mod superblock;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod upkeep;
 mod write;
 
 pub use error::StoreError;
@@ -46,5 +47,6 @@ pub use store::{
     Opening, PinId, SnapshotChunk, Store, StoreEvent, StoreStatistics, VerifyProblem, VerifyReport,
     WalkedCell,
 };
-pub use tree::{SweepPoint, SweepProgress};
+pub use tree::{Density, PackPoint, PackProgress, SweepPoint, SweepProgress};
+pub use upkeep::Upkeep;
 pub use write::{Attributes, CellWrite, Change};

@@ -56,7 +56,17 @@ pub(crate) struct Superblock {
     pub(crate) cells: u64,
     pub(crate) keys: u64,
     pub(crate) file_pages: u64,
+    pub(crate) shape: Shape,
     pub(crate) allocator: AllocatorRoot,
+}
+
+/// The pages of a tree, and how full its leaves are.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Shape {
+    pub(crate) leaves: u64,
+    pub(crate) interiors: u64,
+    /// Bytes of the leaves' cells and their slots.
+    pub(crate) leaf_bytes: u64,
 }
 
 /// Which of the copies is a checkpoint's.
@@ -100,6 +110,9 @@ impl Superblock {
         out.put_u32(0);
         assert!(self.allocator.index.len() <= INDEX_PAGES_MAX, "file larger than a superblock can describe");
         out.put_u32(u32::try_from(self.allocator.index.len()).unwrap_or(u32::MAX));
+        out.put_u64(self.shape.leaves);
+        out.put_u64(self.shape.interiors);
+        out.put_u64(self.shape.leaf_bytes);
         out.pad_to(INDEX_OFFSET);
         self.allocator.index.iter().for_each(|pointer| pointer.encode(&mut out));
         out.pad_to(CHECKSUM_OFFSET);
@@ -125,6 +138,7 @@ impl Superblock {
         let (cells, keys, file_pages) = (reader.u64()?, reader.u64()?, reader.u64()?);
         let key_id = reader.u32()?;
         let index_pages = usize::try_from(reader.u32()?).ok()?;
+        let shape = Shape { leaves: reader.u64()?, interiors: reader.u64()?, leaf_bytes: reader.u64()? };
         let mut reader = Reader::new(bytes.get(INDEX_OFFSET..)?);
         if key_id != 0 || index_pages > INDEX_PAGES_MAX || !root.pointer.is_some() {
             return None;
@@ -144,6 +158,7 @@ impl Superblock {
             cells,
             keys,
             file_pages,
+            shape,
             allocator,
         })
     }
@@ -261,6 +276,7 @@ mod tests {
             cells: 10,
             keys: 9,
             file_pages: 1000,
+            shape: Shape { leaves: 20, interiors: 3, leaf_bytes: 77_000 },
             allocator: AllocatorRoot { index: vec![pointer; 3] },
         }
     }

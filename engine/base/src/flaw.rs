@@ -64,6 +64,8 @@ flaws! {
         "Freed pages are handed out before the checkpoint without them is durable.";
     ReusePinnedPages, "reuse-pinned-pages",
         "Pages that a pinned checkpoint refers to are handed out.";
+    TruncateEarly, "truncate-early",
+        "The page store's file is cut off behind the pages in use now, whatever its checkpoints refer to.";
     DropTombstoneAlone, "drop-tombstone-alone",
         "The sweep drops a tombstone and leaves the older versions that it hides.";
     ReadBelowHorizon, "read-below-horizon",

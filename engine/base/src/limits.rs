@@ -111,6 +111,20 @@ pub const LOG_REPLAY_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
 /// Bytes of one extent of a large value.
 pub const EXTENT_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes that one operation cuts off the end of a file.
+pub const TRUNCATE_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Bytes of pages that the upkeep of a page store makes dirty in a second: while no writes come.
+pub const UPKEEP_BYTES_PER_SECOND_MAX: u64 = 16 * 1024 * 1024;
+/// The same, while many writes come.
+pub const UPKEEP_BYTES_PER_SECOND_MIN: u64 = 1024 * 1024;
+/// Pages that the upkeep of a page store looks at in a tick, while no writes come.
+pub const UPKEEP_PAGES_PER_TICK_MAX: usize = 32;
+/// The same, while writes come.
+pub const UPKEEP_PAGES_PER_TICK_MIN: usize = 8;
+/// Pages that a sweep for garbage looks at in a tick, where it finds much.
+pub const UPKEEP_SWEEP_PAGES_PER_TICK_MAX: usize = 256;
+/// Pages of a file that were free for two times so many ticks are to spare.
+pub const UPKEEP_WINDOW_TICKS: u32 = 200;
 /// Bytes of checkpoint writes in flight.
 pub const CHECKPOINT_BYTES_IN_FLIGHT_MAX: usize = 2 * 1024 * 1024;
 /// Bytes per second at which a checkpoint is written at least, when nothing presses.
@@ -124,6 +138,8 @@ pub const SPACE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The period of the shard's clock.
 pub const TICK: Duration = Duration::from_millis(10);
+/// The periods of the shard's clock in a second.
+pub const TICKS_PER_SECOND: u64 = 100;
 /// Ticks between heartbeats.
 pub const HEARTBEAT_TICKS: usize = 2;
 /// Ticks without a leader after which a follower may campaign, at least.
@@ -205,6 +221,7 @@ pub const CLIENT_RANGE_PAGE_ITEMS: usize = 1000;
 pub const CLIENT_CURSOR_BYTES_MAX: usize = 16 * 1024;
 
 const _: () = {
+    assert!(TICK.as_nanos() * TICKS_PER_SECOND as u128 == 1_000_000_000);
     assert!(KEY_BYTES_MAX + VALUE_BYTES_MAX < ENTRY_BYTES_MAX);
     assert!(ENTRY_BYTES_MAX < FRAME_PAYLOAD_BYTES_MAX);
     assert!(APPEND_MESSAGE_BYTES_MAX < FRAME_PAYLOAD_BYTES_MAX);

@@ -44,28 +44,49 @@ impl Bitmap {
         self.words[word_of(bit)] >> (bit % WORD_BITS) & 1 == 1
     }
 
+    /// Removes the bits from `length` on.
+    pub(crate) fn truncate(&mut self, length: u64) {
+        assert!(length <= self.length, "{length} bits of {}", self.length);
+        self.clear_run(length, self.length - length);
+        self.length = length;
+        self.words.truncate(word_of(length + WORD_BITS - 1));
+        self.group_ones.truncate(self.words.len().div_ceil(GROUP_WORDS));
+    }
+
     pub(crate) fn set(&mut self, bit: u64) {
-        if !self.get(bit) {
-            self.words[word_of(bit)] |= 1 << (bit % WORD_BITS);
-            self.group_ones[word_of(bit) / GROUP_WORDS] += 1;
-            self.ones += 1;
+        self.set_run(bit, 1);
+    }
+
+    /// Sets a run of bits.
+    pub(crate) fn set_run(&mut self, from: u64, count: u64) {
+        assert!(from + count <= self.length, "pages {from} + {count} of {}", self.length);
+        for (at, mask) in parts(from, count) {
+            let new = (mask & !self.words[at]).count_ones();
+            self.words[at] |= mask;
+            self.group_ones[at / GROUP_WORDS] += new;
+            self.ones += u64::from(new);
         }
     }
 
-    pub(crate) fn clear(&mut self, bit: u64) {
-        if self.get(bit) {
-            self.words[word_of(bit)] &= !(1 << (bit % WORD_BITS));
-            self.group_ones[word_of(bit) / GROUP_WORDS] -= 1;
-            self.ones -= 1;
+    /// Clears a run of bits.
+    pub(crate) fn clear_run(&mut self, from: u64, count: u64) {
+        assert!(from + count <= self.length, "pages {from} + {count} of {}", self.length);
+        for (at, mask) in parts(from, count) {
+            let gone = (mask & self.words[at]).count_ones();
+            self.words[at] &= !mask;
+            self.group_ones[at / GROUP_WORDS] -= gone;
+            self.ones -= u64::from(gone);
         }
     }
 
-    /// The first set bit from `from` on, and from the start again.
-    pub(crate) fn next_one(&self, from: u64) -> Option<u64> {
-        self.first_one(from, self.length).or_else(|| self.first_one(0, from.min(self.length)))
+    /// How many bits of a run are set.
+    pub(crate) fn ones_in_run(&self, from: u64, count: u64) -> u64 {
+        assert!(from + count <= self.length, "pages {from} + {count} of {}", self.length);
+        parts(from, count).map(|(at, mask)| u64::from((self.words[at] & mask).count_ones())).sum()
     }
 
-    fn first_one(&self, from: u64, to: u64) -> Option<u64> {
+    /// The first set bit from `from` on, before `to`.
+    pub(crate) fn first_one(&self, from: u64, to: u64) -> Option<u64> {
         let mut bit = from;
         while bit < to {
             if bit.is_multiple_of(GROUP_BITS) && self.group_ones[word_of(bit) / GROUP_WORDS] == 0 {
@@ -91,7 +112,8 @@ impl Bitmap {
         self.first_run(from, end, count).or_else(|| self.first_run(0, wrapped, count))
     }
 
-    fn first_run(&self, from: u64, to: u64, count: u64) -> Option<u64> {
+    /// The first run of `count` set bits that begins in a part.
+    pub(crate) fn first_run(&self, from: u64, to: u64, count: u64) -> Option<u64> {
         let mut start = self.first_one(from, to)?;
         loop {
             let end = self.first_zero(start, start.saturating_add(count));
@@ -116,13 +138,25 @@ impl Bitmap {
         to
     }
 
+    /// The end of the last set bit.
+    pub(crate) fn end(&self) -> u64 {
+        let last = self.words.iter().rposition(|word| *word != 0);
+        last.map_or(0, |at| (at as u64 + 1) * WORD_BITS - u64::from(self.words[at].leading_zeros()))
+    }
+
     /// How many bits at the end are set without a gap, counted up to `limit`.
     pub(crate) fn ones_at_end(&self, limit: u64) -> u64 {
-        let mut count = 0;
-        while count < limit.min(self.length) && self.get(self.length - 1 - count) {
-            count += 1;
+        let mut end = self.length;
+        while end > 0 && self.length - end < limit {
+            let first = (end - 1) / WORD_BITS * WORD_BITS;
+            let word = self.words[word_of(first)] << (WORD_BITS - (end - first));
+            let ones = u64::from(word.leading_ones());
+            end -= ones;
+            if end > first {
+                break;
+            }
         }
-        count
+        (self.length - end).min(limit)
     }
 
     /// The bits from `from` on as bytes, lowest bit first; beyond the end they are clear.
@@ -184,6 +218,18 @@ impl Bitmap {
     }
 }
 
+/// The words that a run of bits lies in, each with the bits of the run in it.
+fn parts(from: u64, count: u64) -> impl Iterator<Item = (usize, u64)> {
+    let to = from + count;
+    let words = from / WORD_BITS..to.div_ceil(WORD_BITS);
+    words.filter(move |_| count > 0).map(move |word| {
+        let first = word * WORD_BITS;
+        let low = from.saturating_sub(first);
+        let high = (to - first).min(WORD_BITS);
+        (word_of(first), u64::MAX << low & u64::MAX >> (WORD_BITS - high))
+    })
+}
+
 /// The set bits of a word.
 fn ones_of(mut word: u64) -> impl Iterator<Item = u64> {
     std::iter::from_fn(move || {
@@ -206,16 +252,43 @@ mod tests {
             (0..9000).filter(|bit| bit % 4096 < 300).for_each(|bit| bitmap.set(bit));
             for (bit, is_set) in bits {
                 let bit = u64::from(bit) % 9000;
-                if is_set { bitmap.set(bit) } else { bitmap.clear(bit) }
+                if is_set { bitmap.set(bit) } else { bitmap.clear_run(bit, 1) }
             }
             let (from, count) = (u64::from(from) % 9000, u64::from(count % 90) + 1);
-            let expected = (from..9000).chain(0..from).find(|bit| bitmap.get(*bit));
+            let expected = (from..9000).find(|bit| bitmap.get(*bit));
             let run_at = |bit: &u64| bit + count <= 9000 && (*bit..bit + count).all(|bit| bitmap.get(bit));
             let run = bitmap.next_run(from, count, 1 << 20);
-            bitmap.next_one(from) == expected
+            bitmap.first_one(from, 9000) == expected
                 && run.is_some() == (0..9000).any(|bit| run_at(&bit))
                 && run.is_none_or(|bit| run_at(&bit))
                 && bitmap.ones() == (0..9000).filter(|bit| bitmap.get(*bit)).count() as u64
+        }
+
+        fn runs_are_their_bits(runs: Vec<(u16, u8, bool)>, cut: u16) -> bool {
+            let mut bitmap = Bitmap::default();
+            bitmap.grow(9000);
+            let mut bits = vec![false; 9000];
+            for (from, count, is_set) in runs {
+                let (from, count) = (usize::from(from) % 8700, usize::from(count));
+                let run = (from as u64, count as u64);
+                if is_set { bitmap.set_run(run.0, run.1) } else { bitmap.clear_run(run.0, run.1) }
+                bits[from..from + count].fill(is_set);
+                let ones = bits[from..from + count + 40].iter().filter(|bit| **bit).count();
+                assert_eq!(bitmap.ones_in_run(run.0, run.1 + 40), ones as u64);
+            }
+            let length = usize::from(cut) % 9001;
+            bits.truncate(length);
+            bitmap.truncate(length as u64);
+            let at_end = bits.iter().rev().take_while(|bit| **bit).count() as u64;
+            assert_eq!(bitmap.ones_at_end(u64::MAX), at_end);
+            assert_eq!(bitmap.ones_at_end(3), at_end.min(3));
+            // What was cut off is clear when it comes back.
+            bitmap.grow(500);
+            bits.resize(length + 500, false);
+            bitmap.ones() == bits.iter().filter(|bit| **bit).count() as u64
+                && bitmap.end() == bits.iter().rposition(|bit| *bit).map_or(0, |bit| bit as u64 + 1)
+                && bits.iter().enumerate().all(|(bit, is_set)| bitmap.get(bit as u64) == *is_set)
+                && bitmap.first_one(0, bitmap.len()) == bits.iter().position(|bit| *bit).map(|bit| bit as u64)
         }
 
         fn bits_survive_their_bytes(set: Vec<u16>) -> bool {
@@ -234,7 +307,7 @@ mod tests {
                 && copy.ones() == bitmap.ones()
                 && inverted.ones() == 5000 - bitmap.ones()
                 && (0..5000).all(|bit| inverted.get(bit) != bitmap.get(bit))
-                && inverted.next_one(0) == (0..5000).find(|bit| !bitmap.get(*bit))
+                && inverted.first_one(0, 5000) == (0..5000).find(|bit| !bitmap.get(*bit))
                 && (0..5000).all(|bit| copy.get(bit) == bitmap.get(bit))
         }
     }

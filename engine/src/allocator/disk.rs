@@ -18,8 +18,8 @@ pub(crate) const INDEX_PAGES_MAX: usize = 128;
 /// The bitmap that covers one range of pages.
 #[derive(Clone, Copy)]
 pub(super) struct BitmapSlot {
-    pointer: PagePointer,
-    is_changed: bool,
+    pub(super) pointer: PagePointer,
+    pub(super) is_changed: bool,
 }
 
 impl Default for BitmapSlot {
@@ -105,6 +105,7 @@ impl Allocator {
     /// allocator's, are not in use.
     pub(crate) fn loaded(&mut self, reserved: u64) -> bool {
         self.available = self.used.inverted();
+        self.reserved = reserved;
         let own = self.slots.iter().map(|slot| slot.pointer).chain(self.root.index.iter().copied());
         let mut own = own.filter(PagePointer::is_some).map(|pointer| pointer.page.get());
         reserved <= self.used.len()
@@ -117,6 +118,7 @@ impl Allocator {
     /// # Panics
     /// When the file is larger than its superblock can describe, which is terabytes.
     pub(crate) fn freeze(&mut self, epoch: CheckpointNo) -> (AllocatorRoot, Vec<AllocatorWrite>) {
+        self.give_up_end(epoch);
         // Placing a page may change another bitmap, which then has to be placed too: until nothing moves.
         while self.place_bitmaps(epoch) || self.place_indexes(epoch) {}
         assert!(self.root.index.len() <= INDEX_PAGES_MAX, "file larger than a superblock can describe");
@@ -127,15 +129,31 @@ impl Allocator {
         for index in 0..self.root.index.len() {
             self.write_index(index, epoch, &mut writes);
         }
+        (self.shortened_index, self.give_up) = (None, None);
         (self.root.clone(), writes)
     }
 
-    pub(super) fn mark_changed(&mut self, page: u64) {
-        let slot = page / pages_per_bitmap(self.page_bytes);
-        let slot = usize::try_from(slot).ok().and_then(|slot| self.slots.get_mut(slot));
-        if let Some(slot) = slot {
-            slot.is_changed = true;
+    pub(super) fn mark_changed(&mut self, page: u64, pages: u64) {
+        let slot_of = |page: u64| usize::try_from(page / pages_per_bitmap(self.page_bytes));
+        let (Ok(first), Ok(last)) = (slot_of(page), slot_of((page + pages).saturating_sub(1))) else {
+            return;
+        };
+        self.slots.iter_mut().take(last + 1).skip(first).for_each(|slot| slot.is_changed = true);
+    }
+
+    /// Forgets the bitmaps and index pages that a file of so many pages has no use for.
+    pub(super) fn drop_bitmaps(&mut self, file_pages: u64, epoch: CheckpointNo) {
+        let (bitmaps, indexes) =
+            (bitmap_pages(file_pages, self.page_bytes), index_pages(file_pages, self.page_bytes));
+        if bitmaps == self.slots.len() {
+            return;
         }
+        let slots = self.slots.drain(bitmaps..).map(|slot| slot.pointer);
+        let index = self.root.index.drain(indexes.min(self.root.index.len())..);
+        let gone: Vec<PagePointer> = slots.chain(index).filter(PagePointer::is_some).collect();
+        gone.iter().for_each(|pointer| self.free(pointer.page, 1, pointer.checkpoint, epoch));
+        // The last index page may still point at bitmaps that are gone, and would again be asked for them if the file grew.
+        self.shortened_index = self.root.index.last().filter(|last| last.is_some()).map(|_| indexes - 1);
     }
 
     fn place_bitmaps(&mut self, epoch: CheckpointNo) -> bool {
@@ -159,8 +177,11 @@ impl Allocator {
         self.root.index.resize(self.slots.len().div_ceil(per_index), PagePointer::NONE);
         let due = |(index, slots): (usize, &[BitmapSlot])| {
             let is_placed = self.root.index.get(index).is_some_and(|pointer| pointer.checkpoint == epoch);
-            let is_due = !is_placed && slots.iter().any(|slot| slot.pointer.checkpoint == epoch);
-            is_due.then_some(index)
+            let is_high = |pointer: &PagePointer| self.give_up.is_some_and(|keep| pointer.page.get() >= keep);
+            let has_changed = self.shortened_index == Some(index)
+                || self.root.index.get(index).is_some_and(is_high)
+                || slots.iter().any(|slot| slot.pointer.checkpoint == epoch);
+            (!is_placed && has_changed).then_some(index)
         };
         let Some(index) = self.slots.chunks(per_index).enumerate().find_map(due) else { return false };
         let old = self.root.index.get(index).copied().unwrap_or(PagePointer::NONE);

@@ -10,9 +10,11 @@
 //! - A page freed during the epoch that allocated it was never part of a checkpoint, and is available at once.
 //! - The disk holds the *used* bits as of its checkpoint; all else is free after it. Pins do not survive a restart.
 //! - Handing out never fails: the file grows in the books, and the next checkpoint takes the disk space.
+//! - Low pages are handed out first, so that the end of the file comes free and can be given back ([`space`]).
 
 mod bitmap;
 mod disk;
+mod space;
 
 use std::collections::BTreeMap;
 
@@ -46,10 +48,13 @@ impl Freed {
 pub(crate) struct Allocator {
     page_bytes: usize,
     grow_pages: u64,
+    /// Pages of the superblock.
+    reserved: u64,
     used: Bitmap,
     available: Bitmap,
-    /// Where the search for the next single page, or the next run, begins.
-    cursor: u64,
+    /// No page before it is available.
+    lowest: u64,
+    /// Where the search for the next run begins.
     run_cursor: u64,
     /// Runs that wait for the checkpoint that no longer refers to them to be durable.
     waiting: BTreeMap<CheckpointNo, Vec<Freed>>,
@@ -57,6 +62,10 @@ pub(crate) struct Allocator {
     held: Vec<Freed>,
     slots: Vec<BitmapSlot>,
     root: AllocatorRoot,
+    /// The end of the file is to be given up down to here, as far as it is free.
+    give_up: Option<u64>,
+    /// The index page that no longer has all the bitmaps it had.
+    shortened_index: Option<usize>,
     /// Counts the moments at which pages that the disk holds became available: after one, a page number that was
     /// learnt before it may come to mean another page.
     reuses: u64,
@@ -71,20 +80,21 @@ impl Allocator {
         let mut allocator = Self {
             page_bytes,
             grow_pages: (grow_bytes / page_bytes) as u64,
+            reserved,
             used: Bitmap::default(),
             available: Bitmap::default(),
-            cursor: 0,
+            lowest: 0,
             run_cursor: 0,
             waiting: BTreeMap::new(),
             held: Vec::new(),
             slots: Vec::new(),
             root: AllocatorRoot::default(),
+            give_up: None,
+            shortened_index: None,
             reuses: 0,
         };
         allocator.grow(reserved);
-        for page in 0..reserved {
-            allocator.take(page);
-        }
+        allocator.take(0, reserved);
         allocator
     }
 
@@ -108,15 +118,19 @@ impl Allocator {
         self.reuses
     }
 
-    /// Hands out a page.
+    /// Hands out a page: the first that is available.
     pub(crate) fn allocate(&mut self) -> PageNo {
-        let page = self.available.next_one(self.cursor).unwrap_or_else(|| self.grow(self.grow_pages));
-        self.take(page);
-        self.cursor = page + 1;
+        let page = self.first_available().unwrap_or_else(|| self.grow(self.grow_pages));
+        self.take(page, 1);
+        self.lowest = page + 1;
         PageNo(page)
     }
 
-    /// Hands out a run of adjacent pages.
+    fn first_available(&self) -> Option<u64> {
+        self.available.first_one(self.lowest, self.file_pages())
+    }
+
+    /// Hands out a run of adjacent pages: the first that is found, from where the last was.
     pub(crate) fn allocate_run(&mut self, pages: u64) -> PageNo {
         if pages == 1 {
             return self.allocate();
@@ -138,9 +152,7 @@ impl Allocator {
             Some(start) => start + pages,
             None => (self.run_cursor + RUN_SEARCH_PAGES) % self.file_pages().max(1),
         };
-        for page in start..start + pages {
-            self.take(page);
-        }
+        self.take(start, pages);
         PageNo(start)
     }
 
@@ -148,11 +160,9 @@ impl Allocator {
     /// `born` the one that wrote or will write the run.
     pub(crate) fn free(&mut self, page: PageNo, pages: u64, born: CheckpointNo, epoch: CheckpointNo) {
         assert!(born <= epoch, "{page} comes from the future");
-        for number in page.get()..page.get() + pages {
-            assert!(self.used.get(number), "page {number} freed twice");
-            self.used.clear(number);
-            self.mark_changed(number);
-        }
+        assert_eq!(self.used.ones_in_run(page.get(), pages), pages, "{page} freed twice");
+        self.used.clear_run(page.get(), pages);
+        self.mark_changed(page.get(), pages);
         let freed = Freed { page, pages, born, died: epoch };
         if born == epoch || flaw::is_planted(Flaw::ReusePagesEarly) {
             self.make_available(&freed);
@@ -182,6 +192,9 @@ impl Allocator {
     fn settle(&mut self, freed: Vec<Freed>, pins: &[CheckpointNo]) -> Vec<(PageNo, u64)> {
         let mut available = Vec::new();
         self.reuses += 1;
+        // What came free lies lower, perhaps, than where runs were found last.
+        let lowest = freed.iter().map(|run| run.page.get()).min();
+        self.run_cursor = self.run_cursor.min(lowest.unwrap_or(self.run_cursor));
         for run in freed {
             let is_pinned = pins.iter().any(|pin| run.is_needed_by(*pin));
             if is_pinned && !flaw::is_planted(Flaw::ReusePinnedPages) {
@@ -195,10 +208,11 @@ impl Allocator {
     }
 
     fn make_available(&mut self, freed: &Freed) {
-        for number in freed.page.get()..freed.page.get() + freed.pages {
-            assert!(!self.available.get(number) && !self.used.get(number), "page {number} in two states");
-            self.available.set(number);
-        }
+        let (page, pages) = (freed.page.get(), freed.pages);
+        let others = self.available.ones_in_run(page, pages) + self.used.ones_in_run(page, pages);
+        assert_eq!(others, 0, "page {page} in two states");
+        self.available.set_run(page, pages);
+        self.lowest = self.lowest.min(page);
     }
 
     /// Lengthens the file in the books; returns the first new page.
@@ -206,19 +220,17 @@ impl Allocator {
         let first = self.file_pages();
         self.used.grow(pages);
         self.available.grow(pages);
-        for page in first..first + pages {
-            self.available.set(page);
-        }
+        self.available.set_run(first, pages);
         let slots = bitmap_pages(self.file_pages(), self.page_bytes);
         self.slots.resize_with(slots, BitmapSlot::default);
         first
     }
 
-    fn take(&mut self, page: u64) {
-        assert!(self.available.get(page) && !self.used.get(page), "page {page} is taken");
-        self.available.clear(page);
-        self.used.set(page);
-        self.mark_changed(page);
+    fn take(&mut self, page: u64, pages: u64) {
+        assert_eq!(self.available.ones_in_run(page, pages), pages, "page {page} is taken");
+        self.available.clear_run(page, pages);
+        self.used.set_run(page, pages);
+        self.mark_changed(page, pages);
     }
 
     /// Whether every page is in exactly one state; a description of the first that is not.
@@ -257,10 +269,10 @@ mod tests {
     use crate::page::{Expected, PageKind, check};
 
     /// Pages so small that bitmaps and their indexes are many.
-    const TINY: usize = 128;
+    pub(super) const TINY: usize = 128;
 
     /// Reads back what a checkpoint wrote.
-    fn reload(
+    pub(super) fn reload(
         disk: &BTreeMap<PageNo, bytes::Bytes>,
         pages: u64,
         root: &AllocatorRoot,

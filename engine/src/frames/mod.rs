@@ -63,6 +63,8 @@ pub(crate) struct Frames {
     bytes_max: usize,
     clean_bytes: usize,
     dirty_bytes: usize,
+    /// Bytes that were ever made dirty.
+    dirtied_bytes: u64,
 }
 
 impl Frames {
@@ -78,12 +80,18 @@ impl Frames {
             bytes_max,
             clean_bytes: 0,
             dirty_bytes: 0,
+            dirtied_bytes: 0,
         }
     }
 
     /// Bytes of frames that a checkpoint has to write.
     pub(crate) const fn dirty_bytes(&self) -> usize {
         self.dirty_bytes
+    }
+
+    /// Bytes of pages and extents that were ever made for a checkpoint.
+    pub(crate) const fn dirtied_bytes(&self) -> u64 {
+        self.dirtied_bytes
     }
 
     /// Bytes of all frames.
@@ -166,6 +174,7 @@ impl Frames {
         checkpoint: CheckpointNo,
     ) {
         self.dirty_bytes += bytes.len();
+        self.dirtied_bytes += bytes.len() as u64;
         self.insert_extent(page, bytes, expected, FrameState::Dirty(checkpoint));
     }
 
@@ -334,6 +343,7 @@ impl Frames {
 
     fn insert_dirty_node(&mut self, page: PageNo, expected: Expected, checkpoint: CheckpointNo) -> u32 {
         self.dirty_bytes += self.page_bytes;
+        self.dirtied_bytes += self.page_bytes as u64;
         self.insert_node(page, expected, FrameState::Dirty(checkpoint)).slot().index()
     }
 

@@ -16,6 +16,7 @@ use mesh_base::flaw::{self, Flaw};
 use mesh_base::io::{IoError, IoErrorKind, IoOp, IoQueue, IoValue, page_offset};
 use mesh_base::{CheckpointNo, LogIndex, PageNo, Revision, Term};
 
+use super::shrink::Shrinking;
 use super::{Purpose, Store, StoreEvent};
 use crate::error::StoreError;
 use crate::frames::FrameState;
@@ -140,6 +141,13 @@ impl Running {
     }
 }
 
+impl Running {
+    /// The pages of its file.
+    pub(super) const fn file_pages(&self) -> u64 {
+        self.superblock.file_pages
+    }
+}
+
 impl Store {
     /// Begins a checkpoint of the present state. [`Store::pump`] writes it; later writes go to the next one.
     ///
@@ -169,6 +177,7 @@ impl Store {
             cells: tree.cells,
             keys: tree.keys,
             file_pages: tree.allocator.file_pages(),
+            shape: tree.shape,
             allocator,
             ..self.durable.clone()
         };
@@ -242,6 +251,9 @@ impl Store {
 
     fn take_space(&mut self, running: &mut Running, io: &mut IoQueue) {
         let wanted = running.superblock.file_pages;
+        if self.shrinking != Shrinking::No {
+            return;
+        }
         if self.taken_pages < wanted {
             let page_bytes = self.tree.options.page_bytes;
             let offset = page_offset(PageNo(self.taken_pages), page_bytes);

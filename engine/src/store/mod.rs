@@ -13,6 +13,7 @@ mod checkpoint;
 mod fetch;
 mod opening;
 mod pins;
+mod shrink;
 mod snapshot;
 mod verify;
 mod walk;
@@ -26,13 +27,14 @@ use mesh_base::{CheckpointNo, LogIndex, Namespace, ReplicaIdentity, Revision};
 use self::checkpoint::{CheckpointIo, Running};
 use self::fetch::Fetches;
 use self::pins::Pins;
+use self::shrink::Shrinking;
 use self::snapshot::Ingest;
 use self::verify::Verify;
 use crate::error::StoreError;
 use crate::key::KeyRef;
 use crate::read::{KeyAt, Lookup, Misses, ScanOutcome, ScanRequest, Version, Want};
 use crate::superblock::Superblock;
-use crate::tree::{Garbage, SweepPoint, SweepProgress, Tree};
+use crate::tree::{Garbage, PackPlan, PackPoint, PackProgress, SweepPoint, SweepProgress, Tree};
 use crate::write::CellWrite;
 
 pub use self::checkpoint::{CheckpointInfo, CheckpointMeta, CheckpointProgress};
@@ -80,6 +82,12 @@ pub struct StoreStatistics {
     pub used_pages: u64,
     /// Pages that may be handed out.
     pub available_pages: u64,
+    /// Leaves of the present tree.
+    pub leaves: u64,
+    /// Its pages above the leaves.
+    pub interiors: u64,
+    /// Bytes of the leaves' cells and their slots: how full they are.
+    pub leaf_bytes: u64,
     /// Pages above the leaves on each way.
     pub height: u8,
     /// Bytes of pages that no durable checkpoint holds.
@@ -92,6 +100,7 @@ pub struct StoreStatistics {
 enum Purpose {
     Fetch,
     Checkpoint(CheckpointIo),
+    Shrink,
     Verify,
 }
 
@@ -104,6 +113,7 @@ pub struct Store {
     durable: Superblock,
     /// Pages for which the file has space taken.
     taken_pages: u64,
+    shrinking: Shrinking,
     in_flight: BTreeMap<u64, Purpose>,
     fetches: Fetches,
     running: Option<Box<Running>>,
@@ -202,6 +212,16 @@ impl Store {
         Ok(self.tree.sweep(from.unwrap_or(&first), leaves_max))
     }
 
+    /// Goes on with a walk that packs thin pages into fewer, and moves pages to the front of the file.
+    pub(crate) fn pack(
+        &mut self,
+        from: &PackPoint,
+        plan: &PackPlan,
+    ) -> Result<Lookup<PackProgress>, StoreError> {
+        self.check_usable()?;
+        Ok(self.tree.pack(from, plan))
+    }
+
     /// Takes the completion of an operation that this store submitted.
     ///
     /// # Errors
@@ -214,6 +234,9 @@ impl Store {
         let handled = match purpose {
             Some(Purpose::Fetch) => self.complete_fetch(number, completion.result),
             Some(Purpose::Checkpoint(step)) => self.complete_checkpoint(step, completion.result, io),
+            Some(Purpose::Shrink) => {
+                completion.result.map(|_| self.complete_shrink()).map_err(StoreError::from)
+            }
             Some(Purpose::Verify) => {
                 self.complete_verify(number, completion.result);
                 Ok(())
@@ -224,7 +247,9 @@ impl Store {
         handled.inspect_err(|error| {
             tracing::error!(file = %self.file, %error, "page store failed");
             self.poison = Some(Box::new(error.clone()));
-        })
+        })?;
+        self.shrink_file(io);
+        Ok(())
     }
 
     /// Goes on with what runs in the background: a checkpoint, a verification. To be called once per turn while
@@ -300,6 +325,9 @@ impl Store {
             file_pages: self.tree.allocator.file_pages(),
             used_pages: self.tree.allocator.used_pages(),
             available_pages: self.tree.allocator.available_pages(),
+            leaves: self.tree.shape.leaves,
+            interiors: self.tree.shape.interiors,
+            leaf_bytes: self.tree.shape.leaf_bytes,
             height: self.tree.root.level,
             dirty_bytes: self.tree.frames.dirty_bytes(),
             resident_bytes: self.tree.frames.resident_bytes(),

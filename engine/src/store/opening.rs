@@ -4,7 +4,8 @@
 //! allocator's pages. It does not walk the tree. What was read may be in a volatile cache alone, and a superblock that
 //! was written just before a kill must not vanish in a power loss after pages that only older ones need were reused. The
 //! sync alone would not do: what an earlier sync failed to save no later one is sure to save. Everything else that the
-//! superblock leads to was durable before it was written.
+//! superblock leads to was durable before it was written. Then the file is cut off behind the checkpoint's last page: what a
+//! crash left there is space that nobody would give back.
 //!
 //! Making a store writes checkpoint 1, empty. A crash before that is durable leaves a file that does not open.
 
@@ -15,10 +16,11 @@ use mesh_base::io::{
     Completion, FileId, IoError, IoErrorKind, IoOp, IoPort, IoQueue, IoToken, IoValue, page_offset,
 };
 use mesh_base::limits::SECTOR_BYTES;
-use mesh_base::{CheckpointNo, LogIndex, ReplicaIdentity, Revision, Term};
+use mesh_base::{CheckpointNo, LogIndex, PageNo, ReplicaIdentity, Revision, Term};
 
 use super::fetch::{Fetches, read_op};
 use super::pins::Pins;
+use super::shrink::Shrinking;
 use super::snapshot::Ingest;
 use super::{CheckpointMeta, Store, StoreEvent, lane_of};
 use crate::allocator::{Allocator, AllocatorRoot, index_pages};
@@ -26,7 +28,7 @@ use crate::error::StoreError;
 use crate::options::{PAGE_BYTES_MAX, StoreOptions};
 use crate::page::{Expected, PageKind, check};
 use crate::pointer::PagePointer;
-use crate::superblock::{self, COPIES, COPY_BYTES, Copy, REGION_BYTES, Root, Superblock};
+use crate::superblock::{self, COPIES, COPY_BYTES, Copy, REGION_BYTES, Root, Shape, Superblock};
 use crate::tree::Tree;
 
 /// Reads in flight while a store is opened.
@@ -68,6 +70,7 @@ enum Stage {
     Copies { reads: BTreeMap<u64, usize>, copies: Vec<Option<(Copy, Bytes)>> },
     Rewriting { superblock: Box<Superblock>, warnings: Vec<OpenWarning> },
     Syncing { superblock: Box<Superblock>, warnings: Vec<OpenWarning> },
+    Trimming { superblock: Box<Superblock>, warnings: Vec<OpenWarning> },
     Loading(Box<Loading>),
     Removing,
     Creating,
@@ -157,6 +160,11 @@ impl Opening {
                 self.next(result, sync, Stage::Syncing { superblock, warnings }, io)
             }
             Stage::Syncing { superblock, warnings } => {
+                let length = page_offset(PageNo(superblock.file_pages), self.options.page_bytes);
+                let cut = IoOp::Truncate { file: self.file, length };
+                self.next(result, cut, Stage::Trimming { superblock, warnings }, io)
+            }
+            Stage::Trimming { superblock, warnings } => {
                 result?;
                 self.load(*superblock, warnings, io)
             }
@@ -337,6 +345,7 @@ impl Opening {
         tree.revision = superblock.revision;
         tree.cells = superblock.cells;
         tree.keys = superblock.keys;
+        tree.shape = superblock.shape;
         let taken_pages = superblock.file_pages;
         Ok(Some(Opened { store: self.store(tree, superblock, taken_pages), warnings }))
     }
@@ -359,6 +368,7 @@ impl Opening {
             cells: 0,
             keys: 0,
             file_pages: 0,
+            shape: Shape::default(),
             allocator: AllocatorRoot::default(),
         };
         self.store(tree, nothing, 0)
@@ -372,6 +382,7 @@ impl Opening {
             tree,
             durable,
             taken_pages,
+            shrinking: Shrinking::No,
             in_flight: BTreeMap::new(),
             fetches: Fetches::default(),
             running: None,

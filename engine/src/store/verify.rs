@@ -21,7 +21,7 @@ use crate::error::StoreError;
 use crate::key::{CellKey, KeyRef};
 use crate::page::{Expected, HEADER_BYTES, PageKind, check, interior, leaf, slotted};
 use crate::pointer::{ExtentPointer, PagePointer};
-use crate::superblock::{COPIES, COPY_BYTES, Copy, REGION_BYTES, Superblock, copy_offset};
+use crate::superblock::{COPIES, COPY_BYTES, Copy, REGION_BYTES, Shape, Superblock, copy_offset};
 
 const READS_IN_FLIGHT_MAX: usize = 8;
 /// Problems that a report lists; more are only counted.
@@ -308,6 +308,15 @@ impl Verify {
         self.report.used_pages = self.used.ones();
         if self.report.cells != self.superblock.cells {
             let what = format!("{} cells, the superblock says {}", self.report.cells, self.superblock.cells);
+            self.problem(PageNo(0), what);
+        }
+        let found = Shape {
+            leaves: self.report.leaves,
+            interiors: self.report.interiors,
+            leaf_bytes: self.report.leaf_bytes_used,
+        };
+        if found != self.superblock.shape {
+            let what = format!("{found:?}, the superblock says {:?}", self.superblock.shape);
             self.problem(PageNo(0), what);
         }
         let (used, reached) = (std::mem::take(&mut self.used), std::mem::take(&mut self.reached));

@@ -139,6 +139,23 @@ impl Rig {
         Ok(Ok(()))
     }
 
+    /// Lets so many ticks of the owner's clock pass, with nothing to do but upkeep.
+    pub(crate) fn rest(&mut self, upkeep: &mut Upkeep, ticks: usize) -> Run<()> {
+        for _ in 0..ticks {
+            upkeep.tick(self.store(), 0);
+            self.until_ready(|store| upkeep.step(store))?.unwrap();
+            let is_due = upkeep.wants_checkpoint(self.store()) || self.store().dirty_bytes() >= 64 * 4096;
+            if is_due && self.store().running_checkpoint().is_none() {
+                let applied = self.store().checkpoint().applied.get();
+                self.begin_checkpoint(applied);
+            }
+            for _ in 0..20 {
+                self.turn()?.unwrap();
+            }
+        }
+        Ok(())
+    }
+
     /// Repeats an operation, fetching what it misses, until it is done.
     pub(crate) fn until_ready<T>(
         &mut self,

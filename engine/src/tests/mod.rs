@@ -10,5 +10,6 @@ mod effects;
 mod fetches;
 mod model;
 mod snapshots;
+mod space;
 mod versions;
 mod walks;

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use mesh_base::{CheckpointNo, Namespace, Revision};
+use mesh_base::{CheckpointNo, Namespace, PageNo, Revision};
 use quickcheck::{Gen, QuickCheck};
 
 use super::disk::Crash;
 use super::driver::{IDENTITY, Rig, Run, TurnedOff, USER, put, small};
+use crate::tree::{PackPlan, PackPoint};
 use crate::*;
 
 /// All versions of all keys, and the horizon.
@@ -111,7 +112,8 @@ impl World {
             17..=19 => (0..a % 20).try_for_each(|_| self.rig.turn().map(Result::unwrap)),
             20..=22 => self.check_get(a, b),
             23..=25 => self.check_scan(a, b),
-            26 => self.sweep(a),
+            26 if a % 2 == 0 => self.sweep(a),
+            26 => self.rest(a, b),
             27 => {
                 self.rig.turn_off_at = Some(self.rig.disk.completed + usize::from(a % 60));
                 Ok(())
@@ -249,6 +251,22 @@ impl World {
                 return Ok(());
             }
         }
+    }
+
+    /// Upkeep, at once more of it than the pace allows in so many ticks.
+    fn rest(&mut self, a: u16, b: u16) -> Run<()> {
+        let keep = PageNo(16 + u64::from(b % 50));
+        self.rig.store().give_up_behind(keep);
+        let density = [Density::AsIs, Density::Loose, Density::Dense][usize::from(a % 3)];
+        let pages_max = usize::from(a % 40) + 1;
+        let plan = PackPlan { density, before: Some(keep), pages_max, bytes_max: usize::from(b) };
+        let mut next = Some(PackPoint::first());
+        for _ in 0..20 {
+            let Some(from) = next else { break };
+            let progress = self.rig.until_ready(|store| store.pack(&from, &plan))?.unwrap();
+            next = progress.next;
+        }
+        Ok(())
     }
 
     fn verify(&mut self) -> Run<()> {

@@ -101,9 +101,32 @@ impl Tree {
             self.frames.set_collected(leaf_no, self.horizon);
             return;
         }
+        if garbage.len() == slotted::count(self.page(self.leaf_step().page)) {
+            return self.drop_leaf();
+        }
         self.own_path();
         self.drop_garbage(garbage);
         self.balance();
+    }
+
+    /// Takes the leaf at the end of the way out of the tree with all that is in it, without a copy of it being made first.
+    fn drop_leaf(&mut self) {
+        if self.path.len() == 1 {
+            self.own_path();
+        }
+        let leaf_no = self.leaf_step().page;
+        let cells = slotted::count(self.page(leaf_no));
+        (0..cells).for_each(|index| self.release_value(leaf_no, index));
+        self.cells -= cells as u64;
+        self.shape.leaf_bytes -= slotted::used_bytes(self.page(leaf_no)) as u64;
+        if self.path.len() == 1 {
+            slotted::fill(self.edit(leaf_no), std::iter::empty());
+        } else {
+            self.path.pop();
+            self.own_path();
+            self.drop_child(self.path.len() - 1);
+            self.balance();
+        }
     }
 }
 

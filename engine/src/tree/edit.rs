@@ -7,7 +7,7 @@ use super::{Step, Tree};
 use crate::cell::{self, NewPayload};
 use crate::error::StoreError;
 use crate::key::KeyRef;
-use crate::page::{interior, leaf, slotted};
+use crate::page::{SLOT_BYTES, interior, leaf, slotted};
 use crate::pointer::PagePointer;
 use crate::read::{Lookup, Misses};
 use crate::write::{Attributes, CellWrite, Change};
@@ -171,6 +171,7 @@ impl Tree {
             self.count_keys(key, index, attributes, value);
         }
         self.cells += 1;
+        self.shape.leaf_bytes += (bytes.len() + SLOT_BYTES) as u64;
         if slotted::fits(self.page(leaf_no), bytes.len()) {
             slotted::insert(self.edit(leaf_no), index, &bytes);
             self.balance();
@@ -213,8 +214,10 @@ impl Tree {
     pub(super) fn take_cell(&mut self, index: usize) {
         let leaf_no = self.leaf_step().page;
         self.release_value(leaf_no, index);
+        let bytes = slotted::cell(self.page(leaf_no), index).len() + SLOT_BYTES;
         slotted::remove(self.edit(leaf_no), index);
         self.cells -= 1;
+        self.shape.leaf_bytes -= bytes as u64;
     }
 
     /// Keeps the number of live keys, by what lies beside the new cell. Where a key's versions go on in another leaf,

@@ -33,10 +33,11 @@ impl Tree {
     }
 
     /// Takes the page below `depth` of the way, which is empty, out of the tree.
-    fn drop_child(&mut self, depth: usize) {
+    pub(super) fn drop_child(&mut self, depth: usize) {
         let parent = self.step(depth);
         let pointer = interior::pointer(self.page(parent.page), parent.index);
-        self.release_run(pointer.page, 1, pointer.checkpoint);
+        let level = crate::page::level(self.page(parent.page)) - 1;
+        self.drop_page(&pointer, level);
         self.remove_child(parent.page, parent.index);
     }
 
@@ -65,7 +66,8 @@ impl Tree {
         let right = self.own_child(parent.page, index + 1);
         let separator = interior::separator(self.page(parent.page), index + 1).to_owned();
         self.move_cells(left.page, right.page, &separator.as_ref());
-        self.release_run(right.page, 1, right.checkpoint);
+        let level = crate::page::level(self.page(left.page));
+        self.drop_page(&right, level);
         self.remove_child(parent.page, index + 1);
         true
     }
@@ -82,7 +84,7 @@ impl Tree {
     }
 
     /// Makes a child dirty for this epoch, under a parent that is.
-    fn own_child(&mut self, parent: PageNo, index: usize) -> PagePointer {
+    pub(super) fn own_child(&mut self, parent: PageNo, index: usize) -> PagePointer {
         let pointer = interior::pointer(self.page(parent), index);
         if self.is_owned(pointer.page) {
             return pointer;
@@ -124,7 +126,7 @@ impl Tree {
                 Root { pointer: self.new_page(0), level: 0 }
             };
             let old = std::mem::replace(&mut self.root, root);
-            self.release_run(old.pointer.page, 1, old.pointer.checkpoint);
+            self.drop_page(&old.pointer, old.level);
         }
     }
 }

@@ -12,6 +12,7 @@
 mod collect;
 mod edit;
 mod merge;
+mod pack;
 mod read;
 mod scan;
 mod split;
@@ -25,10 +26,12 @@ use crate::options::StoreOptions;
 use crate::page::{self, Expected, PageStamp, interior, slotted};
 use crate::pointer::{Checksum, PagePointer};
 use crate::sealed::Sealed;
-use crate::superblock::Root;
+use crate::superblock::{Root, Shape};
 
 pub use self::collect::{SweepPoint, SweepProgress};
 pub(crate) use self::edit::Garbage;
+pub(crate) use self::pack::PackPlan;
+pub use self::pack::{Density, PackPoint, PackProgress};
 pub(crate) use self::read::{MissAt, Seek, Touch, TreeView};
 
 /// One step of the way from the root to a leaf.
@@ -56,6 +59,7 @@ pub(crate) struct Tree {
     pub(crate) revision: Revision,
     pub(crate) cells: u64,
     pub(crate) keys: u64,
+    pub(crate) shape: Shape,
     path: Vec<Step>,
     scratch: Vec<u8>,
 }
@@ -76,6 +80,7 @@ impl Tree {
             revision: Revision::ZERO,
             cells: 0,
             keys: 0,
+            shape: Shape::default(),
             path: Vec::new(),
             scratch: Vec::new(),
         }
@@ -135,6 +140,7 @@ impl Tree {
     fn new_page(&mut self, level: u8) -> PagePointer {
         let expected = Expected::Node { level };
         let pointer = self.take_page(level);
+        *self.pages_of_level(level) += 1;
         let stamp = PageStamp { page: pointer.page, checkpoint: pointer.checkpoint };
         page::write_header(self.frames.create(pointer.page, expected, self.epoch), expected, stamp);
         pointer
@@ -170,6 +176,16 @@ impl Tree {
         if let Some(pages) = self.dirtied.get_mut(level) {
             pages.push(page);
         }
+    }
+
+    /// The tree has a page less.
+    fn drop_page(&mut self, pointer: &PagePointer, level: u8) {
+        *self.pages_of_level(level) -= 1;
+        self.release_run(pointer.page, 1, pointer.checkpoint);
+    }
+
+    const fn pages_of_level(&mut self, level: u8) -> &mut u64 {
+        if level == 0 { &mut self.shape.leaves } else { &mut self.shape.interiors }
     }
 
     /// The tree no longer refers to a run of pages.

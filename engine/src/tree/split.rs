@@ -4,6 +4,7 @@
 //! - A cell is at most half a page, so what a page and one more cell hold always fits into two.
 //! - At the right edge of the tree a full page stays full and the new cell begins the next page, so that an ascending
 //!   load leaves compact pages behind.
+//! - So does a page of versions that a newer one comes before: nothing is inserted among them any more.
 
 use super::Tree;
 use crate::cell;
@@ -44,6 +45,14 @@ impl<'a> Overfull<'a> {
         (0..self.count()).map(|index| self.cell(index).len() + SLOT_BYTES).sum()
     }
 
+    /// Whether the new cell is a version whose older ones are all that lies behind it, and most of what there is.
+    fn is_before_its_older_versions(&self) -> bool {
+        let key = cell::key_of(self.bytes);
+        let mut older = (self.index + 1..self.count()).map(|index| self.cell(index));
+        let bytes: usize = older.clone().map(|cell| cell.len() + SLOT_BYTES).sum();
+        bytes * 2 >= self.total_bytes() && older.next_back().is_some_and(|last| cell::key_of(last).same_key(&key))
+    }
+
     /// How many cells go left. Among the splits that are nearly even, the one with the lowest cost.
     fn split_point(&self, capacity: usize, cost: impl Fn(usize) -> usize) -> usize {
         let total = self.total_bytes();
@@ -75,7 +84,13 @@ impl Tree {
             separator.key.len() + if separator.revision == mesh_base::Revision::MAX { 0 } else { 64 }
         };
         let is_append = index + 1 == cells.count() && self.is_right_edge(depth);
-        let at = if is_append { index } else { cells.split_point(self.capacity(), cost) };
+        let at = if is_append {
+            index
+        } else if cells.is_before_its_older_versions() {
+            index + 1
+        } else {
+            cells.split_point(self.capacity(), cost)
+        };
         let right = self.new_page(0);
         let collected = self.frames.collected(left_no);
         self.frames.set_collected(right.page, collected);

@@ -22,16 +22,21 @@ impl Tree {
         let mut extent = ExtentPointer { pointer, value_bytes };
         let pages = extent.pages(self.options.page_bytes);
         let page = self.allocator.allocate_run(pages);
-        for offset in 0..pages {
-            self.frames.discard(PageNo(page.get() + offset));
-        }
         let file_bytes = extent.file_bytes(self.options.page_bytes);
         let bytes = extent::build(part, value_bytes, file_bytes, PageStamp { page, checkpoint: self.epoch });
         extent.pointer.page = page;
         extent.pointer.checksum = Checksum::of(&bytes);
+        self.insert_extent(page, bytes, value_bytes);
+        extent
+    }
+
+    /// Brings in an extent that the next checkpoint writes.
+    pub(super) fn insert_extent(&mut self, page: PageNo, bytes: Vec<u8>, value_bytes: u32) {
+        for offset in 0..(bytes.len() / self.options.page_bytes) as u64 {
+            self.frames.discard(PageNo(page.get() + offset));
+        }
         self.frames.insert_dirty_extent(page, bytes.into(), Expected::Extent { value_bytes }, self.epoch);
         self.note_dirtied(page, 0);
-        extent
     }
 
     /// Gives back the extents of a cell's value, if it has any.
