@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use mesh_base::io::{Completion, FileId, IoQueue, Lane};
-use mesh_base::limits;
+use mesh_base::limits::{self, TICK};
 use mesh_base::prng::Prng;
 use mesh_base::{
     BatchSeq, ClusterId, LogIndex, Namespace, ReplicaId, ReplicaIdentity, Revision, ShardId, Term,
@@ -20,8 +20,7 @@ use mesh_base::{
 use mesh_engine::effect::{Effect, EntryBuilder, EntryHead, EntryView};
 use mesh_engine::{
     Attributes, CellWrite, CheckpointMeta, CheckpointPace, FetchId, KeyAt, Lookup, Misses, Opening,
-    ScanDirection, ScanEnd, ScanRequest, Store, StoreError, StoreEvent, StoreOptions, SweepPoint, Unsaved,
-    Want,
+    ScanDirection, ScanEnd, ScanRequest, Store, StoreError, StoreEvent, StoreOptions, Unsaved, Upkeep, Want,
 };
 use mesh_raftlog::{CheckpointMark, Creation, FirstState, Log, LogOptions, Recovered, Recovery};
 use raft::eraftpb::{Entry, HardState};
@@ -90,7 +89,8 @@ pub(super) struct Replica {
     /// Bytes of log since the checkpoint before, and of entries in memory, when the last one began.
     log_bytes: u64,
     entry_bytes: usize,
-    sweep: Option<SweepPoint>,
+    upkeep: Upkeep,
+    ticked: Instant,
     fetched: Vec<FetchId>,
     checkpoints: u64,
 }
@@ -182,7 +182,8 @@ impl Replica {
             begun: Instant::now(),
             log_bytes: 0,
             entry_bytes: 0,
-            sweep: None,
+            upkeep: Upkeep::default(),
+            ticked: Instant::now(),
             fetched: Vec::new(),
             checkpoints: 0,
         }
@@ -290,7 +291,10 @@ impl Replica {
             age: self.begun.elapsed(),
         });
         let is_new = self.applied > self.store.checkpoint().applied;
-        if due && is_new && !self.store.is_busy() && self.log.durable_commit() >= self.applied {
+        // Upkeep changes pages although nothing is applied.
+        let has_much = self.store.dirty_bytes() as u64 >= self.pace.at_bytes;
+        let due = due && (is_new || has_much) || self.upkeep.wants_checkpoint(&self.store);
+        if due && !self.store.is_busy() && self.log.durable_commit() >= self.applied {
             self.begin_checkpoint();
         }
     }
@@ -411,13 +415,17 @@ impl Replica {
         Ok(id)
     }
 
-    /// Sweeps a few leaves, from where the last step ended.
-    fn sweep_step(&mut self) -> Run<()> {
-        const LEAVES: usize = 8;
-        let from = self.sweep.take();
-        let progress = self.until_ready(|store| store.sweep(from.as_ref(), LEAVES))?;
-        self.sweep = progress.next;
-        Ok(())
+    /// A tick's worth of upkeep, if it is time for it.
+    fn tidy_up(&mut self) -> Run<()> {
+        if self.ticked.elapsed() < TICK {
+            return Ok(());
+        }
+        self.ticked = Instant::now();
+        let mut upkeep = std::mem::take(&mut self.upkeep);
+        upkeep.tick(&self.store, 0);
+        let done = self.until_ready(|store| upkeep.step(store));
+        self.upkeep = upkeep;
+        done
     }
 
     fn scan(&mut self, start: &Key, count: usize) -> Run<usize> {
@@ -512,7 +520,8 @@ impl System for Replica {
         self.until_durable(batch)?;
         // The commit index of the entry before, which is the last one applied, came with this one.
         self.begin_checkpoint_if_due();
-        self.apply(&entry)
+        self.apply(&entry)?;
+        self.tidy_up()
     }
 
     fn tidy(&mut self) -> Run<()> {
@@ -521,16 +530,11 @@ impl System for Replica {
     }
 
     fn quiet(&mut self, time: Duration) -> Run<()> {
-        /// The period of the shard's clock, at which it sweeps.
-        const TICK: Duration = limits::TICK;
         let until = Instant::now() + time;
         self.commit_last()?;
         self.log.idle(&mut self.io);
         while Instant::now() < until {
-            let figures = self.store.statistics();
-            if figures.cells > figures.keys {
-                self.sweep_step()?;
-            }
+            self.tidy_up()?;
             self.begin_checkpoint_if_due();
             self.background()?;
             std::thread::sleep(TICK.min(until.saturating_duration_since(Instant::now())));

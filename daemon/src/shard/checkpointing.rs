@@ -107,7 +107,8 @@ impl Replica {
         if self.checkpointing.running.is_some() || self.receiving.is_installing() {
             return Ok(());
         }
-        if self.checkpointing.wanted == Wanted::No && self.is_checkpoint_due(now) {
+        let is_due = self.is_checkpoint_due(now) || self.upkeep_wants_checkpoint();
+        if self.checkpointing.wanted == Wanted::No && is_due {
             self.checkpointing.wanted = Wanted::Yes;
         }
         if self.checkpointing.wanted != Wanted::Yes {
@@ -145,7 +146,9 @@ impl Replica {
             log_bytes: self.raw.store().bytes_since_checkpoint(),
             age: now.monotonic.since(self.checkpointing.last_begun),
         };
-        applied && self.options.checkpoint.is_due(&unsaved)
+        // Upkeep changes pages although nothing is applied.
+        let has_much = self.state.store.dirty_bytes() as u64 >= self.options.checkpoint.at_bytes;
+        (applied || has_much) && self.options.checkpoint.is_due(&unsaved)
     }
 
     /// Lets the running checkpoint go on as far as is due: in step with what makes the next one due, and without restraint where

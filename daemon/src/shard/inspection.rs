@@ -72,6 +72,12 @@ impl<'a> Inspection<'a> {
         self.replica.raw.raft.state == raft::StateRole::Leader
     }
 
+    /// What its page store takes, beside what it may take when it was left alone for a while.
+    #[must_use]
+    pub fn space(&self) -> [Level; 2] {
+        self.replica.space()
+    }
+
     /// The last entry that it knows to be committed.
     #[must_use]
     pub fn commit(&self) -> LogIndex {

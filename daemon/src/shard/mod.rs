@@ -25,8 +25,8 @@ pub mod sessions;
 mod startup;
 mod state;
 pub mod status;
-mod sweeping;
 mod ticking;
+mod upkeep;
 mod writing;
 
 use std::sync::Arc;

@@ -24,7 +24,7 @@ use super::output::{News, Output, PeerMessage, PeerSend};
 use super::replica::{Parked, Replica};
 use super::startup::{Loading, Progress};
 use super::state::State;
-use super::sweeping::Sweeping;
+use super::upkeep::Tidying;
 use crate::core::LinkClass;
 
 /// A part of a snapshot.
@@ -520,7 +520,7 @@ impl Replica {
         self.newest = self.newest.max(self.state.newest);
         self.committed.retain(|entry| entry.index > base.index.0);
         self.apply_is_parked = false;
-        self.sweeping = Sweeping::default();
+        self.tidying = Tidying::default();
         let conf = self.state.conf.clone();
         self.log().set_conf_state(conf.clone());
         self.checkpointing.restart(conf);
@@ -530,7 +530,7 @@ impl Replica {
             match parked {
                 Parked::Write(write) => out.fail(write.waiter.responder, &error),
                 Parked::Read(read) => out.fail(read.waiter.responder, &error),
-                Parked::Apply | Parked::SaveRecords | Parked::Sweep | Parked::Send(_) => {}
+                Parked::Apply | Parked::SaveRecords | Parked::Upkeep | Parked::Send(_) => {}
             }
         }
         for write in self.proposals.overtaken(base.index) {

@@ -35,8 +35,8 @@ use super::receiving::Receiving;
 use super::sending::Sending;
 use super::startup::Started;
 use super::state::State;
-use super::sweeping::Sweeping;
 use super::ticking::Stopping;
+use super::upkeep::Tidying;
 use super::writing::PendingWrite;
 use crate::node::Directory;
 
@@ -83,7 +83,7 @@ pub(super) struct Replica {
     pub(super) checkpointing: Checkpointing,
     pub(super) sending: BTreeMap<ReplicaId, Sending>,
     pub(super) receiving: Receiving,
-    pub(super) sweeping: Sweeping,
+    pub(super) tidying: Tidying,
     /// The commit index that followers were told.
     commit_told: LogIndex,
     /// When the last leader was lost.
@@ -99,7 +99,7 @@ pub(super) enum Parked {
     Write(PendingWrite),
     Read(PendingRead),
     SaveRecords,
-    Sweep,
+    Upkeep,
     Send(ReplicaId),
 }
 
@@ -131,7 +131,7 @@ impl Replica {
             checkpointing: Checkpointing::new(state.conf.clone()),
             reads: Reads::new(identity.replica),
             receiving: Receiving::new(identity),
-            sweeping: Sweeping::default(),
+            tidying: Tidying::default(),
             identity,
             options,
             directory,
@@ -422,7 +422,7 @@ impl Replica {
                 self.checkpointing.pages_came();
                 self.begin_checkpoint_if_due(now, out)
             }
-            Parked::Sweep => self.resume_sweep(out),
+            Parked::Upkeep => self.resume_upkeep(out),
             Parked::Send(to) => self.resume_sending(to, out),
         }
     }
@@ -462,7 +462,7 @@ impl Replica {
         let parked = std::mem::take(&mut self.parked).into_values().filter_map(|(parked, _)| match parked {
             Parked::Write(write) => Some(write.waiter),
             Parked::Read(read) => Some(read.waiter),
-            Parked::Apply | Parked::SaveRecords | Parked::Sweep | Parked::Send(_) => None,
+            Parked::Apply | Parked::SaveRecords | Parked::Upkeep | Parked::Send(_) => None,
         });
         let waiters: Vec<_> = reads.chain(early).chain(parked).chain(self.proposals.abandon()).collect();
         out.fail_all(waiters, error);

@@ -38,7 +38,7 @@ impl Replica {
             self.log().retry_space(&mut out.io);
         }
         self.retry_checkpoint_space(now, out)?;
-        self.sweep(out)?;
+        self.tidy(out)?;
         self.watch_receiving(now);
         if self.proposals.is_empty() {
             self.log().idle(&mut out.io);
@@ -64,13 +64,13 @@ impl Replica {
         let is_late = |parked: &Parked| match parked {
             Parked::Write(write) => write.waiter.deadline <= at,
             Parked::Read(read) => read.waiter.deadline <= at,
-            Parked::Apply | Parked::SaveRecords | Parked::Sweep | Parked::Send(_) => false,
+            Parked::Apply | Parked::SaveRecords | Parked::Upkeep | Parked::Send(_) => false,
         };
         for parked in self.unpark_if(is_late) {
             match parked {
                 Parked::Write(write) => self.give_up_write(&write, out),
                 Parked::Read(read) => out.fail(read.waiter.responder, &Error::DeadlineExceeded),
-                Parked::Apply | Parked::SaveRecords | Parked::Sweep | Parked::Send(_) => {}
+                Parked::Apply | Parked::SaveRecords | Parked::Upkeep | Parked::Send(_) => {}
             }
         }
     }

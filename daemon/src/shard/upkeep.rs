@@ -1,74 +1,65 @@
-//! The slow sweep: versions below the horizon that no write comes by are dropped a few leaves at a time.
+//! The upkeep of a replica's page store: a little with each tick.
 //!
-//! A write drops the garbage of the leaf it touches; versions of a key that was overwritten often fill leaves of their
-//! own, which nothing touches again. One pass walks all leaves; the next begins when the horizon has risen.
+//! What is done and how fast is the page store's ([`Upkeep`]): versions below the horizon that no write comes by are dropped, thin
+//! pages packed, and disk space given back. Here is only when it has to wait.
 
-use mesh_base::{Revision, ShardId};
-use mesh_engine::{Lookup, SweepPoint};
+use mesh_base::ShardId;
+use mesh_engine::{Lookup, Upkeep};
 
 use super::error::ShardError;
 use super::output::Output;
 use super::replica::{Parked, Replica};
 
-/// Leaves of one step: a step is a small part of a tick.
-const LEAVES_PER_STEP: usize = 8;
-
-/// Where the sweep is.
+/// Where the upkeep is.
 #[derive(Default, Debug)]
-pub(super) struct Sweeping {
-    /// Where the pass goes on; `None` between passes.
-    next: Option<SweepPoint>,
-    /// The horizon when the pass, or the last one, began.
-    horizon: Revision,
-    pace: Pace,
+pub(super) struct Tidying {
+    upkeep: Upkeep,
+    state: State,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-enum Pace {
+enum State {
     #[default]
     Ready,
-    /// The next leaves are being read.
+    /// The next pages are being read.
     Fetching,
 }
 
 impl Replica {
-    /// Sweeps a few leaves, if there is garbage to be found.
-    pub(super) fn sweep(&mut self, out: &mut Output) -> Result<(), ShardError> {
-        let horizon = self.state.store.horizon();
-        let is_between = self.sweeping.next.is_none();
-        if self.sweeping.pace == Pace::Fetching || self.receiving.is_installing() {
+    /// A tick's worth of upkeep.
+    pub(super) fn tidy(&mut self, out: &mut Output) -> Result<(), ShardError> {
+        if self.receiving.is_installing() {
+            return Ok(());
+        }
+        // Cells that are neither live keys nor garbage: sessions, the membership, and the replica's own records.
+        let own = self.state.sessions.len() as u64 + u64::from(self.identity.shard == ShardId(0)) + 3;
+        self.tidying.upkeep.tick(&self.state.store, own);
+        self.step_upkeep(out)
+    }
+
+    /// The pages of the next step came.
+    pub(super) fn resume_upkeep(&mut self, out: &mut Output) -> Result<(), ShardError> {
+        self.tidying.state = State::Ready;
+        self.step_upkeep(out)
+    }
+
+    fn step_upkeep(&mut self, out: &mut Output) -> Result<(), ShardError> {
+        if self.tidying.state == State::Fetching || self.receiving.is_installing() {
             return Ok(());
         }
         // Pages that it changes could not be saved.
         if self.is_out_of_memory() || self.checkpointing.is_out_of_space() {
             return Ok(());
         }
-        if is_between && (self.sweeping.horizon >= horizon || !self.has_garbage()) {
-            return Ok(());
-        }
-        if is_between {
-            self.sweeping.horizon = horizon;
-        }
-        match self.state.store.sweep(self.sweeping.next.as_ref(), LEAVES_PER_STEP)? {
-            Lookup::Ready(progress) => self.sweeping.next = progress.next,
-            Lookup::Miss(misses) => {
-                self.sweeping.pace = Pace::Fetching;
-                self.park(&misses, Parked::Sweep, out);
-            }
+        if let Lookup::Miss(misses) = self.tidying.upkeep.step(&mut self.state.store)? {
+            self.tidying.state = State::Fetching;
+            self.park(&misses, Parked::Upkeep, out);
         }
         Ok(())
     }
 
-    /// The leaves of the sweep's next step came.
-    pub(super) fn resume_sweep(&mut self, out: &mut Output) -> Result<(), ShardError> {
-        self.sweeping.pace = Pace::Ready;
-        self.sweep(out)
-    }
-
-    /// Whether there are more cells than live keys and the replica's own records need.
-    fn has_garbage(&self) -> bool {
-        let figures = self.state.store.statistics();
-        let own = self.state.sessions.len() as u64 + u64::from(self.identity.shard == ShardId(0)) + 3;
-        figures.cells > figures.keys + own
+    /// Whether a checkpoint is to be taken for what upkeep did.
+    pub(super) fn upkeep_wants_checkpoint(&self) -> bool {
+        self.tidying.upkeep.wants_checkpoint(&self.state.store)
     }
 }
