@@ -4,7 +4,8 @@
 //! - every client is served again, more than once;
 //! - every key is read through the protocol, until it is answered, so that a write that was lost is a read that is wrong;
 //! - every healed node has *caught up*: of each shard one of them leads, all of them serve in its term, and there is a moment
-//!   at which all their logs end with one entry that all know to be committed and have applied.
+//!   at which all their logs end with one entry that all know to be committed and have applied;
+//! - in some runs, every page store has packed its leaves and given back the disk space that it does not need.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use mesh_server::shard::{Inspection, Shard};
 
 use super::client::{Client, Step, Wish};
 use super::{Event, Peer, World};
+use crate::checks::bounds;
 use crate::disk::Crash;
 use crate::driver::Failure;
 use crate::net::{Direction, LinkOptions};
@@ -25,6 +27,11 @@ use crate::trace::Trace;
 const KEYS_READ_EACH_MAX: usize = 20;
 /// Operations that a client must have had served after the hostile time.
 const SERVED_AGAIN: u64 = 3;
+
+/// The runs at whose end the page stores are left alone until they have given back what they do not need.
+const RESTS_PER_MILLE: u64 = 250;
+/// How long that may take.
+const REST_MAX: Duration = Duration::from_secs(60);
 
 /// What a node does when the others are healed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,7 +54,12 @@ impl World {
         self.until("not everyone was served in time", trace, |world| world.is_well(&served))?;
         self.wishes = Some(self.last_wishes());
         self.until("not every key was read in time", trace, Self::is_all_read)?;
-        self.until("not every node caught up in time", trace, Self::is_level)
+        self.until("not every node caught up in time", trace, Self::is_level)?;
+        if self.prng.chance_per_mille(RESTS_PER_MILLE) {
+            self.alive_until = self.alive_until.max(self.heap.now() + REST_MAX);
+            self.until("a page store takes space that it does not need", trace, Self::is_compact)?;
+        }
+        Ok(())
     }
 
     fn until(
@@ -171,6 +183,15 @@ impl World {
     fn is_all_read(&self) -> bool {
         let is_wished = self.wishes.as_ref().is_some_and(|wishes| !wishes.is_empty());
         !is_wished && self.clients.iter().all(Client::is_idle)
+    }
+
+    /// Whether the page stores of all healed nodes have given back what they do not need.
+    fn is_compact(&self) -> bool {
+        let healed = self.nodes.iter().filter(|node| node.part == Part::Healed);
+        let processes = healed.filter_map(|node| node.process.as_ref());
+        let replicas =
+            processes.flat_map(|process| (0..self.shards).filter_map(|no| process.replica(ShardId(no))));
+        replicas.filter_map(Shard::inspect).all(|replica| bounds::check(replica.space()).is_ok())
     }
 
     /// Whether every healed node has caught up: see the module.

@@ -103,6 +103,17 @@ impl NodeNo {
         when(format!("{self:?} is born"), move |it| it.script.cluster_of(self.0).is_some())
     }
 
+    /// The file of its first shard's page store has at most so many bytes.
+    #[must_use]
+    pub fn stores_in_at_most(self, bytes: u64) -> When {
+        when(format!("{self:?} stores in at most {bytes} bytes"), move |it| {
+            let directory = it.script.directory_of(self.0, ShardId(0));
+            let files = it.script.disk(self.0).zip(directory).map(|(disk, directory)| disk.files(directory));
+            let store = files.iter().flatten().find(|(file, _)| *file == FileId::Store);
+            store.is_some_and(|(_, length)| *length <= bytes)
+        })
+    }
+
     /// Its process runs no more.
     #[must_use]
     pub fn is_down(self) -> When {

@@ -1,4 +1,5 @@
-//! Disks that are full: nothing is lost, elections go on, and all is well again when there is space.
+//! Disk space: where there is none, nothing is lost, elections go on, and all is well again when there is some; what page stores
+//! do not need they give back.
 
 use mesh_sim::scenario::{Power, Process, Scenario, Stage, ms, secs};
 
@@ -106,5 +107,48 @@ fn disks_that_are_nearly_full_under_load_come_to_no_standstill() {
             cluster.run_for(ms(500));
             cluster.write("k", "goes on");
         }
+    });
+}
+
+#[test]
+fn a_key_overwritten_again_and_again_takes_what_its_history_needs() {
+    let story = Scenario::of(3).sizes(|sizes| (sizes.history, sizes.horizon_period) = (ms(200), ms(50)));
+    story.seeds(1..=3).play(|cluster| {
+        let nodes = cluster.nodes::<3>();
+        for number in 0..3000 {
+            cluster.write("k", &long(number));
+            assert!(
+                nodes.iter().all(|node| cluster.holds(node.stores_in_at_most(3 << 20))),
+                "write {number}"
+            );
+        }
+        for node in nodes {
+            cluster.within(secs(20), node.stores_in_at_most(1 << 20));
+        }
+        assert_eq!(cluster.read("k"), Some(long(2999)));
+    });
+}
+
+#[test]
+fn deleting_everything_gives_the_disk_space_back_on_every_node_also_after_a_crash() {
+    let story = Scenario::of(3).sizes(|sizes| (sizes.history, sizes.horizon_period) = (ms(200), ms(50)));
+    story.seeds(1..=3).play(|cluster| {
+        let nodes @ [_, _, c] = cluster.nodes();
+        for number in 0..800 {
+            cluster.write(&format!("long-{number}"), &long(number));
+        }
+        assert!(!cluster.holds(c.stores_in_at_most(3 << 20)), "what is written takes space");
+        for number in 0..800 {
+            let delete = cluster.delete(&format!("long-{number}"));
+            cluster.until(delete.over());
+        }
+        cluster.run_for(secs(4));
+        cluster.node(c).crash(Power);
+        cluster.node(c).start();
+        for node in nodes {
+            cluster.within(secs(30), node.stores_in_at_most(1 << 20));
+        }
+        assert_eq!(cluster.read("long-7"), None);
+        cluster.write("k", "v");
     });
 }
