@@ -9,10 +9,10 @@ use raft::eraftpb::HardState;
 
 use crate::base::{Ballot, Base, CheckpointMark, EntryPosition};
 use crate::begin::{Beginning, Begun, WhenFull};
-use crate::contents::Contents;
+use crate::contents::{Contents, Locations, TermRuns};
 use crate::error::LogError;
 use crate::footer::Footer;
-use crate::format::segment::{Cut, SegmentHeader};
+use crate::format::segment::{Cut, SegmentHeader, Standing};
 use crate::log::{Log, Parts};
 use crate::options::LogOptions;
 use crate::purge::Purge;
@@ -112,12 +112,14 @@ impl Creation {
                         options: self.options.clone(),
                         prng: self.prng.clone(),
                         port: std::mem::replace(&mut self.port, IoPort::new(Lane::Log)),
-                        contents: Contents::new(self.base),
+                        contents: Contents::new(self.base, &TermRuns::default(), Locations::new()),
                         active,
                         cut: Cut::default(),
+                        footer_before: Footer::default(),
                         sealed: VecDeque::new(),
                         spares,
                         purge,
+                        damages: 0,
                     }))),
                 }
             }
@@ -131,8 +133,9 @@ impl Creation {
         }
         let segment = self.base.first_segment;
         let salt = draw_salt(&mut self.prng, segment, 0);
-        let header =
-            SegmentHeader::new(self.identity, segment, salt, Cut::default(), Footer::default(), self.base);
+        let (cut, footer, terms) = (Cut::default(), Footer::default(), TermRuns::default());
+        let standing = Standing { cut, footer, base: self.base, terms };
+        let header = SegmentHeader::new(self.identity, segment, salt, standing);
         let beginning =
             Beginning::start(header, files.leftovers(), WhenFull::Fail, &self.options, &mut self.port, io);
         self.step = Step::Beginning(files.purge(), beginning);

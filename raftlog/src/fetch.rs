@@ -5,6 +5,7 @@
 //!
 //! Invariants:
 //! - What waits, what is in flight and what is kept are each bounded.
+//! - Each batch is checked each time it is read. Damage is told, and served to nobody.
 //! - Only entries that a checkpoint contains are fetched. They are committed, so no conflict replaces them; a snapshot
 //!   that is installed drops all of this.
 
@@ -13,12 +14,12 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use mesh_base::LogIndex;
 use mesh_base::SegmentNo;
-use mesh_base::io::{FileId, IoToken};
+use mesh_base::io::{FileId, IoError, IoToken, IoValue};
 use mesh_base::limits::{LOG_FETCHES_IN_FLIGHT_MAX, LOG_FETCHES_WAITING_MAX};
 use raft::GetEntriesContext;
 use raft::eraftpb::Entry;
 
-use crate::contents::{Run, limited};
+use crate::contents::{Run, Terms, limited};
 use crate::error::LogError;
 use crate::format::batch::BatchHeader;
 use crate::format::record::{Record, Records, entry_record_bytes};
@@ -69,6 +70,16 @@ struct Fetched {
 pub(crate) struct Finished {
     pub(crate) entries: Vec<Entry>,
     pub(crate) contexts: Vec<GetEntriesContext>,
+    pub(crate) damage: Option<Damage>,
+}
+
+/// What could not be read.
+#[derive(Debug)]
+pub(crate) struct Damage {
+    pub(crate) error: LogError,
+    pub(crate) segment: SegmentNo,
+    /// The last entry that may be lost with it.
+    pub(crate) through: LogIndex,
 }
 
 /// The fetches of a log.
@@ -171,20 +182,37 @@ impl Fetches {
 
 impl Reading {
     /// The entries from the wanted one on that the bytes hold, each batch checked again.
-    pub(crate) fn finish(self, bytes: &Bytes) -> Result<Finished, LogError> {
-        let mut entries = Vec::new();
+    pub(crate) fn finish(self, result: Result<IoValue, IoError>, terms: &Terms) -> Finished {
         if self.dropped {
-            return Ok(Finished { entries, contexts: Vec::new() });
+            return Finished { entries: Vec::new(), contexts: Vec::new(), damage: None };
         }
+        let (entries, damage) = match self.entries(result, terms) {
+            Ok(entries) => (entries, None),
+            Err(damage) => (Vec::new(), Some(damage)),
+        };
+        Finished { entries, contexts: self.wanted.contexts, damage }
+    }
+
+    fn entries(&self, result: Result<IoValue, IoError>, terms: &Terms) -> Result<Vec<Entry>, Damage> {
+        let damage =
+            |error: LogError, run: &Run| Damage { error, segment: run.place.segment, through: run.last };
+        let bytes = match (result, self.runs.last()) {
+            (Ok(IoValue::Read(bytes)), _) => bytes,
+            (Err(error), Some(last)) => return Err(damage(error.into(), last)),
+            _ => Bytes::new(),
+        };
         let start = self.runs.first().map_or(0, |run| run.place.offset);
+        let mut entries = Vec::new();
         for run in &self.runs {
-            let from = usize::try_from(run.place.offset - start).unwrap_or(usize::MAX);
-            let batch = bytes.get(from..).unwrap_or_default();
-            let held = entries_of(batch, bytes, self.salt).filter(|held| covers(held, run));
-            let held = held.ok_or(LogError::Corrupt {
-                file: FileId::Segment(run.place.segment),
-                offset: run.place.offset,
-                what: "a batch that was intact before is damaged",
+            let position = |offset: u64| usize::try_from(offset - start).unwrap_or(usize::MAX);
+            let (from, to) = (position(run.place.offset), position(run.place.offset + run.place.bytes));
+            let place = bytes.get(from..to).unwrap_or_default();
+            let held = entries_of(place, &bytes, self.salt);
+            let held = held.and_then(|held| are_of(&held, run, self.below, terms).then_some(held).ok_or(0));
+            let held = held.map_err(|at| {
+                let (file, offset) = (FileId::Segment(run.place.segment), run.place.offset + at as u64);
+                let what = "a batch of old entries is damaged";
+                damage(LogError::Corrupt { file, offset, what }, run)
             })?;
             let live = held.into_iter().filter(|entry| {
                 let index = LogIndex(entry.index);
@@ -192,15 +220,24 @@ impl Reading {
             });
             entries.extend(live);
         }
-        Ok(Finished { entries, contexts: self.wanted.contexts })
+        Ok(entries)
     }
 }
 
-/// The entries that a batch leaves in the log, if it is intact.
-fn entries_of(batch: &[u8], whole: &Bytes, salt: u64) -> Option<Vec<Entry>> {
+/// The entries that batches in a row leave in the log, if all are intact; else where the first is that is not, in bytes.
+fn entries_of(place: &[u8], whole: &Bytes, salt: u64) -> Result<Vec<Entry>, usize> {
+    let (mut entries, mut at) = (Vec::new(), 0);
+    while at < place.len() {
+        let batch = place.get(at..).unwrap_or_default();
+        at += add_entries_of(&mut entries, batch, whole, salt).ok_or(at)?;
+    }
+    Ok(entries)
+}
+
+/// Adds the entries that a batch leaves in the log, if it is intact; answers its bytes.
+fn add_entries_of(entries: &mut Vec<Entry>, batch: &[u8], whole: &Bytes, salt: u64) -> Option<usize> {
     let header = BatchHeader::decode(batch).filter(|header| header.salt == salt)?;
     let mut records = Records::new(whole.slice_ref(header.payload(batch)?));
-    let mut entries: Vec<Entry> = Vec::new();
     while let Some(record) = records.next().ok()? {
         match record {
             Record::Entry(entry) => {
@@ -211,15 +248,23 @@ fn entries_of(batch: &[u8], whole: &Bytes, salt: u64) -> Option<Vec<Entry>> {
             Record::HardState(_) | Record::Checkpoint(_) | Record::Truncation { .. } => {}
         }
     }
-    Some(entries)
+    Some(header.batch_bytes())
 }
 
-/// Whether the entries are a sequence that contains the run.
-fn covers(entries: &[Entry], run: &Run) -> bool {
+/// Whether the entries are a sequence that contains the run, in the terms that the log has for it. Of one index and term
+/// there is one entry, so what they hold is what was appended.
+fn are_of(entries: &[Entry], run: &Run, below: LogIndex, terms: &Terms) -> bool {
     let follows = entries.windows(2).all(|pair| match pair {
         [a, b] => a.index + 1 == b.index,
         _ => false,
     });
     let ends = entries.first().zip(entries.last());
-    follows && ends.is_some_and(|(first, last)| first.index <= run.first.0 && run.last.0 <= last.index)
+    let contain = ends.is_some_and(|(first, last)| first.index <= run.first.0 && run.last.0 <= last.index);
+    let is_live = |index: LogIndex| run.first <= index && index <= run.last && index < below;
+    // What was let go while it was read has no term any more.
+    let is_known = |entry: &Entry| {
+        let index = LogIndex(entry.index);
+        !is_live(index) || terms.term(index).is_none_or(|term| term.0 == entry.term)
+    };
+    follows && contain && entries.iter().all(is_known)
 }

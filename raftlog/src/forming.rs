@@ -3,10 +3,10 @@
 use std::collections::VecDeque;
 
 use mesh_base::limits::SECTOR_BYTES;
-use mesh_base::{BatchSeq, LogIndex, Revision};
+use mesh_base::{BatchSeq, LogIndex, Revision, Term};
 
-use crate::base::Base;
-use crate::footer::RevisionRange;
+use crate::base::{Base, EntryPosition};
+use crate::footer::BatchFacts;
 use crate::format::batch::{BATCH_HEADER_BYTES, batch_bytes};
 
 /// A batch that gathers records.
@@ -16,12 +16,9 @@ pub(crate) struct FormingBatch {
     /// Room for the header, then the records.
     pub(crate) buffer: Vec<u8>,
     pub(crate) records: u32,
-    /// The entries it leaves in the log, first and last.
-    pub(crate) entries: Option<(LogIndex, LogIndex)>,
-    /// The revisions its entries assign.
-    pub(crate) revisions: Option<RevisionRange>,
-    /// Whether the log starts anew in it, at a snapshot.
-    pub(crate) restarts: bool,
+    pub(crate) facts: BatchFacts,
+    /// The terms of the entries it leaves in the log: the first entry of each run.
+    pub(crate) terms: Vec<(LogIndex, Term)>,
     /// The log as of this batch.
     pub(crate) after: Base,
 }
@@ -32,22 +29,19 @@ impl FormingBatch {
         batch_bytes(self.buffer.len() - BATCH_HEADER_BYTES) as u64
     }
 
-    /// Whether it only says what was durable when it was written.
-    pub(crate) const fn is_marker(&self) -> bool {
-        self.records == 0
-    }
-
     /// Notes that an entry's record was added.
-    pub(crate) fn note_entry(&mut self, index: LogIndex, revision: Revision) {
-        RevisionRange::widen(&mut self.revisions, revision);
-        let first = self.entries.map_or(index, |(first, _)| first.min(index));
-        self.entries = Some((first, index));
+    pub(crate) fn note_entry(&mut self, at: EntryPosition, revision: Revision) {
+        self.facts.note_entry(at.index, revision);
+        while self.terms.pop_if(|(first, _)| *first >= at.index).is_some() {}
+        if self.terms.last().is_none_or(|(_, term)| *term != at.term) {
+            self.terms.push((at.index, at.term));
+        }
     }
 
     /// Notes that a record was added after which the log starts anew.
-    pub(crate) const fn note_restart(&mut self) {
-        self.restarts = true;
-        self.entries = None;
+    pub(crate) fn note_restart(&mut self, at: EntryPosition) {
+        self.facts.note_restart(at);
+        self.terms.clear();
     }
 }
 
@@ -104,9 +98,8 @@ impl Forming {
             seq: self.newest,
             buffer: vec![0; BATCH_HEADER_BYTES],
             records: 0,
-            entries: None,
-            revisions: None,
-            restarts: false,
+            facts: BatchFacts::default(),
+            terms: Vec::new(),
             after,
         });
     }

@@ -4,7 +4,7 @@
 //! Deliberately absent: the decision which segments may go. The log makes it.
 
 use mesh_base::io::{FileId, IoOp, IoPort, IoQueue, IoToken};
-use mesh_base::{BatchSeq, SegmentNo};
+use mesh_base::{BatchSeq, LogIndex, SegmentNo};
 
 use crate::spare::Spare;
 
@@ -21,6 +21,8 @@ pub(crate) struct Discarded {
 pub(crate) struct Sealed {
     pub(crate) segment: SegmentNo,
     pub(crate) salt: u64,
+    /// The last entry when it began.
+    pub(crate) after: LogIndex,
     /// Bytes of the file.
     pub(crate) capacity: u64,
     /// Up to here the file was written.

@@ -42,6 +42,7 @@ impl Switch {
         let active = Active {
             segment: header.segment,
             salt: header.salt,
+            after: header.base.last.index,
             offset,
             capacity: spare.capacity,
             zeroed_to: spare.zeroed_to.max(offset),

@@ -10,14 +10,14 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use mesh_base::io::{FileId, IoOp, IoPort, IoQueue, IoToken};
-use mesh_base::limits::{LOG_ZERO_WRITE_BYTES, SECTOR_BYTES};
-use mesh_base::{BatchSeq, LogIndex, SegmentNo};
+use mesh_base::limits::{LOG_HEADER_TERM_RUNS_MAX, LOG_ZERO_WRITE_BYTES, SECTOR_BYTES};
+use mesh_base::{BatchSeq, LogIndex, SegmentNo, Term};
 
 use crate::base::Base;
-use crate::contents::Place;
-use crate::footer::Footer;
+use crate::contents::{Contents, Place, Terms};
+use crate::footer::{BatchFacts, Footer};
 use crate::format::batch::{Seal, seal};
-use crate::format::segment::Cut;
+use crate::format::segment::{Cut, Standing};
 use crate::forming::FormingBatch;
 use crate::options::LogOptions;
 
@@ -44,6 +44,8 @@ impl Durable {
 pub(crate) struct Active {
     pub(crate) segment: SegmentNo,
     pub(crate) salt: u64,
+    /// The last entry when it began.
+    pub(crate) after: LogIndex,
     /// Where the next batch goes, in bytes.
     pub(crate) offset: u64,
     /// Bytes of the file.
@@ -88,8 +90,7 @@ pub(crate) enum Room {
 #[derive(Debug)]
 pub(crate) struct Submitted {
     pub(crate) place: Place,
-    pub(crate) entries: Option<(LogIndex, LogIndex)>,
-    pub(crate) restarts: bool,
+    pub(crate) facts: BatchFacts,
 }
 
 /// The writing end of a log.
@@ -98,10 +99,14 @@ pub(crate) struct Writer {
     active: Active,
     /// The newest batch submitted.
     head: Cut,
+    /// What the segment before the active one holds.
+    footer_before: Footer,
     /// What was submitted to the active segment.
     footer: Footer,
-    /// The log as of that batch.
+    /// The log as of the newest batch submitted.
     submitted: Base,
+    /// The terms of its entries.
+    submitted_terms: Terms,
     in_flight: VecDeque<InFlight>,
     durable: BatchSeq,
     /// The log as of the newest durable batch.
@@ -120,12 +125,21 @@ pub(crate) struct Writer {
 
 impl Writer {
     /// A writer whose segment has just begun: nothing is in flight, all up to the cut is durable.
-    pub(crate) fn new(active: Active, cut: Cut, base: Base, options: &LogOptions) -> Self {
+    pub(crate) fn new(
+        active: Active,
+        cut: Cut,
+        before: Footer,
+        log: &Contents,
+        options: &LogOptions,
+    ) -> Self {
+        let base = log.base;
         Self {
             active,
             head: cut,
+            footer_before: before,
             footer: Footer::default(),
             submitted: base,
+            submitted_terms: log.terms.clone(),
             in_flight: VecDeque::new(),
             durable: cut.seq,
             durable_base: base,
@@ -149,14 +163,25 @@ impl Writer {
         self.head
     }
 
-    /// What the active segment holds: the footer of it if another follows now.
-    pub(crate) const fn footer(&self) -> Footer {
-        self.footer
+    /// Whether nothing was submitted to the active segment.
+    pub(crate) const fn is_at_start(&self) -> bool {
+        self.active.offset == SECTOR_BYTES as u64
     }
 
-    /// The log as of the newest batch submitted.
-    pub(crate) const fn submitted(&self) -> &Base {
-        &self.submitted
+    /// What a segment says that follows the active one now.
+    pub(crate) fn standing(&self) -> Standing {
+        self.standing_after(&self.footer)
+    }
+
+    /// What a segment says that replaces the active one now, to which nothing was submitted.
+    pub(crate) fn standing_instead(&self) -> Standing {
+        assert!(self.is_at_start(), "batches are never given up");
+        self.standing_after(&self.footer_before)
+    }
+
+    fn standing_after(&self, footer: &Footer) -> Standing {
+        let terms = self.submitted_terms.newest(LOG_HEADER_TERM_RUNS_MAX);
+        Standing { cut: self.head, footer: footer.clone(), base: self.submitted, terms }
     }
 
     pub(crate) const fn durable(&self) -> Durable {
@@ -187,7 +212,7 @@ impl Writer {
     pub(crate) fn room_for(&self, batch: &FormingBatch) -> Room {
         let end = self.active.offset + batch.batch_bytes();
         let reserved = end + self.reserve_bytes > self.active.capacity;
-        if end > self.active.capacity || (reserved && batch.entries.is_some()) {
+        if end > self.active.capacity || (reserved && batch.facts.entries.is_some()) {
             Room::NextSegment
         } else if self.overlaps_zeros(end) {
             Room::AfterZeros
@@ -205,40 +230,55 @@ impl Writer {
 
     /// Writes a batch that has room.
     pub(crate) fn submit(&mut self, batch: FormingBatch, port: &mut IoPort, io: &mut IoQueue) -> Submitted {
-        assert_eq!(batch.seq, self.head.seq.next(), "batches are written in order");
-        assert!(self.has_capacity());
         let end = self.active.offset + batch.batch_bytes();
+        let FormingBatch { seq, buffer, records, facts, terms, after } = batch;
+        assert_eq!(seq, self.head.seq.next(), "batches are written in order");
+        assert!(self.has_capacity());
         assert!(end <= self.active.capacity && !self.overlaps_zeros(end));
         let fields = Seal {
             salt: self.active.salt,
-            seq: batch.seq,
+            seq,
             durable_through: self.durable,
             prev_crc: self.head.crc,
-            records: batch.records,
+            records,
         };
-        if !batch.is_marker() {
-            self.newest_real = batch.seq;
+        if records > 0 {
+            self.newest_real = seq;
         }
-        let unpadded = batch.buffer.len();
-        let (data, crc) = seal(batch.buffer, fields);
-        self.footer.add(data.get(..unpadded).unwrap_or_default(), batch.revisions);
+        let unpadded = buffer.len();
+        let (data, crc) = seal(buffer, fields);
         let (file, offset, bytes) = (FileId::Segment(self.active.segment), self.active.offset, data.len());
         assert_eq!(offset + bytes as u64, end);
-        let token = port.submit(io, IoOp::Write { file, offset, data });
         let place = Place { segment: self.active.segment, offset, bytes: bytes as u64 };
+        self.footer.add(data.get(..unpadded).unwrap_or_default(), &facts, place);
+        let token = port.submit(io, IoOp::Write { file, offset, data });
         self.in_flight.push_back(InFlight {
             token,
-            seq: batch.seq,
+            seq,
             progress: Progress::Writing,
             durable_through: self.durable,
             bytes,
-            after: batch.after,
+            after,
         });
-        self.head = Cut { seq: batch.seq, crc };
-        self.submitted = batch.after;
+        self.head = Cut { seq, crc };
+        self.submitted = after;
+        self.note_terms(&facts, &terms);
         self.active.offset = end;
         self.active.zeroed_to = self.active.zeroed_to.max(end);
-        Submitted { place, entries: batch.entries, restarts: batch.restarts }
+        Submitted { place, facts }
+    }
+
+    fn note_terms(&mut self, facts: &BatchFacts, runs: &[(LogIndex, Term)]) {
+        let terms = &mut self.submitted_terms;
+        if let Some(at) = facts.restart {
+            *terms = Terms::new(at);
+        }
+        if let Some((first, last)) = facts.entries {
+            terms.cut_from(first);
+            terms.extend(runs, last);
+        }
+        terms.trim_to(self.submitted.truncated);
+        assert_eq!(terms.last(), self.submitted.last, "every entry was noted");
     }
 
     /// Takes the completion of a write, if it is one of this writer's; answers whether it was.
@@ -277,14 +317,19 @@ impl Writer {
         self.zeroing = Some((token, end));
     }
 
-    /// Goes on in a segment whose header is durable, after everything in the one before.
+    /// Goes on in a segment whose header is durable: after everything in the one before, or in the place of one in which
+    /// there is nothing.
     pub(crate) fn begin(&mut self, active: Active) {
         assert!(self.is_quiet() && self.durable == self.head.seq, "the old segment is complete");
         assert_eq!(active.offset, SECTOR_BYTES as u64);
         assert!(active.capacity <= self.segment_bytes);
         // The new header says what the old segment must hold.
         self.attested = self.durable;
-        self.footer = Footer::default();
+        let replaced = active.segment == self.active.segment;
+        let footer = std::mem::take(&mut self.footer);
+        if !replaced {
+            self.footer_before = footer;
+        }
         self.active = active;
     }
 

@@ -56,6 +56,8 @@ flaws! {
         "Recovery takes any intact batch behind the log's end for its next one.";
     CutDurableBatch, "cut-durable-batch",
         "Recovery cuts the log at a damaged batch although a later one says that it was durable.";
+    TrustNewestSegment, "trust-newest-segment",
+        "Recovery reads the newest segment alone, though entries that no checkpoint contains are in older ones.";
     SuperblockBeforePages, "superblock-before-pages",
         "The superblock is written without waiting for the sync of the pages.";
     SkipSuperblockSync, "skip-superblock-sync",

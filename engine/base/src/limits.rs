@@ -98,6 +98,12 @@ pub const LOG_SPARE_SEGMENTS_MAX: usize = 2;
 pub const LOG_READ_BYTES: usize = 1024 * 1024;
 /// Reads in flight when a log is recovered.
 pub const LOG_READS_IN_FLIGHT_MAX: usize = 3;
+/// Reads of segment headers in flight when a log is recovered.
+pub const LOG_HEADER_READS_IN_FLIGHT_MAX: usize = 32;
+/// Places of a segment at which its successor's header says which entry is there: one for each MiB of a large one.
+pub const LOG_FOOTER_POINTS_MAX: usize = 64;
+/// Runs of entries of one term that a segment's header lists. Where a log has more, more of it is read when it is opened.
+pub const LOG_HEADER_TERM_RUNS_MAX: usize = 128;
 /// Bytes of one read of entries that left the memory, its first batch aside.
 pub const LOG_FETCH_BYTES_MAX: usize = APPEND_MESSAGE_BYTES_MAX;
 /// Reads of entries that left the memory, in flight at a time.

@@ -1,13 +1,14 @@
-//! Where on disk each entry is: runs of entries that one batch holds.
+//! Where on disk each entry is: runs of entries that one batch holds, or several batches in a row of a segment that was
+//! not walked.
 //!
-//! Invariant: the runs follow each other without a gap. A batch may hold more entries than its run says; those are dead.
+//! Invariant: the runs follow each other without a gap. A place may hold more entries than its run says; those are dead.
 
 use std::collections::VecDeque;
 
 use mesh_base::limits::SECTOR_BYTES;
 use mesh_base::{LogIndex, SegmentNo};
 
-/// A batch's place on disk.
+/// The place on disk of a batch, or of several in a row.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Place {
     pub(crate) segment: SegmentNo,
@@ -17,7 +18,14 @@ pub(crate) struct Place {
     pub(crate) bytes: u64,
 }
 
-/// The live entries of a batch.
+impl Place {
+    /// Where it begins, in sectors.
+    pub(crate) fn sector(&self) -> u32 {
+        u32::try_from(self.offset / SECTOR_BYTES as u64).unwrap_or(u32::MAX)
+    }
+}
+
+/// The live entries of a place.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Run {
     pub(crate) first: LogIndex,
@@ -42,7 +50,7 @@ impl Packed {
             first: run.first,
             segment: run.place.segment,
             count: u32::try_from(run.last.0 - run.first.0 + 1).unwrap_or(u32::MAX),
-            sector: sectors(run.place.offset),
+            sector: run.place.sector(),
             sectors: sectors(run.place.bytes),
         }
     }
@@ -70,7 +78,7 @@ impl Locations {
         Self { runs: VecDeque::new() }
     }
 
-    /// Notes the entries of a batch. They replace those of their indexes and above.
+    /// Notes entries at a place. They replace those of their indexes and above.
     pub(crate) fn record(&mut self, run: Run) {
         assert!(run.first <= run.last);
         self.cut_from(run.first);
@@ -105,6 +113,24 @@ impl Locations {
         let start = self.runs.partition_point(|run| run.last() < index);
         let holds = self.runs.get(start).is_some_and(|run| run.first <= index);
         self.runs.range(if holds { start } else { self.runs.len() }..).map(Packed::run)
+    }
+
+    /// Puts older runs before these.
+    pub(crate) fn follow(&mut self, mut older: Self) {
+        let joins = older.last().zip(self.first()).is_none_or(|(before, first)| before.next() == first);
+        assert!(joins, "no gap");
+        older.runs.append(&mut self.runs);
+        self.runs = older.runs;
+    }
+
+    /// The first entry whose place is known.
+    pub(crate) fn first(&self) -> Option<LogIndex> {
+        self.runs.front().map(|run| run.first)
+    }
+
+    /// The last entry whose place is known.
+    pub(crate) fn last(&self) -> Option<LogIndex> {
+        self.runs.back().map(Packed::last)
     }
 
     /// The last live entry in this segment and all older ones.

@@ -12,7 +12,7 @@ use raft::eraftpb::Entry;
 
 pub(crate) use locations::{Locations, Place, Run};
 pub(crate) use tail::{Tail, limited};
-pub(crate) use terms::Terms;
+pub(crate) use terms::{TermRuns, Terms};
 
 use crate::base::{Ballot, Base, CheckpointMark, EntryPosition, SnapshotBase};
 
@@ -26,10 +26,50 @@ pub(crate) struct Contents {
 }
 
 impl Contents {
-    /// The log as a segment begins, without what is in older segments.
-    pub(crate) const fn new(base: Base) -> Self {
-        let next = LogIndex(base.last.index.0 + 1);
-        Self { base, terms: Terms::new(base.last), tail: Tail::new(next), locations: Locations::new() }
+    /// The log as a segment begins: with the terms that its header lists, and with what is known of the places of entries
+    /// in older segments.
+    pub(crate) fn new(base: Base, terms: &TermRuns, locations: Locations) -> Self {
+        let terms = Terms::listed(terms, base.truncated, base.last);
+        Self { base, terms, tail: Tail::new(base.last.index.next()), locations }
+    }
+
+    /// Whether every entry that the checkpoint does not contain is in memory.
+    pub(crate) fn has_all_unsaved(&self) -> bool {
+        self.tail.first() <= self.base.checkpoint.applied.next()
+    }
+
+    /// Whether the terms of all entries that are kept are known.
+    pub(crate) fn has_all_terms(&self) -> bool {
+        self.terms.before().index <= self.base.truncated.index
+    }
+
+    /// Puts what the log held as of the segment with which this begins before what was appended since.
+    pub(crate) fn follow(&mut self, mut older: Self) {
+        let first = self.first_appended();
+        if !self.has_all_terms() {
+            older.terms.cut_from(first);
+            older.terms.extend(&self.terms.runs_from(first), self.base.last.index);
+            self.terms = older.terms;
+        }
+        if !self.has_all_unsaved() {
+            // Nothing of it was let go, so it begins with the first entry that was appended.
+            assert_eq!(self.tail.first(), first);
+            older.tail.cut_from(first);
+            self.tail.follow(older.tail);
+        }
+        self.follow_places(older.locations);
+    }
+
+    /// The same for the places of entries alone.
+    pub(crate) fn follow_places(&mut self, mut older: Locations) {
+        older.cut_from(self.first_appended());
+        older.trim_to(self.base.truncated.index);
+        self.locations.follow(older);
+    }
+
+    /// The least entry that was appended, or the next one if none was.
+    fn first_appended(&self) -> LogIndex {
+        self.locations.first().unwrap_or(self.base.last.index.next())
     }
 
     /// What forbids an entry of this index: it would leave a gap, or replace what was truncated.

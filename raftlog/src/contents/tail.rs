@@ -41,6 +41,13 @@ impl Tail {
         self.entries.push_back(entry);
     }
 
+    /// Puts the entries right before the first of these before them.
+    pub(crate) fn follow(&mut self, older: Self) {
+        assert_eq!(older.next, self.first(), "entries follow each other");
+        let newer = std::mem::replace(self, older);
+        newer.entries.into_iter().for_each(|entry| self.push(entry));
+    }
+
     /// Forgets the entry of this index and all behind it; the next entry has this index.
     pub(crate) fn cut_from(&mut self, index: LogIndex) {
         while self.next > index {

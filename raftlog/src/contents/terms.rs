@@ -6,8 +6,27 @@ use mesh_base::{LogIndex, Term};
 
 use crate::base::EntryPosition;
 
+/// The newest runs of a log, for a segment's header: the first index of each and its term, in order.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub(crate) struct TermRuns(pub(crate) Vec<(LogIndex, Term)>);
+
+impl TermRuns {
+    /// The last entry before the runs, of a log that ends with this one.
+    pub(crate) fn before(&self, last: LogIndex) -> LogIndex {
+        self.0.first().map_or(last, |(first, _)| first.prev())
+    }
+
+    /// Whether they can be of a log between these positions.
+    pub(crate) fn fit(&self, truncated: EntryPosition, last: EntryPosition) -> bool {
+        let in_order = self.0.is_sorted_by(|a, b| a.0 < b.0 && a.1 != b.1);
+        let end = self.0.last().copied();
+        let ends = end.map_or(truncated == last, |(first, term)| first <= last.index && term == last.term);
+        in_order && ends && self.before(last.index) >= truncated.index
+    }
+}
+
 /// The terms of the entries after a position, and of that position itself.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Terms {
     /// The entry before the first whose term is known.
     before: EntryPosition,
@@ -20,6 +39,29 @@ impl Terms {
     /// No entries after `before`.
     pub(crate) const fn new(before: EntryPosition) -> Self {
         Self { before, runs: VecDeque::new(), last: before.index }
+    }
+
+    /// The entries of these runs, of a log between two positions. Where there are more than the runs have, the term of
+    /// the one before them is unknown, and must be told by a later [`Terms::trim_to`].
+    pub(crate) fn listed(runs: &TermRuns, truncated: EntryPosition, last: EntryPosition) -> Self {
+        assert!(runs.fit(truncated, last));
+        let index = runs.before(last.index);
+        let before =
+            if index == truncated.index { truncated } else { EntryPosition { index, term: Term(0) } };
+        Self { before, runs: runs.0.iter().copied().collect(), last: last.index }
+    }
+
+    /// The newest runs, so many at most.
+    pub(crate) fn newest(&self, runs_max: usize) -> TermRuns {
+        let skip = self.runs.len().saturating_sub(runs_max);
+        TermRuns(self.runs.iter().skip(skip).copied().collect())
+    }
+
+    /// The runs of the entries from this one on.
+    pub(crate) fn runs_from(&self, index: LogIndex) -> Vec<(LogIndex, Term)> {
+        let after = self.runs.partition_point(|(first, _)| *first <= index);
+        let runs = self.runs.range(after.saturating_sub(1)..);
+        runs.filter(|_| index <= self.last).map(|(first, term)| ((*first).max(index), *term)).collect()
     }
 
     /// The entry before the first whose term is known.
@@ -51,6 +93,16 @@ impl Terms {
         self.last = entry.index;
         if self.runs.back().is_none_or(|(_, term)| *term != entry.term) {
             self.runs.push_back((entry.index, entry.term));
+        }
+    }
+
+    /// Adds entries, as runs that begin with the next one, up to `last`.
+    pub(crate) fn extend(&mut self, runs: &[(LogIndex, Term)], last: LogIndex) {
+        let ends = runs.iter().skip(1).map(|(next, _)| next.prev()).chain(std::iter::once(last));
+        for ((first, term), end) in runs.iter().zip(ends) {
+            self.push(EntryPosition { index: *first, term: *term });
+            assert!(end >= self.last, "runs are in order");
+            self.last = end;
         }
     }
 
@@ -131,7 +183,11 @@ mod tests {
                 let end = terms.term(LogIndex(list.len() as u64)).is_none();
                 let start = first == 0 || terms.term(LogIndex(first as u64 - 1)).is_none();
                 let last = at(list.len() as u64 - 1, list[list.len() - 1]);
-                if !(known && end && start && terms.last() == last) {
+                let before = at(first as u64, list[first]);
+                let listed = Terms::listed(&terms.newest(usize::MAX), before, last);
+                let same = (first..list.len())
+                    .all(|index| listed.term(LogIndex(index as u64)) == Some(Term(list[index])));
+                if !(known && end && start && same && terms.last() == last) {
                     return false;
                 }
             }

@@ -1,8 +1,9 @@
 //! The log in use: what its owner changes, and what it asks.
 //!
 //! A change is in memory at once, gathers in a forming batch, is written by [`Log::pump`] and is durable when
-//! [`Log::complete`] says so. The turns of that machine are in `turn`, raft's view is in `storage`.
+//! [`Log::complete`] says so. The turns of that machine are in `turn`, its end is in `closing`, raft's view in `storage`.
 
+mod closing;
 mod storage;
 mod turn;
 
@@ -19,6 +20,7 @@ use crate::base::{Ballot, CheckpointMark, EntryPosition, SnapshotBase};
 use crate::contents::Contents;
 use crate::error::LogError;
 use crate::fetch::Fetches;
+use crate::footer::Footer;
 use crate::format::record::{self, Record, SMALL_RECORD_BYTES_MAX, entry_record_bytes, put_entry};
 use crate::format::segment::Cut;
 use crate::forming::{Forming, FormingBatch};
@@ -27,6 +29,7 @@ use crate::purge::{Purge, Sealed};
 use crate::spare::{Space, Spares};
 use crate::switch::Switch;
 use crate::writer::{Active, Durable, Writer};
+use closing::Closing;
 
 /// What a completion brought about.
 #[derive(Debug, Default)]
@@ -35,6 +38,9 @@ pub struct LogEvents {
     pub durable: Option<Durable>,
     /// Requests for entries that can be made again, with `RawNode::on_entries_fetched`.
     pub fetched: Vec<GetEntriesContext>,
+    /// Damage that was met where old entries were read. The log goes on and begins behind it, if it did not before: whoever
+    /// needs what was there needs a snapshot.
+    pub damage: Option<LogError>,
 }
 
 /// Names a hold on the log.
@@ -56,6 +62,9 @@ pub struct Log {
     spares: Spares,
     switch: Option<Switch>,
     purge: Purge,
+    closing: Closing,
+    /// Damage that was met and did no more harm than that the log begins behind it.
+    damages: u64,
     holds: BTreeMap<HoldId, LogIndex>,
     last_hold: HoldId,
     fetches: RefCell<Fetches>,
@@ -75,21 +84,25 @@ pub(crate) struct Parts {
     pub(crate) contents: Contents,
     pub(crate) active: Active,
     pub(crate) cut: Cut,
+    /// What the segment before the active one holds.
+    pub(crate) footer_before: Footer,
     pub(crate) sealed: VecDeque<Sealed>,
     pub(crate) spares: Spares,
     pub(crate) purge: Purge,
+    pub(crate) damages: u64,
 }
 
 impl Log {
     pub(crate) fn assemble(parts: Parts) -> Self {
-        let Parts { identity, options, prng, port, contents, active, cut, sealed, spares, purge } = parts;
+        let Parts { identity, options, prng, port, contents, active, cut, footer_before, sealed, .. } = parts;
+        let (spares, purge, damages) = (parts.spares, parts.purge, parts.damages);
         assert!(sealed.iter().is_sorted_by_key(|sealed| sealed.segment));
         assert!(sealed.back().is_none_or(|newest| newest.segment < active.segment));
         assert_eq!(contents.terms.before(), contents.base.truncated);
         assert_eq!(contents.terms.last(), contents.base.last);
         Self {
             forming: Forming::new(cut.seq, options.batch_bytes_soft_max),
-            writer: Writer::new(active, cut, contents.base, &options),
+            writer: Writer::new(active, cut, footer_before, &contents, &options),
             fetches: RefCell::new(Fetches::new(options.fetched_bytes_max)),
             identity,
             options,
@@ -100,6 +113,8 @@ impl Log {
             spares,
             switch: None,
             purge,
+            closing: Closing::No,
+            damages,
             holds: BTreeMap::new(),
             last_hold: HoldId(0),
             conf_state: ConfState::default(),
@@ -137,12 +152,12 @@ impl Log {
         let uncommitted = Ballot { commit: before.commit, ..ballot };
         self.set_ballot(uncommitted);
         for entry in entries {
-            let (index, revision) = (LogIndex(entry.index), (self.options.revision_of)(&entry));
+            let revision = (self.options.revision_of)(&entry);
             self.contents.append(entry.clone());
             let after = self.contents.base;
             self.forming
                 .add(entry_record_bytes(&entry), after, |buffer| put_entry(buffer, &entry))
-                .note_entry(index, revision);
+                .note_entry(after.last, revision);
         }
         assert!(ballot.commit <= self.contents.base.last.index, "what is committed is there");
         self.set_ballot(ballot);
@@ -163,7 +178,7 @@ impl Log {
         assert!(base.index >= self.contents.base.truncated.index, "a log never goes back");
         self.contents.restart(base);
         self.fetches.get_mut().drop_all();
-        self.add(&Record::Install(base)).note_restart();
+        self.add(&Record::Install(base)).note_restart(base.position());
         tracing::info!(index = base.index.get(), "the log starts anew at a snapshot");
         Ok(self.forming.newest())
     }
@@ -317,6 +332,13 @@ impl Log {
     pub fn segments(&self) -> (SegmentNo, SegmentNo) {
         let active = self.writer.active().segment;
         (self.sealed.front().map_or(active, |oldest| oldest.segment), active)
+    }
+
+    /// How often damage was met, in this log's recovery and since, that did no more harm than that the log begins behind
+    /// it.
+    #[must_use]
+    pub const fn damages(&self) -> u64 {
+        self.damages
     }
 
     fn check_usable(&self) -> Result<(), LogError> {

@@ -2,22 +2,21 @@
 //!
 //! Invariant: after a failure nothing more is submitted and nothing more is acknowledged.
 
-use bytes::Bytes;
-use mesh_base::io::{Completion, FileId, IoOp, IoQueue, IoValue};
+use mesh_base::io::{Completion, FileId, IoError, IoOp, IoQueue, IoValue};
 use mesh_base::{LogIndex, SegmentNo};
-use raft::GetEntriesContext;
 
+use super::closing::Closing;
 use super::{Log, LogEvents};
 use crate::base::EntryPosition;
 use crate::contents::Run;
 use crate::error::LogError;
-use crate::fetch::Reading;
+use crate::fetch::{Damage, Finished, Reading};
 use crate::format::record::Record;
-use crate::format::segment::SegmentHeader;
+use crate::format::segment::{SegmentHeader, Standing};
 use crate::purge::{Discarded, Sealed};
 use crate::spare::{Space, Spare};
 use crate::switch::{Switch, draw_salt};
-use crate::writer::Room;
+use crate::writer::{Active, Room};
 
 impl Log {
     /// Submits what is due: batches, reads of old entries, zeros ahead, the next segment, the end of old ones. To be
@@ -31,6 +30,7 @@ impl Log {
             self.spares.prepare(&mut self.port, io);
         }
         self.submit_batches(io);
+        self.advance_closing(io);
         self.advance_switch(io);
         if self.switch.is_none() {
             self.writer.zero_ahead(&mut self.port, io);
@@ -43,7 +43,7 @@ impl Log {
     /// Takes the completion of an operation that this log submitted, and goes on.
     ///
     /// # Errors
-    /// The failure that poisons the log: a failed operation, or damage that a fetch met. After it
+    /// The failure that poisons the log: a failed operation, reads of old entries aside. After it
     /// [`LogError::Poisoned`].
     ///
     /// # Panics
@@ -52,10 +52,11 @@ impl Log {
         self.check_usable()?;
         let before = self.writer.durable();
         match self.dispatch(completion, io) {
-            Ok(fetched) => {
+            Ok(mut events) => {
                 self.pump(io);
                 let durable = self.writer.durable();
-                Ok(LogEvents { durable: (durable > before).then_some(durable), fetched })
+                events.durable = (durable > before).then_some(durable);
+                Ok(events)
             }
             Err(error) => {
                 tracing::error!(%error, "the log stops");
@@ -84,42 +85,52 @@ impl Log {
         }
     }
 
-    fn dispatch(
-        &mut self,
-        completion: Completion,
-        io: &mut IoQueue,
-    ) -> Result<Vec<GetEntriesContext>, LogError> {
+    fn dispatch(&mut self, completion: Completion, io: &mut IoQueue) -> Result<LogEvents, LogError> {
         let Completion { token, result } = completion;
         if self.spares.owns(token) {
             self.spares.complete(result.map(drop), &mut self.port, io)?;
-            return Ok(Vec::new());
+            return Ok(LogEvents::default());
         }
-        let value = result?;
-        if self.writer.complete(token) {
-            return Ok(Vec::new());
+        if self.closes(token) {
+            self.complete_closing(result.map(drop), io)?;
+            return Ok(LogEvents::default());
         }
         if let Some(reading) = self.fetches.get_mut().complete(token) {
-            let bytes = if let IoValue::Read(bytes) = value { bytes } else { Bytes::new() };
-            return self.finish_fetch(reading, &bytes);
+            return self.finish_fetch(reading, result);
+        }
+        result?;
+        if self.writer.complete(token) {
+            return Ok(LogEvents::default());
         }
         if let Some(spares) = self.purge.complete(token, &mut self.port, io) {
             self.spares.add(spares);
-            return Ok(Vec::new());
+            return Ok(LogEvents::default());
         }
         let switch = self.switch.as_mut().filter(|switch| switch.owns(token));
         assert!(switch.is_some(), "a completion of what was never submitted");
         if let Some(active) = switch.and_then(|switch| switch.complete(&mut self.port, io)) {
-            self.switch = None;
-            let old = *self.writer.active();
+            self.go_on_in(active);
+        }
+        Ok(LogEvents::default())
+    }
+
+    /// Goes on in a segment that is durable: the next one, or one in the place of the active one.
+    fn go_on_in(&mut self, active: Active) {
+        self.switch = None;
+        if matches!(self.closing, Closing::Switching) {
+            self.closing = Closing::Closed;
+        }
+        let old = *self.writer.active();
+        if old.segment != active.segment {
             self.sealed.push_back(Sealed {
                 segment: old.segment,
                 salt: old.salt,
+                after: old.after,
                 capacity: old.capacity,
                 written_to: old.zeroed_to,
             });
-            self.writer.begin(active);
         }
-        Ok(Vec::new())
+        self.writer.begin(active);
     }
 
     fn submit_batches(&mut self, io: &mut IoQueue) {
@@ -133,10 +144,10 @@ impl Log {
             }
             let Some(batch) = self.forming.pop() else { return };
             let submitted = self.writer.submit(batch, &mut self.port, io);
-            if submitted.restarts {
+            if submitted.facts.restart.is_some() {
                 self.contents.locations.clear();
             }
-            if let Some((first, last)) = submitted.entries {
+            if let Some((first, last)) = submitted.facts.entries {
                 self.contents.locations.record(Run { first, last, place: submitted.place });
             }
         }
@@ -146,13 +157,22 @@ impl Log {
     fn begin_switch(&mut self, io: &mut IoQueue) {
         assert!(self.switch.is_none());
         let Some(spare) = self.spares.take() else { return };
-        let old = self.writer.active();
-        let segment = old.segment.next();
-        let salt = draw_salt(&mut self.prng, segment, old.salt);
-        let (cut, footer) = (self.writer.head(), self.writer.footer());
-        let header = SegmentHeader::new(self.identity, segment, salt, cut, footer, *self.writer.submitted());
+        let (segment, standing) = (self.writer.active().segment.next(), self.writer.standing());
         tracing::debug!(segment = segment.get(), "the log goes on in another segment");
-        self.switch = Some(Switch::start(spare, &header, &mut self.port, io));
+        self.switch = Some(self.switch_to(spare, segment, standing, io));
+    }
+
+    /// Begins to make a file the segment of this number.
+    pub(super) fn switch_to(
+        &mut self,
+        spare: Spare,
+        segment: SegmentNo,
+        standing: Standing,
+        io: &mut IoQueue,
+    ) -> Switch {
+        let salt = draw_salt(&mut self.prng, segment, self.writer.active().salt);
+        let header = SegmentHeader::new(self.identity, segment, salt, standing);
+        Switch::start(spare, &header, &mut self.port, io)
     }
 
     fn advance_switch(&mut self, io: &mut IoQueue) {
@@ -163,7 +183,7 @@ impl Log {
 
     /// Chooses the segments that may go, if any, and records that the log starts behind them.
     fn begin_purge(&mut self) {
-        if !self.purge.is_idle() {
+        if self.ends() || !self.purge.is_idle() {
             return;
         }
         let leaving = self.segments_to_leave();
@@ -263,23 +283,53 @@ impl Log {
         self.sealed.get(at).map(|sealed| sealed.salt)
     }
 
-    fn finish_fetch(&mut self, reading: Reading, bytes: &Bytes) -> Result<Vec<GetEntriesContext>, LogError> {
-        let place = reading.runs.first().map(|run| run.place);
-        let mut finished = reading.finish(bytes)?;
-        let first_index = self.first_index();
-        finished.entries.retain(|entry| entry.index >= first_index.0);
-        let terms = &self.contents.terms;
-        let known = |entry: &raft::eraftpb::Entry| {
-            terms.term(LogIndex(entry.index)).map(|term| term.0) == Some(entry.term)
-        };
-        if let Some(place) = place.filter(|_| !finished.entries.iter().all(known)) {
-            return Err(LogError::Corrupt {
-                file: FileId::Segment(place.segment),
-                offset: place.offset,
-                what: "an entry has another term than before",
-            });
+    /// Takes entries that were read. Damage, or a place that cannot be read, is fatal where a recovery would read it too.
+    /// Elsewhere it harms nobody but those who need what was there.
+    fn finish_fetch(
+        &mut self,
+        reading: Reading,
+        result: Result<IoValue, IoError>,
+    ) -> Result<LogEvents, LogError> {
+        let Finished { entries, contexts, damage } = reading.finish(result, &self.contents.terms);
+        let mut events = LogEvents { fetched: contexts, ..LogEvents::default() };
+        match damage {
+            None => {
+                let first_index = self.first_index();
+                let kept = entries.into_iter().filter(|entry| entry.index >= first_index.0).collect();
+                self.fetches.get_mut().keep(kept);
+            }
+            Some(Damage { error, segment, .. }) if !self.is_merely_kept(segment) => return Err(error),
+            // Otherwise it is left behind already.
+            Some(Damage { error, through, .. }) if through > self.contents.base.truncated.index => {
+                tracing::error!(%error, through = through.get(), "old entries of the log are lost");
+                self.damages += 1;
+                self.begin_behind(through);
+                events.damage = Some(error);
+            }
+            Some(_) => {}
         }
-        self.fetches.get_mut().keep(finished.entries);
-        Ok(finished.contexts)
+        Ok(events)
+    }
+
+    /// Whether a recovery has nothing to look for in a segment: after the beginning of a later one everything was appended
+    /// that the newest checkpoint lacks.
+    fn is_merely_kept(&self, segment: SegmentNo) -> bool {
+        let applied = self.writer.durable_base().checkpoint.applied;
+        let active = self.writer.active();
+        let later = self.sealed.iter().filter(|sealed| sealed.segment > segment).map(|sealed| sealed.after);
+        let newest = (active.segment > segment).then_some(active.after);
+        later.chain(newest).any(|after| after <= applied)
+    }
+
+    /// Lets the log begin behind an entry that a checkpoint contains. The segments before go as they always do.
+    fn begin_behind(&mut self, index: LogIndex) {
+        let base = self.contents.base;
+        assert!(
+            base.truncated.index < index && index <= base.checkpoint.applied,
+            "the page store has it all"
+        );
+        let to = EntryPosition { index, term: self.contents.terms.term(index).unwrap_or_default() };
+        self.contents.truncate(to, base.first_segment);
+        self.add(&Record::Truncation { to, first_segment: base.first_segment });
     }
 }

@@ -1,8 +1,9 @@
 //! Brings back the log of a replica after a stop of any kind.
 //!
-//! The steps: make the directory durable as it is seen, list it, read the header of every segment, walk the batches,
-//! decide where the log ends, write the newest batches again, and begin a fresh segment whose header says where the log
-//! ended. Only when that is durable is the log handed out. A crash at any step leaves a log that recovers to the same.
+//! The steps: make the directory durable as it is seen, list it, read the header of every segment, walk the newest one and
+//! of the others those that hold what no checkpoint does, decide where the log ends, write the newest batches again, and
+//! begin a fresh segment whose header says where the log ended. Only when that is durable is the log handed out. A crash at
+//! any step leaves a log that recovers to the same.
 //!
 //! Invariants:
 //! - What was acknowledged is there, or the recovery fails and names the file and the byte.
@@ -11,29 +12,33 @@
 //!   killed, or whose write failed, leaves bytes behind that a loss of power takes away, whatever sync comes after.
 //! - No file that was part of the log is removed here, and none is written but with the bytes that are there.
 
+mod files;
+mod headers;
 mod reader;
+mod reading;
 mod replay;
 mod walk;
 
 use bytes::Bytes;
 use mesh_base::io::{Completion, FileId, IoError, IoOp, IoPort, IoQueue, IoToken, IoValue, Lane};
-use mesh_base::limits::SECTOR_BYTES;
+use mesh_base::limits::LOG_HEADER_TERM_RUNS_MAX;
 use mesh_base::prng::Prng;
 use mesh_base::{ReplicaIdentity, SegmentNo};
 use raft::eraftpb::HardState;
 
 use crate::base::{CheckpointMark, SnapshotBase};
-use crate::begin::{Beginning, Begun, Leftovers, WhenFull};
+use crate::begin::{Beginning, Begun, WhenFull};
 use crate::contents::Contents;
 use crate::error::LogError;
-use crate::format::segment::{Cut, SegmentHeader};
+use crate::footer::Footer;
+use crate::format::segment::{Cut, SegmentHeader, Standing};
 use crate::format::{Encoding, FORMAT_VERSION, Foreign};
 use crate::log::{Log, Parts};
 use crate::options::LogOptions;
-use crate::purge::{Discarded, Purge, Sealed};
+use crate::purge::{Purge, Sealed};
 use crate::switch::draw_salt;
-use replay::Replay;
-use walk::SegmentWalk;
+pub(crate) use files::Files;
+use reading::{Newest, Outcome, ReadLog, Reading, sealed_of};
 
 /// Where a crash tore the log. What was there was never acknowledged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -69,88 +74,14 @@ pub struct RecoveredLog {
     /// A snapshot that was installed and after which no checkpoint was noted. If the staged page store is still there
     /// it must take its place now; if not, it has.
     pub install: Option<SnapshotBase>,
+    /// Damage of what is kept though a checkpoint contains it. The log begins behind it.
+    pub damage: Option<LogError>,
+    /// The first segment that was read in whole: what is in older ones is in the page store too.
+    pub walked_from: SegmentNo,
     /// Batches that were read.
     pub batches: u64,
     /// Bytes of them on disk.
     pub bytes: u64,
-}
-
-/// The files of a directory that matter here.
-#[derive(Debug)]
-pub(crate) struct Files {
-    /// The segments that follow each other without a gap up to the newest, with their lengths in bytes.
-    segments: Vec<(SegmentNo, u64)>,
-    leftovers: Leftovers,
-    /// Files to be removed.
-    discarded: Vec<Discarded>,
-}
-
-impl Files {
-    /// Sorts a directory's files out.
-    pub(crate) fn of(listing: &[(FileId, u64)], options: &LogOptions) -> Self {
-        let mut segments: Vec<(SegmentNo, u64)> = Vec::new();
-        let mut spares = Vec::new();
-        let mut useless = Vec::new();
-        for &(file, bytes) in listing {
-            match file {
-                FileId::Segment(segment) => {
-                    if segments.last().is_some_and(|(before, _)| before.next() != segment) {
-                        // What is before a gap was let go, or the walk will miss it.
-                        useless.extend(segments.drain(..).map(|(gone, _)| FileId::Segment(gone)));
-                    }
-                    segments.push((segment, bytes));
-                }
-                FileId::SpareSegment(no) => spares.push((bytes, no)),
-                FileId::Identity | FileId::Store | FileId::StagedStore => {}
-            }
-        }
-        let usable = spares.iter().filter(|(bytes, _)| *bytes <= options.segment_bytes).max();
-        let spare = usable.map(|(_, no)| *no);
-        let next_no = spares.iter().map(|(_, no)| no + 1).max().unwrap_or(1);
-        useless.extend(
-            spares.iter().filter(|(_, no)| Some(*no) != spare).map(|(_, no)| FileId::SpareSegment(*no)),
-        );
-        let discarded = useless.into_iter().map(|file| Discarded { file, reuse: None }).collect();
-        Self { segments, leftovers: Leftovers { spare, next_no }, discarded }
-    }
-
-    /// The newest segment.
-    pub(crate) fn newest(&self) -> Option<FileId> {
-        self.segments.last().map(|(segment, _)| FileId::Segment(*segment))
-    }
-
-    /// The files that a new segment can be made of.
-    pub(crate) const fn leftovers(&self) -> Leftovers {
-        self.leftovers
-    }
-
-    /// The removal of what is of no use.
-    pub(crate) fn purge(self) -> Purge {
-        Purge::of(self.discarded)
-    }
-}
-
-/// The reading of the log.
-#[derive(Debug)]
-struct Reading {
-    files: Files,
-    headers: Vec<SegmentHeader>,
-    /// Which of the segments is walked.
-    at: usize,
-    walk: SegmentWalk,
-    replay: Replay,
-    sealed: Vec<Sealed>,
-    batches: u64,
-    bytes: u64,
-}
-
-impl Reading {
-    /// The segment that is walked, now that its end is known.
-    fn sealed_at(&self, end: &walk::SegmentEnd) -> Option<Sealed> {
-        let (header, (_, capacity)) = self.headers.get(self.at).zip(self.files.segments.get(self.at))?;
-        let (segment, salt) = (header.segment, header.salt);
-        Some(Sealed { segment, salt, capacity: *capacity, written_to: end.offset })
-    }
 }
 
 /// The log as it was read, waiting for its fresh segment.
@@ -159,8 +90,17 @@ struct Read {
     purge: Purge,
     contents: Contents,
     cut: Cut,
+    footer_before: Footer,
     sealed: Vec<Sealed>,
+    found: Found,
+}
+
+/// What there is to tell of a recovery.
+#[derive(Debug)]
+struct Found {
     torn: Option<TornTail>,
+    damage: Option<LogError>,
+    walked_from: SegmentNo,
     batches: u64,
     bytes: u64,
 }
@@ -169,9 +109,8 @@ struct Read {
 enum Step {
     SyncingDirectory(IoToken),
     Listing(IoToken),
-    ReadingHeaders(IoToken, Files, Vec<SegmentHeader>),
-    Walking(Box<Reading>),
-    Rewriting(Vec<IoToken>, Box<Reading>, walk::SegmentEnd),
+    Reading(Files, Box<Reading>),
+    Rewriting(Vec<IoToken>, Files, Box<ReadLog>),
     Beginning(Box<Read>, Box<Beginning>),
     Over,
 }
@@ -222,22 +161,20 @@ impl Recovery {
                 let value = finished(expected, token, result)?;
                 let listing = if let IoValue::Listing(files) = value { files } else { Vec::new() };
                 let files = Files::of(&listing, &self.options);
-                self.read_header(files, Vec::new(), io)
+                let reading = Reading::start(files.segments.clone(), self.identity, self.options.clone());
+                self.read(files, Box::new(reading), io)
             }
-            Step::ReadingHeaders(expected, files, headers) => {
-                let sector = bytes_of(finished(expected, token, result)?);
-                self.take_header(files, headers, &sector, io)
+            Step::Reading(files, mut reading) => {
+                reading.complete(token, result)?;
+                self.read(files, reading, io)
             }
-            Step::Walking(mut reading) => {
-                reading.walk.complete(token, bytes_of(result?));
-                self.walk(reading, io)
-            }
-            Step::Rewriting(mut writes, reading, end) => {
+            Step::Rewriting(mut writes, files, log) => {
                 result?;
                 let before = writes.len();
                 writes.retain(|write| *write != token);
                 assert_eq!(writes.len() + 1, before, "a completion of what was never submitted");
-                self.begin_when_rewritten(writes, reading, end, io)
+                self.begin_when_rewritten(writes, files, log, io);
+                Ok(None)
             }
             Step::Beginning(read, beginning) => {
                 match beginning.complete(token, result.map(drop), &mut self.port, io)? {
@@ -246,7 +183,7 @@ impl Recovery {
                         Ok(None)
                     }
                     Begun::Done(active, spares) => {
-                        let Read { purge, contents, cut, sealed, torn, batches, bytes } = *read;
+                        let Read { purge, contents, cut, footer_before, sealed, found } = *read;
                         let parts = Parts {
                             identity: self.identity,
                             options: self.options.clone(),
@@ -255,11 +192,13 @@ impl Recovery {
                             contents,
                             active,
                             cut,
+                            footer_before,
                             sealed: sealed.into(),
                             spares,
                             purge,
+                            damages: u64::from(found.damage.is_some()),
                         };
-                        Ok(Some(Recovered::Log(Box::new(recovered(parts, torn, batches, bytes)))))
+                        Ok(Some(Recovered::Log(Box::new(recovered(parts, found)))))
                     }
                 }
             }
@@ -267,103 +206,59 @@ impl Recovery {
         }
     }
 
-    /// Reads the next segment's header, or begins to walk when all are read.
-    fn read_header(
+    /// Reads as far as what was read allows, and goes on to the writing when all is read.
+    fn read(
         &mut self,
         files: Files,
-        headers: Vec<SegmentHeader>,
+        mut reading: Box<Reading>,
         io: &mut IoQueue,
     ) -> Result<Option<Recovered>, LogError> {
-        if let Some((segment, _)) = files.segments.get(headers.len()) {
-            let read = IoOp::Read { file: FileId::Segment(*segment), offset: 0, length: SECTOR_BYTES };
-            self.step = Step::ReadingHeaders(self.port.submit(io, read), files, headers);
-            return Ok(None);
-        }
-        let Some((walk, replay)) = headers
-            .first()
-            .and_then(|oldest| Some((walk_of(&files, &headers, 0, &self.options)?, Replay::start(oldest))))
-        else {
-            return Ok(Some(Recovered::Empty));
-        };
-        let reading =
-            Reading { files, headers, at: 0, walk, replay, sealed: Vec::new(), batches: 0, bytes: 0 };
-        self.walk(Box::new(reading), io)
-    }
-
-    fn take_header(
-        &mut self,
-        files: Files,
-        mut headers: Vec<SegmentHeader>,
-        sector: &Bytes,
-        io: &mut IoQueue,
-    ) -> Result<Option<Recovered>, LogError> {
-        if let Some((segment, _)) = files.segments.get(headers.len()) {
-            headers.push(check_header(*segment, sector, &self.identity)?);
-        }
-        self.read_header(files, headers, io)
-    }
-
-    /// Walks as far as what was read allows; goes from segment to segment, and on to the fresh one behind the last.
-    fn walk(&mut self, mut reading: Box<Reading>, io: &mut IoQueue) -> Result<Option<Recovered>, LogError> {
-        while let Some(end) = reading.walk.advance(&mut reading.replay, &mut self.port, io)? {
-            reading.batches += end.batches;
-            reading.bytes += end.offset - SECTOR_BYTES as u64;
-            let Some(walk) = walk_of(&reading.files, &reading.headers, reading.at + 1, &self.options) else {
-                let writes = reading.walk.rewrite_unproven(&mut self.port, io);
-                return self.begin_when_rewritten(writes, reading, end, io);
-            };
-            let sealed = reading.sealed_at(&end);
-            reading.sealed.extend(sealed);
-            reading.at += 1;
-            reading.walk = walk;
-            if let Some(next) = reading.headers.get(reading.at) {
-                reading.replay.enter(next)?;
+        match reading.advance(&mut self.port, io)? {
+            Outcome::Reading => self.step = Step::Reading(files, reading),
+            Outcome::Empty => return Ok(Some(Recovered::Empty)),
+            Outcome::Log(mut log) => {
+                let writes = log.newest.walk.rewrite_unproven(&mut self.port, io);
+                self.begin_when_rewritten(writes, files, log, io);
             }
         }
-        self.step = Step::Walking(reading);
         Ok(None)
     }
 
     fn begin_when_rewritten(
         &mut self,
         writes: Vec<IoToken>,
-        reading: Box<Reading>,
-        end: walk::SegmentEnd,
+        files: Files,
+        log: Box<ReadLog>,
         io: &mut IoQueue,
-    ) -> Result<Option<Recovered>, LogError> {
+    ) {
         if writes.is_empty() {
-            return self.begin(*reading, end, io);
+            self.begin(files, *log, io);
+        } else {
+            self.step = Step::Rewriting(writes, files, log);
         }
-        self.step = Step::Rewriting(writes, reading, end);
-        Ok(None)
     }
 
     /// Begins the fresh segment. The newest one keeps its name if nothing in it is part of the log, so that recoveries
     /// in a row do not pile up segments.
-    fn begin(
-        &mut self,
-        reading: Reading,
-        end: walk::SegmentEnd,
-        io: &mut IoQueue,
-    ) -> Result<Option<Recovered>, LogError> {
-        let Some(newest) = reading.sealed_at(&end) else { return Ok(Some(Recovered::Empty)) };
-        let Reading { files, headers, replay, mut sealed, batches, bytes, .. } = reading;
-        let contents = whole(replay, &headers)?;
-        // The newest segment's header, if it is replaced: what it says of the segment before stays true.
-        let replaced = headers.last().filter(|_| end.batches == 0);
-        let segment = if replaced.is_some() { newest.segment } else { newest.segment.next() };
-        if replaced.is_none() {
-            sealed.push(newest);
+    fn begin(&mut self, mut files: Files, log: ReadLog, io: &mut IoQueue) {
+        let ReadLog { contents, newest, mut sealed, unreadable, found } = log;
+        let Newest { header: newest, file, end, .. } = newest;
+        let replaces = end.batches == 0;
+        let segment = if replaces { newest.segment } else { newest.segment.next() };
+        if !replaces {
+            sealed.push(sealed_of(&newest, file, end.offset));
         }
-        let footer = replaced.map_or(end.footer, |header| header.footer);
+        // What a replaced segment says of the one before stays true.
+        let footer_before = if replaces { newest.footer } else { end.footer };
+        let (cut, footer, base) = (end.head, footer_before.clone(), contents.base);
+        let standing = Standing { cut, footer, base, terms: contents.terms.newest(LOG_HEADER_TERM_RUNS_MAX) };
         let salt = draw_salt(&mut self.prng, segment, newest.salt);
-        let header = SegmentHeader::new(self.identity, segment, salt, end.head, footer, contents.base);
+        let header = SegmentHeader::new(self.identity, segment, salt, standing);
         let beginning =
             Beginning::start(header, files.leftovers(), WhenFull::MakeDo, &self.options, &mut self.port, io);
-        let (purge, torn) = (files.purge(), end.torn);
-        let read = Read { purge, contents, cut: end.head, sealed, torn, batches, bytes };
+        files.discard(unreadable.into_iter());
+        let read = Read { purge: files.purge(), contents, cut, footer_before, sealed, found };
         self.step = Step::Beginning(Box::new(read), beginning);
-        Ok(None)
     }
 }
 
@@ -381,35 +276,6 @@ fn bytes_of(value: IoValue) -> Bytes {
     if let IoValue::Read(bytes) = value { bytes } else { Bytes::new() }
 }
 
-/// The header of a segment, if it is intact and this replica's.
-fn check_header(
-    segment: SegmentNo,
-    sector: &[u8],
-    identity: &ReplicaIdentity,
-) -> Result<SegmentHeader, LogError> {
-    let file = FileId::Segment(segment);
-    let corrupt = |what| LogError::Corrupt { file, offset: 0, what };
-    let header = SegmentHeader::decode(sector).ok_or(corrupt("the segment's header is damaged"))?;
-    foreign(header.encoding, file, 0)?;
-    let (expected, found) = (identity, header.identity);
-    if expected.cluster != found.cluster {
-        return Err(LogError::WrongCluster { file, expected: expected.cluster, found: found.cluster });
-    }
-    if expected.shard != found.shard {
-        return Err(LogError::WrongShard { file, expected: expected.shard, found: found.shard });
-    }
-    if expected.replica != found.replica {
-        return Err(LogError::WrongReplica { file, expected: expected.replica, found: found.replica });
-    }
-    if header.segment != segment {
-        return Err(corrupt("the header is another segment's"));
-    }
-    if !header.base.is_consistent() {
-        return Err(corrupt("the base record contradicts itself"));
-    }
-    Ok(header)
-}
-
 /// The error of what this version cannot read.
 fn foreign(encoding: Encoding, file: FileId, offset: u64) -> Result<(), LogError> {
     match encoding.foreign() {
@@ -421,32 +287,14 @@ fn foreign(encoding: Encoding, file: FileId, offset: u64) -> Result<(), LogError
     }
 }
 
-/// The walk through a segment, if there is one of this place in the order.
-fn walk_of(files: &Files, headers: &[SegmentHeader], at: usize, options: &LogOptions) -> Option<SegmentWalk> {
-    let (_, file_bytes) = files.segments.get(at)?;
-    Some(SegmentWalk::new(headers.get(at)?, headers.get(at + 1), *file_bytes, options))
-}
-
-/// The contents of the log, if no segment of it is missing.
-fn whole(replay: Replay, headers: &[SegmentHeader]) -> Result<Contents, LogError> {
-    let oldest = headers.first().map(|header| header.segment).unwrap_or_default();
-    let missing = |segment: SegmentNo| LogError::Corrupt {
-        file: FileId::Segment(segment),
-        offset: 0,
-        what: "the segment is missing",
-    };
-    let before = SegmentNo(oldest.get().saturating_sub(1));
-    let contents = replay.finish().ok_or(missing(before))?;
-    if contents.base.first_segment < oldest {
-        return Err(missing(before));
-    }
-    Ok(contents)
-}
-
-fn recovered(parts: Parts, torn: Option<TornTail>, batches: u64, bytes: u64) -> RecoveredLog {
+fn recovered(parts: Parts, found: Found) -> RecoveredLog {
     let base = parts.contents.base;
+    let Found { torn, damage, walked_from, batches, bytes } = found;
     if let Some(torn) = &torn {
         tracing::warn!(file = %torn.file, offset = torn.offset, "a crash tore the tail of the log");
+    }
+    if let Some(error) = &damage {
+        tracing::error!(%error, first_index = base.truncated.index.get() + 1, "old entries of the log are lost");
     }
     tracing::info!(batches, bytes, last_index = base.last.index.get(), "the log is recovered");
     RecoveredLog {
@@ -454,6 +302,8 @@ fn recovered(parts: Parts, torn: Option<TornTail>, batches: u64, bytes: u64) -> 
         torn,
         least_checkpoint: base.checkpoint,
         install: base.install,
+        damage,
+        walked_from,
         batches,
         bytes,
         log: Log::assemble(parts),

@@ -6,9 +6,9 @@ use mesh_base::{LogIndex, Revision};
 use raft::eraftpb::Entry;
 
 use crate::base::EntryPosition;
-use crate::contents::{Contents, Place, Run};
+use crate::contents::{Contents, Locations, Place, Run};
 use crate::error::LogError;
-use crate::footer::RevisionRange;
+use crate::footer::BatchFacts;
 use crate::format::record::{Record, RecordError, Records};
 use crate::format::segment::SegmentHeader;
 
@@ -19,9 +19,24 @@ pub(crate) struct Replay {
 }
 
 impl Replay {
-    /// Begins with the oldest segment there is.
-    pub(crate) const fn start(header: &SegmentHeader) -> Self {
-        Self { contents: Contents::new(header.base) }
+    /// Begins with a segment, and with what is known of the places of entries in older ones.
+    pub(crate) fn start(header: &SegmentHeader, locations: Locations) -> Self {
+        Self { contents: Contents::new(header.base, &header.terms, locations) }
+    }
+
+    /// The log so far.
+    pub(crate) const fn contents(&self) -> &Contents {
+        &self.contents
+    }
+
+    /// Puts the places of entries in older segments before those of this segment's.
+    pub(crate) fn follow_places(&mut self, older: Locations) {
+        self.contents.follow_places(older);
+    }
+
+    /// Puts what older segments left, up to the beginning of this one, before what this one left.
+    pub(crate) fn follow(&mut self, older: Self) {
+        self.contents.follow(older.contents);
     }
 
     /// Goes on in a segment. Its base record holds from there on.
@@ -35,18 +50,17 @@ impl Replay {
         Ok(())
     }
 
-    /// Takes a batch; answers the revisions that its entries assign.
+    /// Takes a batch; answers what it adds to its segment.
     pub(crate) fn batch(
         &mut self,
         payload: Bytes,
         place: Place,
         revision_of: fn(&Entry) -> Revision,
-    ) -> Result<Option<RevisionRange>, LogError> {
+    ) -> Result<BatchFacts, LogError> {
         let corrupt =
             |what| LogError::Corrupt { file: FileId::Segment(place.segment), offset: place.offset, what };
         let mut records = Records::new(payload);
-        let mut entries: Option<(LogIndex, LogIndex)> = None;
-        let mut revisions = None;
+        let mut facts = BatchFacts::default();
         loop {
             let record = records.next().map_err(|error| match error {
                 RecordError::Malformed => corrupt("a record that does not follow the format"),
@@ -59,23 +73,19 @@ impl Replay {
             })?;
             let Some(record) = record else { break };
             match &record {
-                Record::Entry(entry) => {
-                    let index = LogIndex(entry.index);
-                    RevisionRange::widen(&mut revisions, revision_of(entry));
-                    entries = Some((entries.map_or(index, |(first, _)| first.min(index)), index));
-                }
-                Record::Install(_) => {
-                    entries = None;
+                Record::Entry(entry) => facts.note_entry(LogIndex(entry.index), revision_of(entry)),
+                Record::Install(base) => {
+                    facts.note_restart(base.position());
                     self.contents.locations.clear();
                 }
                 Record::HardState(_) | Record::Checkpoint(_) | Record::Truncation { .. } => {}
             }
             self.record(record).map_err(corrupt)?;
         }
-        if let Some((first, last)) = entries {
+        if let Some((first, last)) = facts.entries {
             self.contents.locations.record(Run { first, last, place });
         }
-        Ok(revisions)
+        Ok(facts)
     }
 
     fn record(&mut self, record: Record) -> Result<(), &'static str> {

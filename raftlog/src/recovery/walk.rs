@@ -24,7 +24,7 @@ use crate::options::LogOptions;
 use crate::recovery::reader::FileReader;
 
 /// What a segment turned out to hold.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct SegmentEnd {
     /// Its last batch that is part of the log.
     pub(crate) head: Cut,
@@ -100,7 +100,7 @@ impl SegmentWalk {
         Self {
             segment: header.segment,
             salt: header.salt,
-            successor: successor.copied(),
+            successor: successor.cloned(),
             head: header.cut,
             footer: Footer::default(),
             revision_of: options.revision_of,
@@ -128,7 +128,7 @@ impl SegmentWalk {
             let need = match &self.phase {
                 Phase::Batches => self.take_batches(replay)?,
                 Phase::Traces { .. } => self.look_for_traces()?,
-                Phase::Done(end) => return Ok((!self.reader.is_reading()).then_some(*end)),
+                Phase::Done(end) => return Ok((!self.reader.is_reading()).then(|| end.clone())),
             };
             if let Some(need) = need {
                 self.reader.read_ahead(need, port, io);
@@ -149,7 +149,7 @@ impl SegmentWalk {
     /// Takes the batches in the window. Answers the bytes it needs to go on, or none when the phase is over.
     fn take_batches(&mut self, replay: &mut Replay) -> Result<Option<usize>, LogError> {
         loop {
-            if let Some(next) = self.successor.filter(|next| next.cut.seq <= self.head.seq) {
+            if let Some(next) = self.successor.as_ref().filter(|next| next.cut.seq <= self.head.seq) {
                 let position = self.reader.position();
                 if next.cut != self.head {
                     return Err(self.corrupt(position, "the next segment follows another batch"));
@@ -181,9 +181,9 @@ impl SegmentWalk {
         let (offset, bytes) = (self.reader.position(), header.batch_bytes());
         let unpadded = BATCH_HEADER_BYTES + payload.len();
         let place = Place { segment: self.segment, offset, bytes: bytes as u64 };
-        let revisions = replay.batch(payload, place, self.revision_of)?;
+        let facts = replay.batch(payload, place, self.revision_of)?;
         let whole = self.reader.window().get(..bytes).unwrap_or_default();
-        self.footer.add(whole.get(..unpadded).unwrap_or_default(), revisions);
+        self.footer.add(whole.get(..unpadded).unwrap_or_default(), &facts, place);
         if self.successor.is_none() {
             let proven = header.durable_through;
             while self.unproven.pop_front_if(|batch| batch.seq <= proven).is_some() {}
@@ -250,7 +250,7 @@ impl SegmentWalk {
     }
 
     fn finish(&mut self, offset: u64, torn: Option<TornTail>) {
-        let (head, batches, footer) = (self.head, self.batches, self.footer);
+        let (head, batches, footer) = (self.head, self.batches, self.footer.clone());
         self.phase = Phase::Done(SegmentEnd { head, offset, batches, footer, torn });
     }
 

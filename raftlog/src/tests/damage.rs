@@ -6,7 +6,7 @@ use raft::{GetEntriesContext, Storage};
 
 use super::disk::{Crash, Disk};
 use super::harness::*;
-use crate::footer::Footer;
+use crate::footer::{Footer, Points};
 use crate::format::segment::SegmentHeader;
 use crate::{LogError, LogOptions, Recovered, RevisionRange, inspect};
 
@@ -134,12 +134,15 @@ fn a_segment_that_is_not_what_its_footer_says_is_corrupt() {
     assert_eq!(right.footer.revisions, Some(through(entries_before + 1, last)));
     let end = end_of(&mut disk, segment(2)) as u64;
     for footer in [
-        Footer { digest: right.footer.digest ^ 1, ..right.footer },
-        Footer { revisions: Some(through(entries_before + 1, last + 1)), ..right.footer },
-        Footer { revisions: None, ..right.footer },
+        Footer { digest: right.footer.digest ^ 1, ..right.footer.clone() },
+        Footer { end: end - 4096, ..right.footer.clone() },
+        Footer { points: Points::default(), ..right.footer.clone() },
+        Footer { revisions: Some(through(entries_before + 1, last + 1)), ..right.footer.clone() },
+        Footer { revisions: None, ..right.footer.clone() },
     ] {
         let mut other = disk.clone();
-        other.bytes(segment(3))[..4096].copy_from_slice(&SegmentHeader { footer, ..right }.encode());
+        let forged = SegmentHeader { footer, ..right.clone() };
+        other.bytes(segment(3))[..4096].copy_from_slice(&forged.encode());
         assert_eq!(outcome(other, 30), Outcome::Corrupt { file: segment(2), offset: end });
     }
 }

@@ -99,12 +99,14 @@ impl Disk {
     }
 
     pub(super) fn submit(&mut self, io: &mut IoQueue) {
-        for Submission { token, op } in io.drain() {
-            let inode = op.file().and_then(|file| self.names.get(&file).copied());
-            self.check(&op, inode);
-            self.submitted += 1;
-            self.pending.push(Pending { token, op, inode, names_to: self.last_name_op });
-        }
+        io.drain().for_each(|submission| self.submit_one(submission));
+    }
+
+    pub(super) fn submit_one(&mut self, Submission { token, op }: Submission) {
+        let inode = op.file().and_then(|file| self.names.get(&file).copied());
+        self.check(&op, inode);
+        self.submitted += 1;
+        self.pending.push(Pending { token, op, inode, names_to: self.last_name_op });
     }
 
     /// No operation may meet the bytes of a write in flight, and writes stay within the space taken.

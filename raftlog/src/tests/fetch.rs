@@ -122,18 +122,67 @@ fn a_hold_keeps_what_is_behind_it() {
     assert!((45..=61).contains(&node.log.first_index().get()));
 }
 
-#[test]
-fn damage_that_a_fetch_meets_is_never_served() {
-    let mut node = with_checkpoint();
-    let file = node.disk.segments()[0];
-    node.disk.bytes(file)[3 * 4096 + 200] ^= 1;
-    let mut result = Ok(());
-    let _ = node.log.entries(1, 10, None, GetEntriesContext::empty(true));
-    while result.is_ok() {
-        result = node.step().map(|events| assert!(events.is_some()));
+/// Asks for entries and goes on until the log is told of damage, or fails.
+fn meet_damage(node: &mut Node, low: u64, high: u64) -> Result<LogError, LogError> {
+    let _ = node.log.entries(low, high, None, GetEntriesContext::empty(true));
+    loop {
+        let events = node.step()?.expect("the damage is met");
+        if let Some(damage) = events.damage {
+            assert!(!events.fetched.is_empty(), "who asked is told");
+            return Ok(damage);
+        }
     }
-    assert!(matches!(result, Err(LogError::Corrupt { file: found, .. }) if found == file), "{result:?}");
+}
+
+#[test]
+fn damage_of_old_entries_is_never_served_and_harms_only_who_needs_them() {
+    for after_a_restart in [false, true] {
+        let mut node = with_checkpoint();
+        if after_a_restart {
+            node = node.restart(Crash::Power, keeping_all()).0;
+        }
+        let file = node.disk.segments()[1];
+        node.disk.bytes(file)[3 * 4096 + 200] ^= 1;
+        let damage = meet_damage(&mut node, 15, 50).unwrap();
+        assert!(matches!(damage, LogError::Corrupt { file: found, offset: 12288, .. } if found == file));
+        assert_eq!(node.log.damages(), 1);
+        let first = node.log.first_index().get();
+        assert!((16..40).contains(&first), "{first}");
+        let refused = node.log.entries(15, 50, None, GetEntriesContext::empty(true));
+        assert_eq!(refused, Err(Error::Store(StorageError::Compacted)));
+        assert!(Storage::term(&node.log, first - 1).is_ok());
+        assert_eq!(node.read(first, 81), (first..81).map(expected).collect::<Vec<_>>());
+        node.append(entries(81..82, 9, 100), Some(&hard_state(9, 1, 80)));
+        let (mut node, facts) = node.restart(Crash::Power, keeping_all());
+        assert_eq!((facts.damage, node.log.first_index().get()), (None, first));
+        assert_eq!(node.read(first, 81), (first..81).map(expected).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn damage_of_old_entries_that_a_recovery_would_read_ends_the_use_of_the_log() {
+    let mut node = Node::create(keeping_all(), 1);
+    for index in 1..5 {
+        node.append(entries(index..=index, 1, 2000), Some(&hard_state(1, 1, index)));
+    }
+    node.checkpoint(1, 4);
+    let file = node.disk.segments()[0];
+    node.disk.bytes(file)[2 * 4096 + 200] ^= 1;
+    let error = meet_damage(&mut node, 1, 5).unwrap_err();
+    assert!(matches!(error, LogError::Corrupt { file: found, offset: 8192, .. } if found == file));
     assert!(matches!(node.log.append(Vec::new(), None), Err(LogError::Poisoned { .. })));
+}
+
+#[test]
+fn old_entries_that_cannot_be_read_are_lost_and_no_others() {
+    let mut node = with_checkpoint();
+    node.settle();
+    let _ = node.log.entries(5, 50, None, GetEntriesContext::empty(true));
+    node.disk.fail_next = Some("read");
+    let damage = meet_damage(&mut node, 5, 50).unwrap();
+    assert!(matches!(damage, LogError::Io(_)));
+    let first = node.log.first_index().get();
+    assert_eq!(node.read(first, 81), (first..81).map(expected).collect::<Vec<_>>());
 }
 
 #[test]

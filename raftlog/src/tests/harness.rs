@@ -133,9 +133,27 @@ impl Node {
     pub(super) fn recover(disk: Disk, options: LogOptions) -> (Self, RecoveredFacts) {
         match recover(disk, options) {
             (Ok(Recovered::Log(recovered)), disk) => {
-                let RecoveredLog { log, hard_state, torn, least_checkpoint, install, batches, bytes } =
-                    *recovered;
-                let facts = RecoveredFacts { hard_state, torn, least_checkpoint, install, batches, bytes };
+                let RecoveredLog {
+                    log,
+                    hard_state,
+                    torn,
+                    least_checkpoint,
+                    install,
+                    damage,
+                    walked_from,
+                    batches,
+                    bytes,
+                } = *recovered;
+                let facts = RecoveredFacts {
+                    hard_state,
+                    torn,
+                    least_checkpoint,
+                    install,
+                    damage,
+                    walked_from,
+                    batches,
+                    bytes,
+                };
                 (Self { disk, log, io: IoQueue::new() }, facts)
             }
             (Ok(Recovered::Empty), _) => panic!("there is no log"),
@@ -177,6 +195,8 @@ pub(super) struct RecoveredFacts {
     pub(super) torn: Option<crate::TornTail>,
     pub(super) least_checkpoint: CheckpointMark,
     pub(super) install: Option<crate::SnapshotBase>,
+    pub(super) damage: Option<LogError>,
+    pub(super) walked_from: SegmentNo,
     pub(super) batches: u64,
     pub(super) bytes: u64,
 }

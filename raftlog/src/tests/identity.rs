@@ -58,7 +58,7 @@ fn another_identity_is_named_with_both_values() {
             }
         }
     };
-    let file = disk.segments()[0];
+    let file = *disk.segments().last().unwrap();
     other.cluster = ClusterId([8; 16]);
     let (expected, found) = (other.cluster, identity().cluster);
     assert_eq!(run(other), LogError::WrongCluster { file, expected, found });

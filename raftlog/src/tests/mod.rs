@@ -7,5 +7,6 @@ mod fetch;
 mod harness;
 mod identity;
 mod model;
+mod open;
 mod space;
 mod writing;

@@ -1,14 +1,16 @@
-//! The log against a model: random use, random crashes. What is acknowledged is there, what is dead stays dead.
+//! The log against a model: random use, random crashes, damage of what is merely kept. What is acknowledged is there, what is
+//! dead stays dead.
 
 use std::collections::BTreeMap;
 
+use mesh_base::io::FileId;
 use mesh_base::prng::Prng;
 use mesh_base::{BatchSeq, CheckpointNo, LogIndex, Term};
 use quickcheck::quickcheck;
 use raft::eraftpb::Entry;
-use raft::{GetEntriesContext, Storage};
+use raft::{Error, GetEntriesContext, Storage, StorageError};
 
-use super::disk::Crash;
+use super::disk::{Crash, Disk};
 use super::harness::*;
 use crate::{CheckpointMark, HoldId, LogOptions, Recovered, SnapshotBase};
 
@@ -55,6 +57,8 @@ struct Run {
     acknowledged: usize,
     holds: Vec<HoldId>,
     first_index: u64,
+    /// Whether something that is merely kept was damaged.
+    is_damaged: bool,
 }
 
 fn options(prng: &mut Prng) -> LogOptions {
@@ -85,6 +89,7 @@ impl Run {
             acknowledged: 0,
             holds: Vec::new(),
             first_index: 1,
+            is_damaged: false,
         }
     }
 
@@ -122,6 +127,7 @@ impl Run {
             8 => self.checkpoint(),
             9 if self.prng.chance_per_mille(200) => self.install(),
             9 => self.hold(),
+            10 if self.prng.chance_per_mille(200) => self.node.close_without_waiting(),
             10 => self.node.idle_without_waiting(),
             11 => self.read(),
             12 => self.node.disk.full = self.prng.chance_per_mille(300),
@@ -225,11 +231,36 @@ impl Run {
     fn check_entries(&mut self, low: u64, high: u64) {
         // Reading takes turns, and those may let old segments go.
         let hold = self.node.log.hold(LogIndex(low - 1));
-        let read = self.node.read(low, high);
-        self.node.log.release(hold);
-        for entry in read {
-            assert_eq!(entry, self.state().entry(entry.index));
+        let mut next = low;
+        while next < high {
+            match self.node.log.entries(next, high, None, GetEntriesContext::empty(true)) {
+                Ok(entries) => {
+                    next += entries.len() as u64;
+                    entries.iter().for_each(|entry| assert_eq!(*entry, self.state().entry(entry.index)));
+                }
+                Err(Error::Store(StorageError::LogTemporarilyUnavailable)) => {
+                    while self.node.step().unwrap().expect("a fetch is never forgotten").fetched.is_empty() {}
+                }
+                Err(Error::Store(StorageError::Compacted)) if self.is_damaged => {
+                    assert!(next < self.node.log.first_index().get() && self.node.log.damages() > 0);
+                    next = self.node.log.first_index().get();
+                }
+                Err(error) => panic!("{next}..{high}: {error}"),
+            }
         }
+        self.node.log.release(hold);
+    }
+
+    /// Damages a byte of what a recovery would not read, if there is anything.
+    fn damage(&mut self, disk: &mut Disk) {
+        let (Ok(Recovered::Log(recovered)), _) = recover(disk.clone(), self.options.clone()) else { return };
+        let needed = FileId::Segment(recovered.walked_from);
+        let kept: Vec<FileId> = disk.segments().into_iter().filter(|file| *file < needed).collect();
+        let Some(file) = self.prng.choose(&kept) else { return };
+        let bytes = disk.bytes(*file);
+        let at = self.prng.index(bytes.len());
+        bytes[at] ^= 1 << self.prng.index(8);
+        self.is_damaged = true;
     }
 
     /// What raft sees at any time.
@@ -255,7 +286,7 @@ impl Run {
     /// A crash, recoveries that crash too, and a recovery to the end.
     fn crash(mut self) -> Self {
         let crash = |prng: &mut Prng| if prng.chance_per_mille(600) { Crash::Power } else { Crash::Process };
-        let mut disk = self.node.disk;
+        let mut disk = std::mem::replace(&mut self.node.disk, Disk::new(0));
         disk.full = false;
         disk.crash(crash(&mut self.prng));
         while self.prng.chance_per_mille(400) {
@@ -266,6 +297,9 @@ impl Run {
                 panic!("{error}");
             }
             disk.crash(crash(&mut self.prng));
+        }
+        if self.prng.chance_per_mille(300) {
+            self.damage(&mut disk);
         }
         let (recovered, disk) = recover(disk, self.options.clone());
         let recovered = match recovered.unwrap() {
@@ -300,20 +334,29 @@ impl Run {
 }
 
 impl Node {
+    fn close_without_waiting(&mut self) {
+        self.log.close(&mut self.io);
+        self.disk.submit(&mut self.io);
+    }
+
     fn idle_without_waiting(&mut self) {
         self.log.idle(&mut self.io);
         self.disk.submit(&mut self.io);
     }
 }
 
-fn run(seed: u64) {
+/// Answers how often damage was met that does no further harm.
+fn run(seed: u64) -> u64 {
     let mut run = Run::new(seed);
+    let mut damages = 0;
     for _ in 0..6 {
         for _ in 0..run.prng.index(60) {
             run.act();
         }
         run = run.crash();
+        damages += run.node.log.damages();
     }
+    damages
 }
 
 quickcheck! {
@@ -327,8 +370,11 @@ quickcheck! {
 fn the_log_is_what_the_model_says_for_many_seeds() {
     let runs = std::env::var("MESH_RAFTLOG_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(500);
     let from = std::env::var("FROM").ok().and_then(|from| from.parse().ok()).unwrap_or(0);
+    let mut damages = 0;
     for seed in from..runs {
         let result = std::panic::catch_unwind(|| run(seed));
         assert!(result.is_ok(), "seed {seed}");
+        damages += result.unwrap_or_default();
     }
+    assert!(damages > runs.saturating_sub(from) / 10, "{damages}");
 }
