@@ -116,6 +116,12 @@ impl<'a> Inspection<'a> {
         Some(combine([kind, xxh3(&entry.data), xxh3(&entry.context)]))
     }
 
+    /// How often old entries of its log were found damaged since it was opened.
+    #[must_use]
+    pub fn log_damages(&self) -> u64 {
+        self.replica.raw.store().damages()
+    }
+
     /// How full its queues are.
     pub fn levels(&self) -> impl Iterator<Item = Level> + use<> {
         self.replica.levels().into_iter()

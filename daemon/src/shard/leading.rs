@@ -58,7 +58,7 @@ impl Replica {
         message: Message,
         out: &mut Output,
     ) -> Result<(), ShardError> {
-        if matches!(self.stopping, Some(Stopping::Saving { .. })) {
+        if matches!(self.stopping, Some(Stopping::Saving { .. } | Stopping::Closing)) {
             return Ok(());
         }
         let log = &self.raw.raft.raft_log;

@@ -441,6 +441,10 @@ impl Replica {
         match completion.token.lane {
             Lane::Log => {
                 let events = self.raw.mut_store().complete(completion, &mut out.io)?;
+                if let Some(error) = events.damage {
+                    // Whoever needs what is lost gets a snapshot.
+                    tracing::error!(shard = %self.identity.shard, %error, "old entries of the log are lost");
+                }
                 for context in events.fetched {
                     self.raw.on_entries_fetched(context);
                 }
@@ -488,6 +492,7 @@ impl Replica {
             store_bytes: statistics.file_pages * self.options.store.page_bytes as u64,
             keys: statistics.keys,
             log_bytes: log.disk_bytes(),
+            log_damages: log.damages(),
             resident_bytes: (statistics.resident_bytes + log.memory_bytes()) as u64,
             dirty_bytes: statistics.dirty_bytes as u64,
             sessions: u32::try_from(self.state.sessions.len()).unwrap_or(u32::MAX),

@@ -284,6 +284,9 @@ impl Starting {
                     if let Some(torn) = &log.torn {
                         tracing::info!(shard = %self.identity.shard, ?torn, "cut what a crash tore");
                     }
+                    if let Some(error) = &log.damage {
+                        tracing::error!(shard = %self.identity.shard, %error, "old entries of the log are lost");
+                    }
                     StartingStep::Listing { log, token: self.port.submit(io, IoOp::List) }
                 }
             },

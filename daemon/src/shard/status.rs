@@ -35,6 +35,8 @@ pub struct ShardStatus {
     pub keys: u64,
     /// Bytes of the log's files.
     pub log_bytes: u64,
+    /// How often, since it was opened, old entries of the log were found damaged. The log begins behind them since.
+    pub log_damages: u64,
     /// Bytes of pages and entries in memory.
     pub resident_bytes: u64,
     /// Bytes of pages changed since the last checkpoint.
@@ -99,6 +101,7 @@ impl ShardStatus {
             store_bytes: 0,
             keys: 0,
             log_bytes: 0,
+            log_damages: 0,
             resident_bytes: 0,
             dirty_bytes: 0,
             sessions: 0,

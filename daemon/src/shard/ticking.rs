@@ -18,8 +18,11 @@ const CAUGHT_UP_ENTRIES: u64 = 64;
 pub(super) enum Stopping {
     /// Leadership is being handed over until then.
     HandingOver(Instant),
-    /// The last checkpoint is being written, with every entry up to here. Nothing new is taken from other replicas.
+    /// The last checkpoint is being written, with every entry up to here. Nothing new is taken from other replicas from
+    /// here on.
     Saving { through: LogIndex },
+    /// The log is being closed, so that the next start is quick. Nothing is added to it any more.
+    Closing,
 }
 
 impl Replica {
@@ -165,6 +168,12 @@ impl Replica {
                 let noted = self.raw.store().least_checkpoint().applied;
                 let saved = noted >= through || self.checkpointing.is_out_of_space();
                 if saved && !self.checkpointing.is_busy() && self.raw.store().is_all_durable() {
+                    self.log().close(&mut out.io);
+                    self.stopping = Some(Stopping::Closing);
+                }
+            }
+            Some(Stopping::Closing) => {
+                if !self.raw.store().is_closing() {
                     out.news.push(News::Stopped);
                 }
             }
