@@ -71,6 +71,10 @@ impl Checks {
     ) -> Result<(), String> {
         let identity = replica.identity();
         bounds::check(replica.levels())?;
+        let damages = disk.statistics().damaged + disk.statistics().device_errors;
+        if replica.log_damages() > 0 && damages == 0 {
+            return Err("old entries of its log are damaged, and no disk did that".into());
+        }
         self.logs.observe(identity.shard, replica)?;
         let applied = replica.applied().index;
         let known = Known { identity, applied };

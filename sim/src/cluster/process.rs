@@ -140,7 +140,6 @@ pub(super) fn small_shards(value_bytes_max: usize, prng: &mut Prng) -> ShardOpti
     options.log.segment_bytes = (entry * 3 / 2).next_multiple_of(64 * 1024);
     options.log.zero_ahead_bytes = 32 * 1024;
     options.log.batch_bytes_soft_max = 64 * 1024;
-    options.log.retained_bytes = 0;
     options.log.spare_segments_max = 2;
     options.store.page_bytes = 4096;
     options.store.key_bytes_max = 256;
@@ -159,5 +158,7 @@ pub(super) fn small_shards(value_bytes_max: usize, prng: &mut Prng) -> ShardOpti
     options.preferred_leader_after = Duration::from_millis(50 << prng.range(0..7));
     // From slower than the writes of a run to so fast that all is written at once.
     options.checkpoint.bytes_per_second_min = (64 * 1024) << (options.sessions_max % 9);
+    let segments_kept = [0, 0, 0, 2, 8];
+    options.log.retained_bytes = options.log.segment_bytes * prng.choose(&segments_kept).unwrap_or(&0);
     options
 }

@@ -255,6 +255,7 @@ impl Scenario {
 
     /// Replicas that are small, and of the same size for every seed.
     fn settle_sizes(&self, sizes: &mut ShardOptions) {
+        sizes.log.retained_bytes = 0;
         sizes.store.frame_bytes_max = 512 * 1024;
         sizes.checkpoint.at_bytes = 64 * 1024;
         sizes.checkpoint.at_log_bytes = 128 * 1024;

@@ -102,3 +102,35 @@ fn damage_of_both_copies_of_the_identity_is_found_and_the_node_replaced() {
         is_replaced(cluster, c, "identity");
     });
 }
+
+/// The whole log was read at each start: damage of entries that every checkpoint contained took a voter from the group, and
+/// a start took the longer the more was kept.
+#[test]
+fn damage_of_what_a_log_merely_keeps_takes_nobody_out_and_who_needs_it_gets_a_snapshot() {
+    let story = Scenario::of(3).sizes(|sizes| sizes.log.retained_bytes = 64 << 20);
+    for damage in [FlipBit, LoseSector] {
+        story.clone().seeds(1..=3).play(move |cluster| {
+            let [a, b, c] = cluster.nodes();
+            fill_log(cluster, 5);
+            let needed = cluster.status(c).map(|status| status.last_index.0 + 10).unwrap_or_default();
+            cluster.node(c).crash(Power);
+            fill_log(cluster, 400);
+            for node in [a, b] {
+                cluster.run_for(secs(1));
+                cluster.node(node).crash(Power);
+                cluster.node(node).disk().corrupt(log_record(needed), damage);
+                cluster.node(node).start();
+                cluster.within(secs(5), node.has_caught_up());
+                assert!(cluster.status(node).is_some_and(|it| it.first_index.0 <= needed), "it is kept");
+            }
+            cluster.node(c).start();
+            cluster.until(c.receives_a_snapshot());
+            cluster.within(secs(5), c.has_caught_up());
+            cluster.run_for(secs(1));
+            let statuses = [a, b].map(|node| cluster.status(node));
+            let damages: u64 = statuses.iter().flatten().map(|status| status.log_damages).sum();
+            assert_eq!(damages, 1, "the leader met it");
+            cluster.never_for(secs(1), a.is_out().or(b.is_out()));
+        });
+    }
+}
