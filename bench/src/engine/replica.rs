@@ -189,14 +189,22 @@ impl Replica {
         }
     }
 
-    /// A checkpoint of everything, noted durably in the log, and nothing left in flight.
+    /// A checkpoint of everything, noted durably in the log, which is closed, and nothing left in flight.
     ///
     /// # Errors
     /// What failed.
     pub(super) fn stop(mut self) -> Run<()> {
         self.commit_last()?;
         self.checkpoint()?;
-        self.log.idle(&mut self.io);
+        self.close()
+    }
+
+    /// Stops a replica in which nothing was changed since it was opened.
+    ///
+    /// # Errors
+    /// What failed.
+    pub(super) fn close(mut self) -> Run<()> {
+        self.log.close(&mut self.io);
         self.settle()
     }
 

@@ -50,7 +50,7 @@ pub(in super::super) fn open(flags: &EngineFlags) -> Run<Option<Row>> {
     for _ in 0..flags.rounds() * TIMES {
         for (name, directory, last) in &mut directories {
             let (replica, time) = Replica::open(directory, &options)?;
-            drop(replica);
+            replica.close()?;
             rounds.add(name, (time.log + time.store).as_secs_f64() * 1e6);
             *last = time;
         }
