@@ -120,11 +120,11 @@ pub const EXTENT_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes that one operation cuts off the end of a file.
 pub const TRUNCATE_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Bytes of pages that the upkeep of a page store makes dirty in a second: while no writes come.
-pub const UPKEEP_BYTES_PER_SECOND_MAX: u64 = 16 * 1024 * 1024;
+pub const UPKEEP_BYTES_PER_SECOND_MAX: u64 = 32 * 1024 * 1024;
 /// The same, while many writes come.
 pub const UPKEEP_BYTES_PER_SECOND_MIN: u64 = 1024 * 1024;
 /// Pages that the upkeep of a page store looks at in a tick, while no writes come.
-pub const UPKEEP_PAGES_PER_TICK_MAX: usize = 32;
+pub const UPKEEP_PAGES_PER_TICK_MAX: usize = 64;
 /// The same, while writes come.
 pub const UPKEEP_PAGES_PER_TICK_MIN: usize = 8;
 /// Pages that a sweep for garbage looks at in a tick, where it finds much.
@@ -134,7 +134,7 @@ pub const UPKEEP_WINDOW_TICKS: u32 = 200;
 /// Bytes of checkpoint writes in flight.
 pub const CHECKPOINT_BYTES_IN_FLIGHT_MAX: usize = 2 * 1024 * 1024;
 /// Bytes per second at which a checkpoint is written at least, when nothing presses.
-pub const CHECKPOINT_BYTES_PER_SECOND_MIN: u64 = 16 * 1024 * 1024;
+pub const CHECKPOINT_BYTES_PER_SECOND_MIN: u64 = 32 * 1024 * 1024;
 /// Bytes of one chunk of a snapshot, its first cell aside.
 pub const SNAPSHOT_CHUNK_BYTES: usize = 512 * 1024;
 /// Chunks of a snapshot sent and not yet acknowledged.
