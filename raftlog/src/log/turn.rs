@@ -313,7 +313,7 @@ impl Log {
 
     /// Whether a recovery has nothing to look for in a segment: after the beginning of a later one everything was appended
     /// that the newest checkpoint lacks.
-    fn is_merely_kept(&self, segment: SegmentNo) -> bool {
+    pub(crate) fn is_merely_kept(&self, segment: SegmentNo) -> bool {
         let applied = self.writer.durable_base().checkpoint.applied;
         let active = self.writer.active();
         let later = self.sealed.iter().filter(|sealed| sealed.segment > segment).map(|sealed| sealed.after);

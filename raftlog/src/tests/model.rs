@@ -251,11 +251,17 @@ impl Run {
         self.node.log.release(hold);
     }
 
-    /// Damages a byte of what a recovery would not read, if there is anything.
+    /// Damages a byte of what neither this recovery reads nor the next one would, if there is anything: this one may get by
+    /// with the newest segment because that has all unsaved entries anew, but it begins another, in which they are not.
     fn damage(&mut self, disk: &mut Disk) {
         let (Ok(Recovered::Log(recovered)), _) = recover(disk.clone(), self.options.clone()) else { return };
-        let needed = FileId::Segment(recovered.walked_from);
-        let kept: Vec<FileId> = disk.segments().into_iter().filter(|file| *file < needed).collect();
+        let is_kept = |file: &FileId| match file {
+            FileId::Segment(segment) => {
+                *segment < recovered.walked_from && recovered.log.is_merely_kept(*segment)
+            }
+            _ => false,
+        };
+        let kept: Vec<FileId> = disk.segments().into_iter().filter(is_kept).collect();
         let Some(file) = self.prng.choose(&kept) else { return };
         let bytes = disk.bytes(*file);
         let at = self.prng.index(bytes.len());
