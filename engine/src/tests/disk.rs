@@ -1,5 +1,7 @@
 //! A disk in memory that does all that the I/O seam allows: completes in any order, and at a crash keeps any subset of
-//! the 512-byte sectors, and of the truncations, that were not synced.
+//! the 512-byte sectors, and of the truncations, that were not synced. What a chosen crash leaves is in [`fates`].
+
+pub(crate) mod fates;
 
 use std::collections::BTreeMap;
 
@@ -51,25 +53,25 @@ pub(crate) enum Crash {
 
 impl File {
     /// Does what is about the file's bytes, at this moment.
-    fn execute(&mut self, now: u64, submitted: u64, op: IoOp) -> IoValue {
+    fn execute(&mut self, now: u64, submitted: u64, op: &IoOp) -> IoValue {
         match op {
             IoOp::Read { offset, length, .. } => {
-                let start = (offset as usize).min(self.visible.len());
+                let start = (*offset as usize).min(self.visible.len());
                 let end = (start + length).min(self.visible.len());
                 return IoValue::Read(Bytes::copy_from_slice(&self.visible[start..end]));
             }
             IoOp::Write { offset, data, .. } => {
-                let offset = offset as usize;
-                put(&mut self.visible, offset, &data);
+                let offset = *offset as usize;
+                put(&mut self.visible, offset, data);
                 self.unsynced.retain(|(at, change)| {
                     let is_same = matches!(change, Change::Write(same, _) if *same == offset);
                     *at != BEYOND_SAVING || !is_same
                 });
-                self.unsynced.push((now, Change::Write(offset, data)));
+                self.unsynced.push((now, Change::Write(offset, data.clone())));
             }
             IoOp::Truncate { length, .. } => {
-                self.visible.truncate(length as usize);
-                self.unsynced.push((now, Change::Truncate(length as usize)));
+                self.visible.truncate(*length as usize);
+                self.unsynced.push((now, Change::Truncate(*length as usize)));
             }
             IoOp::Allocate { offset, length, .. } => {
                 let end = (offset + length) as usize;
@@ -91,10 +93,15 @@ impl File {
     }
 }
 
+#[derive(Clone)]
 pub(crate) struct Disk {
-    files: BTreeMap<FileId, File>,
-    durable_names: Vec<FileId>,
+    files: BTreeMap<u64, File>,
+    last_inode: u64,
+    names: BTreeMap<FileId, u64>,
+    durable_names: BTreeMap<FileId, u64>,
     in_flight: Vec<(u64, Submission)>,
+    /// The operation that was chosen to be done next, by the moment of its submission.
+    chosen: Option<u64>,
     clock: u64,
     pub(crate) capacity: u64,
     /// Reads stay in flight while this is set.
@@ -112,8 +119,11 @@ impl Disk {
     pub(crate) fn new(seed: u64) -> Self {
         Self {
             files: BTreeMap::new(),
-            durable_names: Vec::new(),
+            last_inode: 0,
+            names: BTreeMap::new(),
+            durable_names: BTreeMap::new(),
             in_flight: Vec::new(),
+            chosen: None,
             clock: 0,
             capacity: u64::MAX,
             hold_reads: false,
@@ -141,66 +151,82 @@ impl Disk {
         writes.sum()
     }
 
-    /// Does one of the operations in flight, any.
-    pub(crate) fn complete_one(&mut self) -> Option<Completion> {
+    /// The operation that is done next: any of those in flight.
+    pub(crate) fn next(&mut self) -> Option<&IoOp> {
+        let index = self.choose()?;
+        Some(&self.in_flight[index].1.op)
+    }
+
+    fn choose(&mut self) -> Option<usize> {
+        if let Some(chosen) = self.chosen {
+            return self.in_flight.iter().position(|(submitted, _)| *submitted == chosen);
+        }
         let is_held = |op: &IoOp| self.hold_reads && matches!(op, IoOp::Read { .. });
         let ready = self.in_flight.iter().enumerate().filter(|(_, (_, submission))| !is_held(&submission.op));
         let ready: Vec<usize> = ready.map(|(index, _)| index).collect();
         let index = *self.prng.choose(&ready)?;
+        self.chosen = Some(self.in_flight[index].0);
+        Some(index)
+    }
+
+    /// Does one of the operations in flight, any.
+    pub(crate) fn complete_one(&mut self) -> Option<Completion> {
+        let index = self.choose()?;
+        self.chosen = None;
         let (submitted, Submission { token, op }) = self.in_flight.swap_remove(index);
         self.clock += 1;
         self.completed += 1;
         if let Some((_, kind)) = self.fail.take_if(|(verb, _)| *verb == op.verb()) {
             let error = IoError { kind, verb: op.verb(), file: op.file(), detail: "test".into() };
-            if let (IoOp::Sync { .. }, Some(file)) =
-                (&op, op.file().and_then(|file| self.files.get_mut(&file)))
+            if let IoOp::Sync { file } = &op
+                && let Some(file) = self.file(*file)
             {
                 file.unsynced.retain(|(_, change)| matches!(change, Change::Write(..)));
                 file.unsynced.iter_mut().for_each(|(at, _)| *at = BEYOND_SAVING);
             }
             return Some(Completion { token, result: Err(error) });
         }
-        Some(Completion { token, result: self.execute(submitted, op) })
+        Some(Completion { token, result: self.execute(submitted, &op) })
     }
 
-    fn execute(&mut self, submitted: u64, op: IoOp) -> Result<IoValue, IoError> {
+    fn execute(&mut self, submitted: u64, op: &IoOp) -> Result<IoValue, IoError> {
         let error =
             |kind, op: &IoOp| IoError { kind, verb: op.verb(), file: op.file(), detail: "test".into() };
-        let file = op.file();
-        match &op {
-            IoOp::List => Ok(IoValue::Listing(
-                self.files.iter().map(|(id, file)| (*id, file.visible.len() as u64)).collect(),
-            )),
+        match op {
+            IoOp::List => {
+                let length = |inode| self.files[inode].visible.len() as u64;
+                let listing = self.names.iter().map(|(file, inode)| (*file, length(inode)));
+                Ok(IoValue::Listing(listing.collect()))
+            }
             IoOp::SyncDirectory => {
-                self.durable_names = self.files.keys().copied().collect();
+                self.durable_names.clone_from(&self.names);
                 Ok(IoValue::Done)
             }
-            IoOp::Create { file } if self.files.contains_key(file) => Err(error(IoErrorKind::Exists, &op)),
+            IoOp::Create { file } if self.names.contains_key(file) => Err(error(IoErrorKind::Exists, op)),
             IoOp::Create { file } => {
-                self.files.insert(*file, File::default());
+                self.last_inode += 1;
+                self.files.insert(self.last_inode, File::default());
+                self.names.insert(*file, self.last_inode);
                 Ok(IoValue::Done)
             }
             IoOp::Remove { file } => {
-                self.files.remove(file);
+                self.names.remove(file);
                 Ok(IoValue::Done)
             }
             IoOp::Rename { from, to } => {
-                let moved = self.files.remove(from).unwrap();
-                self.files.insert(*to, moved);
+                let moved = self.names.remove(from).unwrap();
+                self.names.insert(*to, moved);
                 Ok(IoValue::Done)
             }
             IoOp::Allocate { offset, length, .. } if offset + length > self.capacity => {
-                Err(error(IoErrorKind::NoSpace, &op))
+                Err(error(IoErrorKind::NoSpace, op))
             }
-            IoOp::Read { .. }
-            | IoOp::Write { .. }
-            | IoOp::Sync { .. }
-            | IoOp::Allocate { .. }
-            | IoOp::Truncate { .. } => {
-                let Some(file) = file.and_then(|file| self.files.get_mut(&file)) else {
-                    return Err(error(IoErrorKind::NotFound, &op));
-                };
-                match &op {
+            IoOp::Read { file, .. }
+            | IoOp::Write { file, .. }
+            | IoOp::Sync { file }
+            | IoOp::Allocate { file, .. }
+            | IoOp::Truncate { file, .. } => {
+                match op {
                     IoOp::Read { .. } => self.reads += 1,
                     IoOp::Write { data, .. } => {
                         self.writes += 1;
@@ -208,7 +234,9 @@ impl Disk {
                     }
                     _ => {}
                 }
-                Ok(file.execute(self.clock, submitted, op))
+                let clock = self.clock;
+                let file = self.file(*file).ok_or(error(IoErrorKind::NotFound, op))?;
+                Ok(file.execute(clock, submitted, op))
             }
         }
     }
@@ -217,18 +245,19 @@ impl Disk {
         if crash == Crash::Kill {
             return self.kill();
         }
+        let clock = self.clock;
+        self.chosen = None;
         for (_, submission) in std::mem::take(&mut self.in_flight) {
             let change = match &submission.op {
                 IoOp::Write { offset, data, .. } => Change::Write(*offset as usize, data.clone()),
                 IoOp::Truncate { length, .. } => Change::Truncate(*length as usize),
                 _ => continue,
             };
-            if let Some(file) = submission.op.file().and_then(|file| self.files.get_mut(&file)) {
-                file.unsynced.push((self.clock, change));
+            if let Some(file) = submission.op.file().and_then(|file| self.file(file)) {
+                file.unsynced.push((clock, change));
             }
         }
-        let names = self.durable_names.clone();
-        self.files.retain(|file, _| names.contains(file));
+        self.names.clone_from(&self.durable_names);
         for file in self.files.values_mut() {
             for (_, change) in std::mem::take(&mut file.unsynced) {
                 let Change::Write(offset, data) = change else {
@@ -254,21 +283,26 @@ impl Disk {
     }
 
     fn kill(&mut self) {
+        self.chosen = None;
         for (submitted, submission) in std::mem::take(&mut self.in_flight) {
             let is_sync = matches!(submission.op, IoOp::Sync { .. });
             if !is_sync && self.prng.chance_per_mille(500) {
-                let _ = self.execute(submitted, submission.op);
+                let _ = self.execute(submitted, &submission.op);
             }
         }
     }
 
+    fn file(&mut self, file: FileId) -> Option<&mut File> {
+        self.names.get(&file).and_then(|inode| self.files.get_mut(inode))
+    }
+
     pub(crate) fn bytes(&self, file: FileId) -> &[u8] {
-        &self.files[&file].visible
+        &self.files[&self.names[&file]].visible
     }
 
     /// Damages a byte, in what is read and in what is durable.
     pub(crate) fn flip(&mut self, file: FileId, offset: usize, mask: u8) {
-        let file = self.files.get_mut(&file).unwrap();
+        let file = self.file(file).unwrap();
         file.visible[offset] ^= mask;
         if let Some(byte) = file.durable.get_mut(offset) {
             *byte ^= mask;
@@ -277,7 +311,7 @@ impl Disk {
 
     /// Puts bytes of an earlier moment back, as a lost write leaves them.
     pub(crate) fn overwrite(&mut self, file: FileId, offset: usize, bytes: &[u8]) {
-        let file = self.files.get_mut(&file).unwrap();
+        let file = self.file(file).unwrap();
         put(&mut file.visible, offset, bytes);
         put(&mut file.durable, offset, bytes);
     }

@@ -1,6 +1,7 @@
 //! A store on the test disk, with the misses answered: what an owner does, in a few verbs.
 
-use mesh_base::io::{FileId, IoQueue};
+use bytes::Bytes;
+use mesh_base::io::{FileId, IoOp, IoPort, IoQueue, Lane};
 use mesh_base::{
     CheckpointNo, ClusterId, LogIndex, Namespace, ReplicaId, ReplicaIdentity, Revision, ShardId, Term,
 };
@@ -33,6 +34,9 @@ pub(crate) type Run<T> = Result<T, TurnedOff>;
 
 /// What a scan visits: key, revision, value.
 pub(crate) type Item = (Vec<u8>, u64, Vec<u8>);
+
+/// A cell that a walk visits: namespace, key, revision, value; no value of a deletion.
+pub(crate) type WalkedItem = (u32, Vec<u8>, u64, Option<Vec<u8>>);
 
 pub(crate) struct Rig {
     pub(crate) disk: Disk,
@@ -293,6 +297,35 @@ impl Rig {
         self.disk.crash(crash);
         self.fetched.clear();
         self.turn_off_at = None;
+    }
+
+    /// Every cell of the present tree, in memory or not.
+    pub(crate) fn walked(&self) -> Vec<WalkedItem> {
+        let read = |offset: u64, length: usize| {
+            let bytes = self.disk.bytes(self.file).get(offset as usize..offset as usize + length)?;
+            Some(Bytes::copy_from_slice(bytes))
+        };
+        let mut cells = Vec::new();
+        let walked = self.store.as_ref().unwrap().walk(&read, &mut |cell| {
+            let KeyRef { namespace, key, revision } = cell.key;
+            let value = cell.value.as_ref().map(|value| value.to_vec());
+            cells.push((namespace.get(), key.to_vec(), revision.get(), value));
+        });
+        walked.unwrap();
+        cells
+    }
+
+    /// Has an operation of the store's owner done.
+    pub(crate) fn perform(&mut self, op: IoOp) -> Run<()> {
+        IoPort::new(Lane::Replica).submit(&mut self.io, op);
+        if self.is_off() {
+            return Err(TurnedOff);
+        }
+        self.disk.submit(&mut self.io);
+        let completion = self.disk.complete_one().unwrap();
+        assert_eq!(completion.token.lane, Lane::Replica, "nothing else is in flight");
+        completion.result.unwrap();
+        Ok(())
     }
 
     /// Waits until nothing is in flight.

@@ -8,6 +8,7 @@ mod disk;
 mod driver;
 mod effects;
 mod fetches;
+mod matrix;
 mod model;
 mod snapshots;
 mod space;

@@ -1,6 +1,6 @@
 //! Snapshots: from a pinned checkpoint into a staged store.
 
-use mesh_base::io::FileId;
+use mesh_base::io::{FileId, IoOp};
 use mesh_base::{CheckpointNo, Revision};
 use quickcheck::{QuickCheck, TestResult};
 
@@ -100,14 +100,8 @@ fn a_promoted_store_goes_on_under_its_new_name() {
     }
     let no = copy.checkpoint(399).unwrap();
     copy.settle();
-    for op in [
-        mesh_base::io::IoOp::Rename { from: FileId::StagedStore, to: FileId::Store },
-        mesh_base::io::IoOp::SyncDirectory,
-    ] {
-        mesh_base::io::IoPort::new(mesh_base::io::Lane::Replica).submit(&mut copy.io, op);
-        copy.disk.submit(&mut copy.io);
-        copy.disk.complete_one().unwrap().result.unwrap();
-    }
+    copy.perform(IoOp::Rename { from: FileId::StagedStore, to: FileId::Store }).unwrap();
+    copy.perform(IoOp::SyncDirectory).unwrap();
     copy.store().promote();
     copy.file = FileId::Store;
     copy.put(b"after", 9000, b"promotion").unwrap();
