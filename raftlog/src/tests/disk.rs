@@ -1,5 +1,7 @@
 //! A disk in memory that does all the I/O seam allows: operations complete in any order, a crash keeps any part of
-//! those in flight, names are durable only after the directory was made so.
+//! those in flight, names are durable only after the directory was made so. What a chosen crash leaves is in [`fates`].
+
+pub(super) mod fates;
 
 use std::collections::BTreeMap;
 
@@ -73,6 +75,8 @@ pub(super) struct Disk {
     journal: Vec<(u64, NameOp)>,
     last_name_op: u64,
     pending: Vec<Pending>,
+    /// The operation that was chosen to be completed next.
+    chosen: Option<IoToken>,
     /// Whether allocation fails.
     pub(super) full: bool,
     /// The verb of the operation that fails next.
@@ -92,6 +96,7 @@ impl Disk {
             journal: Vec::new(),
             last_name_op: 0,
             pending: Vec::new(),
+            chosen: None,
             full: false,
             fail_next: None,
             submitted: 0,
@@ -127,9 +132,25 @@ impl Disk {
         self.pending.is_empty()
     }
 
+    /// The operation that is completed next: any of those in flight.
+    pub(super) fn next(&mut self) -> Option<&IoOp> {
+        let at = self.choose()?;
+        Some(&self.pending[at].op)
+    }
+
+    fn choose(&mut self) -> Option<usize> {
+        if let Some(chosen) = self.chosen {
+            return self.pending.iter().position(|pending| pending.token == chosen);
+        }
+        let at = (!self.pending.is_empty()).then(|| self.prng.index(self.pending.len()))?;
+        self.chosen = Some(self.pending[at].token);
+        Some(at)
+    }
+
     /// Completes one operation in flight, any of them.
     pub(super) fn complete_any(&mut self) -> Option<Completion> {
-        let at = (!self.pending.is_empty()).then(|| self.prng.index(self.pending.len()))?;
+        let at = self.choose()?;
+        self.chosen = None;
         Some(self.complete(at))
     }
 
@@ -226,6 +247,7 @@ impl Disk {
 
     /// Ends everything in flight, each operation done, undone or torn.
     pub(super) fn crash(&mut self, crash: Crash) {
+        self.chosen = None;
         let mut pending = std::mem::take(&mut self.pending);
         self.prng.shuffle(&mut pending);
         for pending in pending {

@@ -6,6 +6,7 @@ mod disk;
 mod fetch;
 mod harness;
 mod identity;
+mod matrix;
 mod model;
 mod open;
 mod space;

@@ -12,37 +12,65 @@ use raft::{Error, GetEntriesContext, Storage, StorageError};
 
 use super::disk::{Crash, Disk};
 use super::harness::*;
-use crate::{CheckpointMark, HoldId, LogOptions, Recovered, SnapshotBase};
+use crate::{CheckpointMark, HoldId, LogOptions, Recovered, RecoveredLog, SnapshotBase};
 
 /// The log as it should be.
 #[derive(Clone, Debug, Default)]
-struct State {
-    term: u64,
-    vote: u64,
-    commit: u64,
+pub(super) struct State {
+    pub(super) term: u64,
+    pub(super) vote: u64,
+    pub(super) commit: u64,
     /// The start after a snapshot.
-    base: (u64, u64),
-    last: u64,
-    checkpoint: CheckpointMark,
-    install: Option<SnapshotBase>,
+    pub(super) base: (u64, u64),
+    pub(super) last: u64,
+    pub(super) checkpoint: CheckpointMark,
+    pub(super) install: Option<SnapshotBase>,
     /// Bytes and term of each entry.
-    entries: BTreeMap<u64, (u64, usize)>,
+    pub(super) entries: BTreeMap<u64, (u64, usize)>,
 }
 
 impl State {
-    fn push(&mut self, entry: &Entry) {
+    pub(super) fn push(&mut self, entry: &Entry) {
         self.entries.split_off(&entry.index);
         self.entries.insert(entry.index, (entry.term, entry.data.len()));
         self.last = entry.index;
     }
 
-    fn commit_within(&self) -> u64 {
+    pub(super) fn commit_within(&self) -> u64 {
         self.commit.min(self.last).max(self.base.0)
     }
 
-    fn entry(&self, index: u64) -> Entry {
+    pub(super) fn entry(&self, index: u64) -> Entry {
         let (term, bytes) = self.entries[&index];
         entry(index, term, bytes)
+    }
+
+    /// Notes a durable checkpoint.
+    pub(super) fn note(&mut self, mark: CheckpointMark) {
+        self.checkpoint = mark;
+        self.install = self.install.filter(|install| mark.applied < install.index);
+    }
+
+    /// Starts anew after a snapshot.
+    pub(super) fn install(&mut self, base: SnapshotBase) {
+        self.base = (base.index.get(), base.term.get());
+        self.last = base.index.get();
+        self.entries.clear();
+        self.checkpoint = mark(base.checkpoint.get(), base.index.get());
+        self.install = Some(base);
+    }
+
+    /// Whether this is what a recovery found.
+    pub(super) fn is(&self, recovered: &RecoveredLog) -> bool {
+        let ballot = hard_state(self.term, self.vote, self.commit_within());
+        let log = &recovered.log;
+        let terms = |index| self.entries.get(&index).map(|(term, _)| *term);
+        recovered.hard_state == ballot
+            && log.last_index().get() == self.last
+            && recovered.least_checkpoint == self.checkpoint
+            && recovered.install == self.install
+            && (log.first_index().get()..=self.last)
+                .all(|index| Storage::term(log, index).ok() == terms(index))
     }
 }
 
@@ -187,10 +215,7 @@ impl Run {
         }
         let applied = self.prng.range(checkpoint.applied.get()..most + 1);
         let mark = mark(checkpoint.no.get() + 1, applied);
-        self.change(|state| {
-            state.checkpoint = mark;
-            state.install = state.install.filter(|install| mark.applied < install.index);
-        });
+        self.change(|state| state.note(mark));
         let seq = self.node.log.note_checkpoint(mark).unwrap();
         self.submitted(seq);
     }
@@ -199,13 +224,7 @@ impl Run {
         let index = self.state().commit.max(self.state().base.0) + self.prng.range(1..20);
         let term = self.state().term + 1;
         let base = SnapshotBase { index: LogIndex(index), term: Term(term), checkpoint: CheckpointNo(1) };
-        self.change(|state| {
-            state.base = (index, term);
-            state.last = index;
-            state.entries.clear();
-            state.checkpoint = mark(1, index);
-            state.install = Some(base);
-        });
+        self.change(|state| state.install(base));
         self.node.log.install(base).unwrap();
         self.change(|state| (state.term, state.vote, state.commit) = (term, 0, index));
         let seq = self.node.log.append(Vec::new(), Some(&hard_state(term, 0, index))).unwrap();
@@ -312,17 +331,7 @@ impl Run {
             Recovered::Log(recovered) => recovered,
             Recovered::Empty => panic!("the log is gone"),
         };
-        let found = self.states[self.acknowledged..].iter().rposition(|state| {
-            let ballot = hard_state(state.term, state.vote, state.commit_within());
-            let log = &recovered.log;
-            let terms = |index| state.entries.get(&index).map(|(term, _)| *term);
-            recovered.hard_state == ballot
-                && log.last_index().get() == state.last
-                && recovered.least_checkpoint == state.checkpoint
-                && recovered.install == state.install
-                && (log.first_index().get()..=state.last)
-                    .all(|index| Storage::term(log, index).ok() == terms(index))
-        });
+        let found = self.states[self.acknowledged..].iter().rposition(|state| state.is(&recovered));
         let found = found.expect("the log is none of those it may be") + self.acknowledged;
         let mut state = self.states[found].clone();
         state.commit = state.commit_within();
