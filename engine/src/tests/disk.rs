@@ -3,7 +3,7 @@
 
 pub(crate) mod fates;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use mesh_base::io::{Completion, FileId, IoError, IoErrorKind, IoOp, IoQueue, IoValue, Submission};
@@ -110,6 +110,8 @@ pub(crate) struct Disk {
     pub(crate) fail: Option<(&'static str, IoErrorKind)>,
     pub(crate) completed: usize,
     pub(crate) reads: usize,
+    /// Where reads were, in bytes.
+    pub(crate) read_at: BTreeSet<(usize, usize)>,
     pub(crate) writes: usize,
     pub(crate) bytes_written: usize,
     pub(crate) prng: Prng,
@@ -130,6 +132,7 @@ impl Disk {
             fail: None,
             completed: 0,
             reads: 0,
+            read_at: BTreeSet::new(),
             writes: 0,
             bytes_written: 0,
             prng: Prng::new(seed),
@@ -226,17 +229,22 @@ impl Disk {
             | IoOp::Sync { file }
             | IoOp::Allocate { file, .. }
             | IoOp::Truncate { file, .. } => {
-                match op {
-                    IoOp::Read { .. } => self.reads += 1,
-                    IoOp::Write { data, .. } => {
+                let clock = self.clock;
+                let file = self.file(*file).ok_or(error(IoErrorKind::NotFound, op))?;
+                let value = file.execute(clock, submitted, op);
+                match (op, &value) {
+                    (IoOp::Read { offset, .. }, IoValue::Read(bytes)) => {
+                        self.reads += 1;
+                        let start = *offset as usize;
+                        self.read_at.insert((start, start + bytes.len()));
+                    }
+                    (IoOp::Write { data, .. }, _) => {
                         self.writes += 1;
                         self.bytes_written += data.len();
                     }
                     _ => {}
                 }
-                let clock = self.clock;
-                let file = self.file(*file).ok_or(error(IoErrorKind::NotFound, op))?;
-                Ok(file.execute(clock, submitted, op))
+                Ok(value)
             }
         }
     }

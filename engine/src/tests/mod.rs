@@ -8,6 +8,7 @@ mod disk;
 mod driver;
 mod effects;
 mod fetches;
+mod flips;
 mod matrix;
 mod model;
 mod snapshots;

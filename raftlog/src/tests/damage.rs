@@ -73,33 +73,6 @@ fn damage_to_what_a_later_batch_proves_durable_is_never_cut() {
 }
 
 #[test]
-fn a_flipped_byte_is_found_where_it_is_or_matters_to_nobody() {
-    let disk = written();
-    let mut found = 0;
-    for file in disk.segments() {
-        let end = end_of(&mut disk.clone(), file);
-        for at in (0..end).step_by(37) {
-            let mut damaged = disk.clone();
-            damaged.bytes(file)[at] ^= 1 << (at % 8);
-            let sector = at / 4096 * 4096;
-            match outcome(damaged, 30) {
-                Outcome::Corrupt { file: named, offset } => {
-                    assert_eq!((named, offset), (file, sector as u64), "byte {at} of {file}");
-                    found += 1;
-                }
-                // The newest batch: nothing testifies that it was durable.
-                Outcome::Torn { last } => {
-                    assert_eq!((last, file, sector + 4096), (29, segment(3), end), "byte {at} of {file}");
-                }
-                // The padding of a batch.
-                Outcome::Whole => assert!(at % 4096 > 1500 && sector > 0, "byte {at} of {file}"),
-            }
-        }
-    }
-    assert!(found > 1000);
-}
-
-#[test]
 fn a_lost_sector_is_found_where_it_is() {
     let disk = written();
     for file in disk.segments() {

@@ -4,6 +4,7 @@ mod crash;
 mod damage;
 mod disk;
 mod fetch;
+mod flips;
 mod harness;
 mod identity;
 mod matrix;
