@@ -257,10 +257,11 @@ fn read_extents<'a>(reader: &mut Reader<'a>) -> Option<ExtentList<'a>> {
     let count = list.encoded.len() / ExtentPointer::BYTES;
     let total: u64 = list.iter().map(|extent| u64::from(extent.value_bytes)).sum();
     let whole = list.encoded.len().is_multiple_of(ExtentPointer::BYTES) && count <= EXTENTS_MAX;
-    let sizes = list
-        .iter()
-        .all(|extent| extent.value_bytes > 0 && extent.value_bytes as usize <= extent_value_bytes_max());
-    (whole && sizes && total == value_bytes as u64).then_some(list)
+    let is_sound = |extent: ExtentPointer| {
+        let fits = extent.value_bytes > 0 && extent.value_bytes as usize <= extent_value_bytes_max();
+        fits && extent.pointer.is_stored()
+    };
+    (whole && list.iter().all(is_sound) && total == value_bytes as u64).then_some(list)
 }
 
 #[allow(clippy::cast_possible_truncation, reason = "seven bits at a time")]

@@ -62,6 +62,11 @@ impl PagePointer {
         self.page.0 != 0
     }
 
+    /// Whether this points at a page as a pointer on the disk does: its checksum is known.
+    pub(crate) const fn is_stored(&self) -> bool {
+        self.is_some() && self.checksum.is_sealed()
+    }
+
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         out.put_u64(self.page.get());
         out.put_u64(self.checksum.get());

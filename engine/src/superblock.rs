@@ -140,10 +140,13 @@ impl Superblock {
         let index_pages = usize::try_from(reader.u32()?).ok()?;
         let shape = Shape { leaves: reader.u64()?, interiors: reader.u64()?, leaf_bytes: reader.u64()? };
         let mut reader = Reader::new(bytes.get(INDEX_OFFSET..)?);
-        if key_id != 0 || index_pages > INDEX_PAGES_MAX || !root.pointer.is_some() {
+        if key_id != 0 || index_pages > INDEX_PAGES_MAX || !root.pointer.is_stored() {
             return None;
         }
         let index = (0..index_pages).map(|_| PagePointer::decode(&mut reader)).collect::<Option<Vec<_>>>()?;
+        if !index.iter().all(|pointer| pointer.is_stored() || !pointer.is_some()) {
+            return None;
+        }
         let allocator = AllocatorRoot { index };
         Some(Self {
             identity,

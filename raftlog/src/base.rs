@@ -3,6 +3,9 @@
 use mesh_base::{CheckpointNo, LogIndex, SegmentNo, Term};
 use raft::eraftpb::HardState;
 
+/// An index that no log comes to, however long it is used, and from which none can count to the end of the numbers.
+pub(crate) const INDEX_MAX: LogIndex = LogIndex(1 << 63);
+
 /// An entry's place in the log.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct EntryPosition {
@@ -87,6 +90,7 @@ impl Base {
     pub(crate) fn is_consistent(&self) -> bool {
         let within = |index: LogIndex| self.truncated.index <= index && index <= self.last.index;
         within(self.last.index)
+            && self.last.index <= INDEX_MAX
             && self.checkpoint.applied <= self.last.index
             && self.install.is_none_or(|install| within(install.index))
     }

@@ -343,10 +343,13 @@ impl IoPort {
     }
 }
 
-/// The byte offset of a page of `page_bytes` bytes.
+/// The byte offset of a page of `page_bytes` bytes. A number that is too high for any file, as damage may bring it, has
+/// that of the last page that can be.
 #[must_use]
 pub const fn page_offset(page: PageNo, page_bytes: usize) -> u64 {
-    page.0 * page_bytes as u64
+    let last = u64::MAX / page_bytes as u64 - 1;
+    let page = if page.0 < last { page.0 } else { last };
+    page * page_bytes as u64
 }
 
 #[cfg(test)]
@@ -367,6 +370,15 @@ mod tests {
         }
         for name in ["", "store.old", "12.log", "000000000000000x.log", "0000000000000001.tmp"] {
             assert_eq!(FileId::from_name(name), None);
+        }
+    }
+
+    #[test]
+    fn the_offset_of_a_page_that_no_file_has_is_aligned() {
+        assert_eq!(page_offset(PageNo(3), 4096), 12_288);
+        for bytes in [4096, 16_384] {
+            let offset = page_offset(PageNo(u64::MAX), bytes);
+            assert!(offset.is_multiple_of(bytes as u64) && offset.checked_add(bytes as u64).is_some());
         }
     }
 

@@ -14,6 +14,7 @@ pub mod identity;
 pub mod ids;
 pub mod io;
 pub mod limits;
+pub mod memory;
 pub mod prng;
 pub mod slot;
 pub mod time;

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use mesh_base::bytesio::{Reader, Writer};
+use mesh_base::io::page_offset;
 use mesh_base::{Namespace, Revision, checksum};
 
 use super::{PinId, Store};
@@ -67,6 +68,7 @@ impl Store {
     /// `bytes_max` bytes, of at least one cell: all namespaces, all versions, tombstones, whole values.
     ///
     /// # Errors
+    /// [`StoreError::Corrupt`] where keys are not in order: the chunk would be refused, or the stream never end;
     /// [`StoreError::Poisoned`].
     ///
     /// # Panics
@@ -86,10 +88,15 @@ impl Store {
                 let bytes = gathering.encode(&from, next.as_ref().map(CellKey::as_ref).as_ref());
                 Lookup::Ready(SnapshotChunk { bytes, next })
             }
-            Err(wants) => {
+            Err(Stop::Misses(wants)) => {
                 let mut misses = Misses::none(view.stamp);
                 wants.into_iter().for_each(|want| misses.add(want));
                 Lookup::Miss(misses)
+            }
+            Err(Stop::Disorder) => {
+                let offset = page_offset(view.root.pointer.page, self.tree.options.page_bytes);
+                let what = "keys under this page are not in order";
+                return Err(StoreError::Corrupt { file: self.file, offset, what });
             }
         })
     }
@@ -126,14 +133,25 @@ struct Gathering<'a> {
     bytes_max: usize,
 }
 
+/// Why a chunk cannot be made.
+enum Stop {
+    /// These pages are not in memory.
+    Misses(Vec<PageWant>),
+    /// Keys of a leaf are not where they belong. No fault of a disk does that: its pages are as they were written.
+    Disorder,
+}
+
 impl<'a> Gathering<'a> {
     /// Gathers cells from `from` on; where the rest begins.
-    fn gather(&mut self, from: &KeyRef<'_>) -> Result<Option<CellKey>, Vec<PageWant>> {
+    fn gather(&mut self, from: &KeyRef<'_>) -> Result<Option<CellKey>, Stop> {
         let mut target = *from;
         loop {
-            let found =
-                self.view.descend(&Seek::At(target), Touch::Scan).map_err(|miss| self.ahead(&miss))?;
+            let found = self.view.descend(&Seek::At(target), Touch::Scan);
+            let found = found.map_err(|miss| Stop::Misses(self.ahead(&miss)))?;
             let (first, _) = leaf::lower_bound(found.page, &target);
+            if !is_ordered(found.page, first, &target, found.upper().as_ref()) {
+                return Err(Stop::Disorder);
+            }
             for index in first..slotted::count(found.page) {
                 let cell = leaf::cell(found.page, index);
                 if !self.cells.is_empty() && self.body_bytes + cell_bytes(&cell) > self.bytes_max {
@@ -141,7 +159,7 @@ impl<'a> Gathering<'a> {
                 }
                 if let Err(mut wants) = self.add(cell) {
                     self.ahead_in_leaf(found.page, index, &mut wants);
-                    return Err(wants);
+                    return Err(Stop::Misses(wants));
                 }
             }
             let Some(upper) = found.upper() else { return Ok(None) };
@@ -243,6 +261,16 @@ impl<'a> Gathering<'a> {
         out.put_u64(checksum::xxh3(&out));
         out.into()
     }
+}
+
+/// Whether the cells of a leaf from `first` on ascend, from `target` on and below `upper`.
+fn is_ordered(page: &[u8], first: usize, target: &KeyRef<'_>, upper: Option<&KeyRef<'_>>) -> bool {
+    let keys = (first..slotted::count(page)).map(|index| leaf::cell(page, index).key);
+    let is_within = |key: KeyRef<'_>| target <= &key && upper.is_none_or(|upper| key < *upper);
+    keys.clone().is_sorted_by(|a, b| a < b)
+        && keys.clone().next().is_none_or(is_within)
+        && keys.clone().next_back().is_none_or(is_within)
+        && upper.is_none_or(|upper| target < upper)
 }
 
 /// What a cell takes in a chunk.

@@ -16,7 +16,7 @@ use mesh_base::{LogIndex, ReplicaIdentity, SegmentNo};
 
 use super::files::SegmentFile;
 use super::{bytes_of, foreign};
-use crate::base::EntryPosition;
+use crate::base::{EntryPosition, INDEX_MAX};
 use crate::contents::{Contents, Locations};
 use crate::error::LogError;
 use crate::format::segment::SegmentHeader;
@@ -222,7 +222,8 @@ fn check_header(
     if header.segment != segment {
         return Err(corrupt("the header is another segment's"));
     }
-    if !header.base.is_consistent() || !header.terms.fit(header.base.truncated, header.base.last) {
+    let fits = header.terms.fit(header.base.truncated, header.base.last);
+    if !header.base.is_consistent() || !fits || header.cut.seq.get() > INDEX_MAX.get() {
         return Err(corrupt("the base record contradicts itself"));
     }
     Ok(header)

@@ -5,7 +5,7 @@ use mesh_base::io::FileId;
 use mesh_base::{LogIndex, Revision};
 use raft::eraftpb::Entry;
 
-use crate::base::EntryPosition;
+use crate::base::{EntryPosition, INDEX_MAX};
 use crate::contents::{Contents, Locations, Place, Run};
 use crate::error::LogError;
 use crate::footer::BatchFacts;
@@ -90,20 +90,12 @@ impl Replay {
 
     fn record(&mut self, record: Record) -> Result<(), &'static str> {
         let contents = &mut self.contents;
+        contradiction(contents, &record).map_or(Ok(()), Err)?;
         match record {
-            Record::Entry(entry) => {
-                contents.objection(LogIndex(entry.index)).map_or(Ok(()), Err)?;
-                contents.append(entry);
-            }
+            Record::Entry(entry) => contents.append(entry),
             Record::HardState(ballot) => contents.set_ballot(ballot),
             Record::Install(base) => contents.restart(base),
-            Record::Checkpoint(mark) if mark.applied > contents.base.last.index => {
-                return Err("a checkpoint of entries that are not there");
-            }
             Record::Checkpoint(mark) => contents.note_checkpoint(mark),
-            Record::Truncation { to, .. } if to.index > contents.base.last.index => {
-                return Err("a start behind the end of the log");
-            }
             Record::Truncation { to, first_segment } => contents.truncate(to, first_segment),
         }
         Ok(())
@@ -122,4 +114,39 @@ impl Replay {
         }
         whole.then_some(self.contents)
     }
+}
+
+/// What forbids a record after what came before it. Damage is caught by checksums: what is caught here was written so.
+fn contradiction(contents: &Contents, record: &Record) -> Option<&'static str> {
+    let base = &contents.base;
+    let (start, last) = (base.truncated.index, base.last.index);
+    let objections: &[(bool, &'static str)] = match record {
+        Record::Entry(entry) => {
+            let index = LogIndex(entry.index);
+            let is_kept = index <= base.checkpoint.applied;
+            return contents.objection(index).or(is_kept.then_some("an entry that a checkpoint contains"));
+        }
+        Record::HardState(_) => return None,
+        Record::Install(at) => &[
+            (at.index < start, "a snapshot from before the start of the log"),
+            (at.index > INDEX_MAX, "a snapshot behind the end of any log"),
+        ],
+        Record::Checkpoint(mark) => &[
+            (mark.applied > last, "a checkpoint of entries that are not there"),
+            (mark.applied < base.checkpoint.applied, "a checkpoint older than the one before"),
+        ],
+        Record::Truncation { to, .. } => &[
+            (to.index > last, "a start behind the end of the log"),
+            (to.index < start, "a start before the start of the log"),
+            (is_of_another_term(contents, to), "a start of another term than its entry"),
+        ],
+    };
+    objections.iter().find_map(|(is_so, what)| is_so.then_some(*what))
+}
+
+/// Whether a position has another term than the entry there. That of an entry before the first read is not known.
+fn is_of_another_term(contents: &Contents, at: &EntryPosition) -> bool {
+    let last = contents.base.last;
+    let is_known = at.index > contents.terms.before().index;
+    is_known && contents.terms.term(at.index) != Some(at.term) || at.index == last.index && *at != last
 }
