@@ -91,6 +91,7 @@ impl Base {
         let within = |index: LogIndex| self.truncated.index <= index && index <= self.last.index;
         within(self.last.index)
             && self.last.index <= INDEX_MAX
+            && (self.truncated.index < self.last.index || self.truncated == self.last)
             && self.checkpoint.applied <= self.last.index
             && self.install.is_none_or(|install| within(install.index))
     }

@@ -41,12 +41,14 @@ impl Replay {
 
     /// Goes on in a segment. Its base record holds from there on.
     pub(crate) fn enter(&mut self, header: &SegmentHeader) -> Result<(), LogError> {
-        let base = &mut self.contents.base;
-        if base.last != header.base.last {
-            let file = FileId::Segment(header.segment);
-            return Err(LogError::Corrupt { file, offset: 0, what: "the segment begins at another entry" });
+        let corrupt = |what| LogError::Corrupt { file: FileId::Segment(header.segment), offset: 0, what };
+        if self.contents.base.last != header.base.last {
+            return Err(corrupt("the segment begins at another entry"));
         }
-        *base = header.base;
+        if is_of_another_term(&self.contents, &header.base.truncated) {
+            return Err(corrupt("the log starts at another term than that of the entry there"));
+        }
+        self.contents.base = header.base;
         Ok(())
     }
 
