@@ -28,6 +28,9 @@ pub(crate) const COPY_BYTES: usize = SECTOR_BYTES;
 /// Bytes at the start of the file that belong to the superblock.
 pub(crate) const REGION_BYTES: usize = COPIES * PAGE_BYTES_MAX;
 
+/// A checkpoint that no store comes to, and from which none can count to the end of the numbers.
+const CHECKPOINT_MAX: CheckpointNo = CheckpointNo(1 << 63);
+
 const MAGIC: [u8; 8] = *b"MESHPAGE";
 const CHECKSUM_OFFSET: usize = COPY_BYTES - 8;
 const INDEX_OFFSET: usize = 192;
@@ -140,7 +143,8 @@ impl Superblock {
         let index_pages = usize::try_from(reader.u32()?).ok()?;
         let shape = Shape { leaves: reader.u64()?, interiors: reader.u64()?, leaf_bytes: reader.u64()? };
         let mut reader = Reader::new(bytes.get(INDEX_OFFSET..)?);
-        if key_id != 0 || index_pages > INDEX_PAGES_MAX || !root.pointer.is_stored() {
+        let is_possible = checkpoint <= CHECKPOINT_MAX && index_pages <= INDEX_PAGES_MAX;
+        if key_id != 0 || !is_possible || !root.pointer.is_stored() {
             return None;
         }
         let index = (0..index_pages).map(|_| PagePointer::decode(&mut reader)).collect::<Option<Vec<_>>>()?;
