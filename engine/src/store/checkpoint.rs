@@ -61,7 +61,7 @@ pub struct CheckpointInfo {
 }
 
 impl CheckpointInfo {
-    pub(super) const fn of(superblock: &Superblock) -> Self {
+    pub(crate) const fn of(superblock: &Superblock) -> Self {
         Self {
             checkpoint: superblock.checkpoint,
             applied: superblock.applied,

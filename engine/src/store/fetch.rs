@@ -161,7 +161,7 @@ fn corrupt(store: &Store, page: PageNo, what: &'static str) -> StoreError {
 }
 
 /// Bytes that a page or an extent takes in the file.
-pub(super) const fn file_bytes(pointer: &PagePointer, expected: Expected, page_bytes: usize) -> usize {
+pub(crate) const fn file_bytes(pointer: &PagePointer, expected: Expected, page_bytes: usize) -> usize {
     match expected {
         Expected::Extent { value_bytes } => {
             ExtentPointer { pointer: *pointer, value_bytes }.file_bytes(page_bytes)

@@ -29,7 +29,7 @@ use self::fetch::Fetches;
 use self::pins::Pins;
 use self::shrink::Shrinking;
 use self::snapshot::Ingest;
-use self::verify::Verify;
+use self::verify::Pinned;
 use crate::error::StoreError;
 use crate::key::KeyRef;
 use crate::read::{KeyAt, Lookup, Misses, ScanOutcome, ScanRequest, Version, Want};
@@ -39,12 +39,14 @@ use crate::write::CellWrite;
 
 pub use self::checkpoint::{CheckpointInfo, CheckpointMeta, CheckpointProgress};
 pub use self::fetch::FetchId;
+pub(crate) use self::fetch::file_bytes;
 pub use self::opening::{OpenWarning, Opened, Opening};
 pub use self::pins::PinId;
 #[cfg(test)]
 pub(crate) use self::snapshot::check_chunk;
 pub use self::snapshot::{IngestProgress, SnapshotChunk};
-pub use self::verify::{VerifyProblem, VerifyReport};
+pub use self::verify::{AffectedKeys, StorePart, VerifyProblem, VerifyReport};
+pub(crate) use self::verify::{Span, Verify};
 pub use self::walk::WalkedCell;
 
 /// Something that happened since the owner asked last.
@@ -118,7 +120,7 @@ pub struct Store {
     fetches: Fetches,
     running: Option<Box<Running>>,
     pins: Pins,
-    verify: Option<Box<Verify>>,
+    verify: Option<Box<Pinned>>,
     ingest: Ingest,
     events: VecDeque<StoreEvent>,
     poison: Option<Box<StoreError>>,

@@ -9,6 +9,7 @@ mod driver;
 mod effects;
 mod fetches;
 mod flips;
+mod inspection;
 mod matrix;
 mod model;
 mod snapshots;
