@@ -7,6 +7,7 @@ mod fetch;
 mod flips;
 mod harness;
 mod identity;
+mod inspection;
 mod matrix;
 mod model;
 mod open;
