@@ -22,7 +22,7 @@ Keys may hold any bytes: \\xHH stands for the byte with that number and \\\\ for
 in what is typed and in what is printed. Put such a key in single quotes.
 
 Exit codes: 0 done, 1 not found, 2 wrong usage, 3 the cluster answered with an error,
-4 it could not be reached in time, 5 a node could not run.";
+4 it could not be reached in time, 5 a node could not run, 6 files of a node are damaged.";
 
 const NODE: &str = "Serve a node (without a command)";
 const CLIENT: &str = "Ask a cluster";
@@ -152,6 +152,8 @@ Examples:
         #[command(subcommand)]
         command: NodeCommand,
     },
+    Verify(VerifyFlags),
+    Inspect(InspectFlags),
     /// Prints the completions of a shell.
     #[command(after_help = "\
 Examples:
@@ -187,6 +189,49 @@ pub(super) struct DevFlags {
     /// Memory of each node [default: 96MiB for each shard, of which there are as many as nodes]
     #[arg(long, value_name = "SIZE, as 512MiB")]
     pub(super) memory: Option<MemorySize>,
+}
+
+/// Checks the files of a node that does not run, and says exactly what is damaged and what is intact.
+///
+/// The whole of every page store and log is read: each page against its checksum and the order of keys, each batch against
+/// its own, and both against each other. Nothing is changed, and while it runs the node does not start. A node that runs is
+/// not checked. Exit code: 0 if all is intact, 6 if anything is damaged.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  mesh-server verify --data ./mesh-data/a
+  mesh-server verify --data /var/lib/mesh --json | jq '.replicas[].damage[]'")]
+pub(super) struct VerifyFlags {
+    /// The node's data directory.
+    #[arg(long, value_name = "DIR")]
+    pub(super) data: PathBuf,
+}
+
+/// Prints what the files of a node that does not run hold, without judging it.
+///
+/// Superblock copies, tree, space and revisions of each page store; segments of each log. It goes on behind damage, as far
+/// as anything can be read. Nothing is changed, and while it runs the node does not start. Exit code: 0, 1 if the key is in no
+/// checkpoint, 6 if damage keeps what was asked for from being told.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  mesh-server inspect --data ./mesh-data/a
+  mesh-server inspect --data ./mesh-data/a --shard 0 --page 16
+  mesh-server inspect --data ./mesh-data/a --key greeting        # every version of a key
+  mesh-server inspect --data ./mesh-data/a --json | jq .log")]
+pub(super) struct InspectFlags {
+    /// The node's data directory.
+    #[arg(long, value_name = "DIR")]
+    pub(super) data: PathBuf,
+    /// Only the replica of this shard.
+    #[arg(long, value_name = "SHARD")]
+    pub(super) shard: Option<u16>,
+    /// Only one page of the page store, and all that is in it.
+    #[arg(long, value_name = "PAGE", conflicts_with = "key")]
+    pub(super) page: Option<u64>,
+    /// Only the versions of one key; `\xHH` stands for a byte, `\\` for a backslash.
+    #[arg(long, value_name = "KEY", value_parser = key::parser())]
+    pub(super) key: Option<Key>,
 }
 
 /// Writes a key.

@@ -23,6 +23,8 @@ pub(super) enum Exit {
     Unreachable,
     /// A node could not run, or not go on.
     NodeFailed,
+    /// Files of a node are damaged.
+    Damaged,
 }
 
 impl Exit {
@@ -35,6 +37,7 @@ impl Exit {
             Self::Refused => 3,
             Self::Unreachable => 4,
             Self::NodeFailed => 5,
+            Self::Damaged => 6,
         }
     }
 }
@@ -103,6 +106,14 @@ pub(super) enum CliError {
         /// The system's words.
         source: io::Error,
     },
+    /// What was asked for cannot be told, because the files of a node cannot be read.
+    #[error("{file}: {why}")]
+    Unreadable {
+        /// The file or the directory, from the data directory on.
+        file: String,
+        /// What keeps it from being read.
+        why: String,
+    },
     /// Stdin or stdout failed, or the system refused something the program needs.
     #[error("{what}: {source}")]
     Io {
@@ -129,6 +140,7 @@ impl CliError {
             Self::PortInUse { .. } => "PortInUse",
             Self::DataInUse { .. } => "DataInUse",
             Self::File { .. } => "File",
+            Self::Unreadable { .. } => "Unreadable",
             Self::Io { .. } => "Io",
         }
     }
@@ -138,6 +150,7 @@ impl CliError {
         match self {
             Self::Usage(_) | Self::File { .. } => Exit::Usage,
             Self::Client(error) => exit_of(error),
+            Self::Unreadable { .. } => Exit::Damaged,
             Self::Host(_)
             | Self::Fatal { .. }
             | Self::PortInUse { .. }

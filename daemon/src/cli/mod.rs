@@ -1,14 +1,16 @@
 //! The command line. `mesh` and `mesh-server` are one program under two names.
 //!
 //! Without a command it serves a node (`serve`); `dev` runs several in one process. The other commands ask a cluster as any
-//! client would (`data`, `admin`, `status`).
+//! client would (`data`, `admin`, `status`), but for two that look at the files of a node that does not run (`verify`,
+//! `inspect`).
 //!
 //! Invariants:
 //! - What was asked for goes to stdout, and nothing else does; a value goes there byte for byte. Notes go to stderr.
 //! - The exit code says what became of it, see `error`.
 //! - Colours are for terminals only, and `NO_COLOR` turns them off.
 //!
-//! Deliberately absent: anything that a client library could not do as well, the running of nodes aside.
+//! Deliberately absent: anything that a client library could not do as well, the running of nodes and the look at their
+//! files aside.
 
 mod admin;
 mod args;
@@ -16,16 +18,19 @@ mod config;
 mod data;
 mod dev;
 mod error;
+mod inspect;
 mod json;
 mod key;
 mod log;
 mod machine;
+mod offline;
 mod output;
 mod quantity;
 mod serve;
 mod status;
 mod table;
 mod terminal;
+mod verify;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -83,6 +88,8 @@ fn dispatch(cli: &Cli, output: &mut Output) -> Result<Exit, CliError> {
         Command::Range(range) => data::range(client, range, output),
         Command::Status => status::status(client, output),
         Command::Node { command: NodeCommand::Replace(replace) } => admin::replace(client, replace, output),
+        Command::Verify(flags) => verify::verify(flags, output),
+        Command::Inspect(flags) => inspect::inspect(flags, output),
         Command::Completions { shell } => admin::completions(*shell, output),
     }
 }

@@ -83,6 +83,14 @@ impl Output {
         }
     }
 
+    /// How far something is, on a terminal, in a line that the next one takes; nothing takes it away.
+    pub(super) fn progress(&mut self, progress: impl fmt::Display) {
+        if self.format == Format::Text && io::stderr().is_terminal() {
+            // To the start of the line, and clear it.
+            let _ = write!(io::stderr(), "\r\x1b[K{progress}");
+        }
+    }
+
     /// Tells an error.
     pub(super) fn fail(&mut self, error: &CliError) -> Exit {
         if let CliError::Io { what: "stdout", source } = error

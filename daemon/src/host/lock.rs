@@ -15,8 +15,8 @@ const FILE: &str = "LOCK";
 
 /// A data directory that this process alone may use, until dropped.
 #[derive(Debug)]
-pub(super) struct DataLock {
-    _file: File,
+pub(crate) struct DataLock {
+    _file: Option<File>,
 }
 
 impl DataLock {
@@ -42,7 +42,28 @@ impl DataLock {
             Err(TryLockError::Error(source)) => return Err(HostError::Data { path, source }),
         }
         sign(&mut file, node).map_err(|source| HostError::Data { path, source })?;
-        Ok(Self { _file: file })
+        Ok(Self { _file: Some(file) })
+    }
+
+    /// Keeps nodes out of a directory that is only looked at. Nothing is written; several may look at a time. A directory
+    /// without a lock file, as a copy may be, is nobody's.
+    ///
+    /// # Errors
+    /// [`HostError::InUse`] if a node runs there, [`HostError::Data`] if the directory cannot be read.
+    pub(crate) fn to_look(directory: &Path) -> Result<Self, HostError> {
+        let path = directory.join(FILE);
+        let failed = |path: &Path, source| HostError::Data { path: path.to_path_buf(), source };
+        directory.read_dir().map_err(|source| failed(directory, source))?;
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self { _file: None }),
+            Err(source) => return Err(failed(&path, source)),
+        };
+        match file.try_lock_shared() {
+            Ok(()) => Ok(Self { _file: Some(file) }),
+            Err(TryLockError::WouldBlock) => Err(in_use(directory, &path)),
+            Err(TryLockError::Error(source)) => Err(failed(&path, source)),
+        }
     }
 }
 
@@ -76,6 +97,23 @@ mod tests {
         assert!(refused.contains(&format!("in use by process {} (node a)", std::process::id())), "{refused}");
         drop(held);
         DataLock::take(&data, &NodeName::from("b")).unwrap();
+    }
+
+    #[test]
+    fn a_node_and_those_who_look_keep_each_other_out() {
+        let directory = tempfile::tempdir().unwrap();
+        let data = directory.path();
+        let nobodys = DataLock::to_look(data).unwrap();
+        assert!(data.read_dir().unwrap().next().is_none(), "nothing was written");
+        let held = DataLock::take(data, &NodeName::from("a")).unwrap();
+        let refused = DataLock::to_look(data).unwrap_err().to_string();
+        assert!(refused.contains("(node a)"), "{refused}");
+        drop((held, nobodys));
+        let looking = [DataLock::to_look(data).unwrap(), DataLock::to_look(data).unwrap()];
+        assert!(matches!(DataLock::take(data, &NodeName::from("a")), Err(HostError::InUse { .. })));
+        drop(looking);
+        DataLock::take(data, &NodeName::from("a")).unwrap();
+        assert!(matches!(DataLock::to_look(&data.join("none")), Err(HostError::Data { .. })));
     }
 
     #[test]

@@ -39,6 +39,7 @@ mod tests;
 
 pub use self::clock::now;
 pub use self::error::HostError;
+pub(crate) use self::lock::DataLock;
 pub use self::node::{Claim, NodeHandle, Stopper};
 pub use self::registry::{Registry, RunningNode};
 pub use self::resolve::PORT;

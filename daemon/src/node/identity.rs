@@ -290,6 +290,58 @@ impl IdentityFile {
     }
 }
 
+/// What an identity file holds, for tools that look at a node which does not run.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct IdentitySurvey {
+    /// The two copies, in the order of their places.
+    pub copies: [FoundIdentity; 2],
+    /// Of the newest whole one: the node's name and what it knew of itself.
+    pub newest: Option<(NodeName, IdentityState)>,
+}
+
+/// What was found where a copy belongs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FoundIdentity {
+    /// Nothing was ever written there.
+    Empty,
+    /// Bytes that are no identity.
+    Damaged,
+    /// One that a newer format is needed to read.
+    Newer {
+        /// The least format that reads it.
+        format: u16,
+    },
+    /// A whole one.
+    Whole {
+        /// Its number: the higher is the newer.
+        sequence: u64,
+    },
+}
+
+/// Looks at the bytes of an identity file.
+#[must_use]
+pub fn survey(bytes: &[u8]) -> IdentitySurvey {
+    let mut newest: Option<(u64, (NodeName, IdentityState))> = None;
+    let copies = [0, SLOT_BYTES].map(|at| {
+        let slot = bytes.get(at..).unwrap_or_default();
+        let slot = slot.get(..SLOT_BYTES).unwrap_or(slot);
+        if slot.iter().all(|byte| *byte == 0) {
+            return FoundIdentity::Empty;
+        }
+        match decode_slot(slot).map(|(sequence, payload)| (sequence, payload.map(decode_payload))) {
+            Some((sequence, Ok(Some(found)))) => {
+                if newest.as_ref().is_none_or(|(other, _)| sequence > *other) {
+                    newest = Some((sequence, found));
+                }
+                FoundIdentity::Whole { sequence }
+            }
+            Some((_, Err(format))) => FoundIdentity::Newer { format },
+            Some((_, Ok(None))) | None => FoundIdentity::Damaged,
+        }
+    });
+    IdentitySurvey { copies, newest: newest.map(|(_, found)| found) }
+}
+
 #[allow(clippy::panic, reason = "two writes of the identity at once is a bug, and would lose one of them")]
 fn panic_busy() -> ! {
     panic!("the identity file is busy")
@@ -442,6 +494,21 @@ mod tests {
         assert_eq!(open_with(&image, a()), Ok(IdentityState::Joining { attempt: 5 }));
         image[SLOT_BYTES + 30] ^= 1;
         assert_eq!(open_with(&image, a()), Err(IdentityError::Damaged(a())));
+    }
+
+    #[test]
+    fn a_survey_tells_each_copy_and_the_newest_whole_one() {
+        let old = encode_slot(&a(), 1, &IdentityState::Joining { attempt: 5 });
+        let new = encode_slot(&a(), 2, &born());
+        let whole = |sequence| FoundIdentity::Whole { sequence };
+        let mut image = [new, old].concat();
+        let found = survey(&image);
+        assert_eq!((found.copies, found.newest), ([whole(2), whole(1)], Some((a(), born()))));
+        image[100] ^= 1;
+        let found = survey(&image);
+        assert_eq!(found.copies, [FoundIdentity::Damaged, whole(1)]);
+        assert_eq!(found.newest, Some((a(), IdentityState::Joining { attempt: 5 })));
+        assert_eq!(survey(&[]).copies, [FoundIdentity::Empty; 2]);
     }
 
     #[test]

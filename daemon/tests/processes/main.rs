@@ -18,6 +18,7 @@ mod damage;
 mod files;
 mod load;
 mod memory;
+mod offline;
 mod quorum;
 mod raw;
 mod refusals;
