@@ -80,6 +80,13 @@ struct Directory {
     files: BTreeMap<InodeNo, File>,
 }
 
+/// A copy of a directory, as an operator keeps one.
+#[derive(Clone, Debug)]
+pub struct DirectoryCopy {
+    directory: Directory,
+    is_damaged: bool,
+}
+
 impl<O: Copy + Ord + fmt::Debug> SimDisk<O> {
     /// An empty disk.
     #[must_use]
@@ -164,6 +171,22 @@ impl<O: Copy + Ord + fmt::Debug> SimDisk<O> {
         self.directories.remove(&owner);
         self.damaged.remove(&owner);
         self.armed.retain(|(armed, ..)| *armed != owner);
+    }
+
+    /// A copy of a directory in which nothing is under way.
+    #[must_use]
+    pub fn copy_of(&self, owner: O) -> Option<DirectoryCopy> {
+        let directory = self.directories.get(&owner)?.clone();
+        Some(DirectoryCopy { directory, is_damaged: self.is_damaged(owner) })
+    }
+
+    /// Puts a copy in a directory's place.
+    pub fn put_back(&mut self, owner: O, copy: DirectoryCopy) {
+        self.wipe_directory(owner);
+        self.directories.insert(owner, copy.directory);
+        if copy.is_damaged {
+            self.damaged.insert(owner);
+        }
     }
 
     /// Damages a byte that is stored, or the sector around it. Returns whether there is such a byte.

@@ -76,4 +76,15 @@ impl ShardError {
             _ => false,
         }
     }
+
+    /// Whether the disk failed in an operation: that says nothing of what is on it.
+    pub(super) fn is_of_the_disk(&self) -> bool {
+        let failed = |error: &IoError| error.kind == IoErrorKind::Device;
+        match self {
+            Self::Log(LogError::Io(error)) | Self::Store(StoreError::Io(error)) | Self::Io(error) => {
+                failed(error)
+            }
+            _ => false,
+        }
+    }
 }

@@ -19,6 +19,7 @@ pub mod proposals;
 mod reading;
 pub mod reads;
 mod receiving;
+mod remedy;
 mod replica;
 mod sending;
 pub mod sessions;
@@ -275,7 +276,8 @@ impl Shard {
                 shard: self.identity.shard,
                 replica: self.identity.replica,
             };
-            self.give_up(format!("{directory}: {error}"), out);
+            let remedy = remedy::remedy(&error, &self.identity, &self.directory);
+            self.give_up(format!("{directory}: {error}; {remedy}"), out);
         }
     }
 

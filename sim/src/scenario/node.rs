@@ -11,7 +11,7 @@ use mesh_server::shard::status::{Condition, Role};
 use super::damage::Place;
 use super::stage::Stage;
 use super::when::{When, when};
-use crate::disk::{ArmedFault, Crash, Damage};
+use crate::disk::{ArmedFault, Crash, Damage, DirectoryCopy};
 
 /// Entries that any replica may lack for a moment while others write.
 const FEW_ENTRIES: u64 = 64;
@@ -232,6 +232,28 @@ impl Disk<'_, '_> {
     /// It is as large and as fast as ever. What was damaged stays so.
     pub fn repair(self) {
         self.stage.script.repair_disk(self.node.0);
+    }
+
+    /// A copy of the directory of the first shard's replica, taken while the node is down.
+    #[must_use]
+    pub fn copy(self) -> Option<DirectoryCopy> {
+        let directory = self.stage.script.directory_of(self.node.0, ShardId(0))?;
+        self.stage.script.disk(self.node.0)?.copy_of(directory)
+    }
+
+    /// The copy takes the place of that directory.
+    pub fn put_back(self, copy: DirectoryCopy) {
+        let directory = self.stage.script.directory_of(self.node.0, ShardId(0));
+        if let Some((disk, directory)) = self.stage.script.disk_mut(self.node.0).zip(directory) {
+            disk.put_back(directory, copy);
+        }
+    }
+
+    /// The bytes of the first shard's page store.
+    #[must_use]
+    pub fn store(self) -> Option<Vec<u8>> {
+        let directory = self.stage.script.directory_of(self.node.0, ShardId(0))?;
+        self.stage.script.disk(self.node.0)?.contents(directory, FileId::Store)
     }
 
     /// The medium damages a place.

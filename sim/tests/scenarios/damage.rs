@@ -5,7 +5,7 @@ use mesh_base::LogIndex;
 use mesh_sim::scenario::{FlipBit, LoseSector, NodeNo, Power, Scenario, Stage, ZeroSector, identity_copy};
 use mesh_sim::scenario::{leaf, log_record, ms, secs, superblock};
 
-use crate::words::fill_log;
+use crate::words::{fill_log, long};
 
 /// Three nodes under load, one of which went down; the last index that it knew to be committed.
 fn play(story: impl Fn(&mut Stage<'_>, NodeNo, LogIndex)) {
@@ -133,4 +133,50 @@ fn damage_of_what_a_log_merely_keeps_takes_nobody_out_and_who_needs_it_gets_a_sn
             cluster.never_for(secs(1), a.is_out().or(b.is_out()));
         });
     }
+}
+
+/// A single node has nobody to be rebuilt from: it reports, refuses, and leaves what it has as it is.
+#[test]
+fn a_single_node_reports_damage_of_a_shard_serves_the_others_and_changes_nothing_until_a_copy_is_put_back() {
+    Scenario::of(1).shards(2).seeds(1..=10).play(|cluster| {
+        let [a] = cluster.nodes();
+        fill_log(cluster, 20);
+        cluster.run_for(secs(1));
+        cluster.node(a).crash(Power);
+        let copy = cluster.node(a).disk().copy().expect("there is a replica");
+        cluster.node(a).disk().corrupt(leaf(), FlipBit);
+        let store = cluster.node(a).disk().store();
+        for _ in 0..2 {
+            // However often it is started.
+            cluster.node(a).start();
+            cluster.within(secs(5), a.is_out());
+            for words in ["store: damaged at byte ", "run `mesh-server verify --data DIR`"] {
+                assert!(cluster.holds(a.says(words)), "{:?}", cluster.told_by(a));
+            }
+            let answers: Vec<_> = (10..20).map(|number| is_answered(cluster, number)).collect();
+            assert!(answers.contains(&true) && answers.contains(&false), "{answers:?}");
+            let status = cluster.status(a).map(|status| format!("{:?}", status.condition));
+            assert!(status.as_ref().is_some_and(|status| status.contains("Damaged")), "{status:?}");
+            cluster.node(a).crash(Power);
+            assert!(cluster.node(a).disk().store() == store, "what is damaged stays as it is");
+        }
+        cluster.node(a).disk().put_back(copy);
+        cluster.node(a).start();
+        cluster.within(secs(5), a.serves());
+        for number in 10..20 {
+            assert_eq!(cluster.read(&format!("long-{}", number - 10)), Some(long(number)));
+        }
+    });
+}
+
+/// Whether a read of one of the long values is answered, and not refused for damage.
+#[track_caller]
+fn is_answered(cluster: &mut Stage<'_>, number: usize) -> bool {
+    let asked = cluster.get(&format!("long-{}", number - 10));
+    cluster.run_for(ms(200));
+    let found = cluster.found(asked);
+    let refusal = cluster.refusal(asked).filter(|_| found.is_none());
+    assert!(found.is_none() || found == Some(long(number)));
+    assert!(found.is_some() || refusal.is_some_and(|refusal| refusal.contains("damaged at byte ")));
+    found.is_some()
 }
