@@ -6,6 +6,7 @@ use mesh_base::io::{FileId, IoError};
 
 use super::driver::{Rig, small};
 use crate::inspect::{self, CellHolds, FoundCopy, StoreImage};
+use crate::superblock::{COPY_BYTES, Copy};
 use crate::*;
 
 const FILE: FileId = FileId::Store;
@@ -130,4 +131,17 @@ fn a_damaged_copy_is_told_and_the_newest_whole_one_taken() {
     assert_eq!(newest(&image).checkpoint().checkpoint, CheckpointNo(3));
     (0..4).for_each(|copy| image[copy * 16_384 + 90] ^= 2);
     assert_eq!(inspect::newest(&inspect::copies(&mut reader(&image)).unwrap()), None);
+}
+
+#[test]
+fn a_checkpoint_that_no_store_comes_to_is_damage_whatever_its_checksum() {
+    let rig = filled();
+    let mut image = rig.disk.bytes(FILE).to_vec();
+    let Copy::Valid(mut copy) = Copy::read(&image[..COPY_BYTES], 0) else { panic!("a copy") };
+    for (checkpoint, is_taken) in [(1 << 63, true), (u64::MAX - 3, false)] {
+        copy.checkpoint = CheckpointNo(checkpoint);
+        image[..COPY_BYTES].copy_from_slice(&copy.encode());
+        let copies = inspect::copies(&mut reader(&image)).unwrap();
+        assert_eq!(matches!(copies[0].found, FoundCopy::Whole(_)), is_taken);
+    }
 }

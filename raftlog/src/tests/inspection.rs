@@ -1,12 +1,12 @@
 //! What tools are told of a log's segments, whole and damaged.
 
-use mesh_base::LogIndex;
 use mesh_base::limits::SECTOR_BYTES;
+use mesh_base::{CheckpointNo, LogIndex, Term};
 
 use super::disk::{Crash, Disk};
 use super::harness::*;
 use crate::inspect::{self, SegmentSurvey, Tail};
-use crate::{LogError, LogOptions};
+use crate::{LogError, LogOptions, SnapshotBase};
 
 /// A log of three segments; a batch per entry, each of a sector.
 fn written() -> Disk {
@@ -96,4 +96,24 @@ fn bytes_that_are_no_segment_are_told_to_be_damaged() {
         assert_eq!((found.header, found.batches), (None, 0));
         assert_eq!(found.damage[0].offset, 0);
     }
+}
+
+#[test]
+fn a_snapshot_waits_for_its_store_until_a_checkpoint_settles_it() {
+    let mut node = Node::create(small(), 1);
+    node.append(entries(1..10, 1, 100), Some(&hard_state(1, 2, 9)));
+    let base = SnapshotBase { index: LogIndex(500), term: Term(20), checkpoint: CheckpointNo(3) };
+    node.log.install(base).unwrap();
+    node.append(entries(501..504, 21, 100), Some(&hard_state(21, 1, 500)));
+    let newest = |node: &mut Node| {
+        let mut disk = node.disk.clone();
+        disk.crash(Crash::Process);
+        let number = disk.segments().len() as u64;
+        let newest = (1..=number + 10).rev().find(|number| disk.segments().contains(&segment(*number)));
+        survey(&mut disk, newest.unwrap())
+    };
+    assert_eq!(newest(&mut node).install, Some(base));
+    node.checkpoint(4, 502);
+    node.settle();
+    assert_eq!(newest(&mut node).install, None);
 }
