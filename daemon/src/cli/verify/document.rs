@@ -49,8 +49,12 @@ impl Damage {
         if let Some(keys) = &self.keys {
             line.push_str(&format!("; touches {}", keys.words));
         }
-        if let Some((first, last)) = self.entries {
-            line.push_str(&format!("; entries {first} to {last} are lost with it"));
+        match self.entries {
+            Some((first, last)) if first == last => {
+                line.push_str(&format!("; entry {first} is lost with it"));
+            }
+            Some((first, last)) => line.push_str(&format!("; entries {first} to {last} are lost with it")),
+            None => {}
         }
         line
     }
