@@ -7,7 +7,8 @@ use mesh_base::{BatchSeq, LogIndex, ReplicaIdentity, Revision, SegmentNo, Term};
 use raft::eraftpb::{Entry, HardState};
 
 use crate::base::{CheckpointMark, EntryPosition, SnapshotBase};
-use crate::footer::{Footer, RevisionRange};
+use crate::contents::Place;
+use crate::footer::{BatchFacts, Footer, RevisionRange};
 use crate::format::batch::{BATCH_HEADER_BYTES, BatchHeader, batch_bytes, resembles_batch};
 use crate::format::record::{Record, RecordError, Records};
 use crate::format::segment::{Cut, SegmentHeader};
@@ -96,9 +97,10 @@ pub fn segment(bytes: &[u8], successor: Option<&[u8]>, revision_of: fn(&Entry) -
         at: SECTOR_BYTES,
         // Where the header is lost, the first batch tells whose they are.
         salt: header
+            .as_ref()
             .map(|header| header.salt)
             .or_else(|| Some(BatchHeader::decode(bytes.get(SECTOR_BYTES..)?)?.salt)),
-        head: header.map(|header| header.cut),
+        head: header.as_ref().map(|header| header.cut),
         footer: Footer::default(),
         last_entry: None,
         revision_of,
@@ -111,7 +113,7 @@ pub fn segment(bytes: &[u8], successor: Option<&[u8]>, revision_of: fn(&Entry) -
             revisions: None,
             hard_state: None,
             checkpoint: None,
-            install: header.and_then(|header| header.base.install),
+            install: header.as_ref().and_then(|header| header.base.install),
             end: SECTOR_BYTES as u64,
             tail: Tail::Clean,
             damage: Vec::new(),
@@ -239,11 +241,11 @@ impl<'a> Walk<'a> {
 
     fn take(&mut self, header: &BatchHeader, payload: &[u8]) {
         let mut records = Records::new(bytes::Bytes::copy_from_slice(payload));
-        let mut revisions = None;
+        let mut facts = BatchFacts::default();
         let mut is_marker = true;
         loop {
             match records.next() {
-                Ok(Some(record)) => self.take_record(record, &mut revisions),
+                Ok(Some(record)) => self.take_record(record, &mut facts),
                 Ok(None) => break,
                 Err(RecordError::Malformed) => {
                     self.damage(self.at, "a record that does not follow the format", 0);
@@ -257,8 +259,10 @@ impl<'a> Walk<'a> {
             is_marker = false;
         }
         let whole = self.bytes.get(self.at..self.at + BATCH_HEADER_BYTES + payload.len());
-        self.footer.add(whole.unwrap_or_default(), revisions);
-        if let Some(range) = revisions {
+        let (segment, offset) = (SegmentNo::default(), self.at as u64);
+        let place = Place { segment, offset, bytes: header.batch_bytes() as u64 };
+        self.footer.add(whole.unwrap_or_default(), &facts, place);
+        if let Some(range) = facts.revisions {
             RevisionRange::widen(&mut self.survey.revisions, range.least);
             RevisionRange::widen(&mut self.survey.revisions, range.greatest);
         }
@@ -269,11 +273,11 @@ impl<'a> Walk<'a> {
         self.survey.end = self.at as u64;
     }
 
-    fn take_record(&mut self, record: Record, revisions: &mut Option<RevisionRange>) {
+    fn take_record(&mut self, record: Record, facts: &mut BatchFacts) {
         match record {
             Record::Entry(entry) => {
                 let at = EntryPosition { index: LogIndex(entry.index), term: Term(entry.term) };
-                RevisionRange::widen(revisions, (self.revision_of)(&entry));
+                facts.note_entry(at.index, (self.revision_of)(&entry));
                 self.survey.entries += 1;
                 self.survey.range = Some((self.survey.range.map_or(at, |(first, _)| first), at));
                 self.note_lost_entries(at.index);
@@ -285,6 +289,7 @@ impl<'a> Walk<'a> {
                 self.survey.install = self.survey.install.filter(|install| mark.applied < install.index);
             }
             Record::Install(at) => {
+                facts.note_restart(at.position());
                 self.last_entry = None;
                 self.survey.install = Some(at);
             }

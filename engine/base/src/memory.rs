@@ -76,6 +76,10 @@ impl MemoryDirectory {
                 let end = start.saturating_add(*length).min(bytes.len());
                 return Ok(IoValue::Read(bytes.get(start..end).unwrap_or_default().to_vec().into()));
             }
+            IoOp::Truncate { file, length } => {
+                let length = usize::try_from(*length).unwrap_or(usize::MAX);
+                self.file(*file)?.truncate(length);
+            }
             IoOp::Sync { file } => drop(self.file(*file)?),
             IoOp::Rename { from, to } => {
                 let bytes = self.files.remove(from).ok_or(IoErrorKind::NotFound)?;

@@ -143,6 +143,16 @@ impl Rig {
         Ok(Ok(()))
     }
 
+    /// A turn, if there is anything to do.
+    pub(crate) fn turn_if_busy(&mut self) -> Run<()> {
+        self.store.as_mut().unwrap().pump(&mut self.io).unwrap();
+        self.disk.submit(&mut self.io);
+        if self.disk.next().is_some() {
+            self.turn()?.unwrap();
+        }
+        Ok(())
+    }
+
     /// Lets so many ticks of the owner's clock pass, with nothing to do but upkeep.
     pub(crate) fn rest(&mut self, upkeep: &mut Upkeep, ticks: usize) -> Run<()> {
         for _ in 0..ticks {

@@ -1,7 +1,8 @@
 //! A crash at every single operation of a run, in every way that matters, and what is found afterwards, as a table.
 //!
 //! The run makes a store; writes, overwrites, deletes and sweeps with large values among it and a checkpoint after each
-//! round; receives a snapshot into a staged store beside it; puts that in the live one's place; and goes on.
+//! round; receives a snapshot into a staged store beside it; puts that in the live one's place; goes on; deletes everything; and
+//! rests until the file is shorter.
 //!
 //! At each operation: the crash comes before it had an effect, after it had all of it, or in the middle, with what else
 //! was not durable lost, kept or half of each; or only the process ends, and the power fails later. What is then found
@@ -147,7 +148,30 @@ fn play(rig: &mut Rig, promise: &mut Promise, chunks: &[SnapshotChunk]) -> Run<(
     rig.perform(IoOp::SyncDirectory)?;
     rig.store().promote();
     rig.file = FileId::Store;
-    write_rounds(rig, promise, 10..12)
+    write_rounds(rig, promise, 10..12)?;
+    give_back(rig, promise)
+}
+
+/// Everything is deleted, and the end of the file is cut off.
+fn give_back(rig: &mut Rig, promise: &mut Promise) -> Run<()> {
+    for number in 0..70 {
+        rig.delete(&key(number), 4000 + number)?;
+    }
+    rig.delete(b"meanwhile", 4100)?;
+    rig.store().set_horizon(Revision(5000));
+    let length = |rig: &Rig| rig.disk.bytes(FileId::Store).len();
+    let (before, mut upkeep) = (length(rig), Upkeep::default());
+    while length(rig) > before / 2 {
+        upkeep.tick(rig.store(), 0);
+        rig.until_ready(|store| upkeep.step(store))?.unwrap();
+        if upkeep.wants_checkpoint(rig.store()) {
+            promise.begin(rig, 5000);
+            rig.finish_checkpoint()?;
+            promise.least = *rig.done.last().unwrap();
+        }
+        rig.turn_if_busy()?;
+    }
+    Ok(())
 }
 
 /// What an operation is, and which step it belongs to.
@@ -161,6 +185,7 @@ fn describe(op: &IoOp, disk: &Disk) -> (String, &'static str) {
         IoOp::Remove { .. } => (String::new(), "left over"),
         IoOp::Rename { .. } => (String::new(), "put in place"),
         IoOp::Allocate { offset, length, .. } => (pages(*offset, *length as usize), "1 space"),
+        IoOp::Truncate { length, .. } => (format!(" {}", length / 4096), "cut off"),
         IoOp::Write { offset, data, .. } if *offset < REGION_BYTES as u64 => {
             (pages(*offset, data.len()), "4 superblock")
         }

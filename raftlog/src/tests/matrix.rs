@@ -242,7 +242,7 @@ fn describe(op: &IoOp) -> (String, &'static str) {
         IoOp::Rename { .. } | IoOp::Remove { .. } => "let go",
         IoOp::SyncDirectory => "names durable",
         IoOp::Read { .. } => "read",
-        IoOp::List | IoOp::Sync { .. } => "",
+        IoOp::List | IoOp::Sync { .. } | IoOp::Truncate { .. } => "",
         IoOp::Write { data, .. } if data.starts_with(b"MESHLOG\0") => "header",
         IoOp::Write { data, .. } => match BatchHeader::decode(data) {
             Some(header) if header.records == 0 => "marker",
