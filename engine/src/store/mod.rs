@@ -34,7 +34,7 @@ use crate::error::StoreError;
 use crate::key::KeyRef;
 use crate::read::{KeyAt, Lookup, Misses, ScanOutcome, ScanRequest, Version, Want};
 use crate::superblock::Superblock;
-use crate::tree::{Garbage, PackPlan, PackPoint, PackProgress, SweepPoint, SweepProgress, Tree};
+use crate::tree::{PackPlan, PackPoint, PackProgress, SweepPoint, SweepProgress, Tree};
 use crate::write::CellWrite;
 
 pub use self::checkpoint::{CheckpointInfo, CheckpointMeta, CheckpointProgress};
@@ -169,7 +169,7 @@ impl Store {
     /// [`StoreError::TooLarge`], with nothing changed; [`StoreError::Poisoned`].
     pub fn write(&mut self, writes: &[CellWrite<'_>]) -> Result<Lookup<()>, StoreError> {
         self.check_usable()?;
-        self.tree.write(writes, Garbage::Collect)
+        self.tree.write(writes)
     }
 
     /// The pages that these writes would miss, to be fetched ahead of them.

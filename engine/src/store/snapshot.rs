@@ -19,7 +19,7 @@ use crate::key::{CellKey, KeyRef};
 use crate::page::{Expected, extent, interior, leaf, slotted};
 use crate::pointer::ExtentPointer;
 use crate::read::{Lookup, Misses, PageWant, missing_extents};
-use crate::tree::{Garbage, MissAt, Seek, Touch, TreeView};
+use crate::tree::{MissAt, Seek, Touch, TreeView};
 use crate::write::{CellWrite, Change};
 
 /// The version of the encoding that this release writes.
@@ -116,7 +116,7 @@ impl Store {
                 expected: self.ingest.expected.clone().map(Box::new),
             });
         }
-        let done = self.tree.write(&chunk.writes, Garbage::Keep)?;
+        let done = self.tree.append(&chunk.writes)?;
         Ok(done.map(|()| {
             self.ingest.expected = chunk.next.map(|next| next.to_owned());
             if chunk.next.is_some() { IngestProgress::More } else { IngestProgress::Complete }

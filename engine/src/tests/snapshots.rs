@@ -222,3 +222,36 @@ fn a_verification_that_later_checkpoints_overtake_finds_nothing_wrong() {
     assert!(report.is_sound(), "{:#?}", report.problems);
     assert_eq!(report.checkpoint, CheckpointNo(5));
 }
+
+/// Loaded in the order of keys, leaves are full; the same keys written at random leave a third of every leaf free.
+#[test]
+fn a_snapshot_of_a_fragmented_tree_becomes_a_compact_file() {
+    const KEYS: u64 = 50_000;
+    const VALUE_BYTES: usize = 150;
+    let options = StoreOptions { grow_bytes: 8 * 8192, ..StoreOptions::default() };
+    let mut rig = Rig::with_store(13, options.clone());
+    let mut prng = mesh_base::prng::Prng::new(13);
+    let mut order: Vec<u64> = (0..KEYS).collect();
+    prng.shuffle(&mut order);
+    for (revision, number) in (1..).zip(order) {
+        rig.put(&key(number), revision, &[7; VALUE_BYTES]).unwrap();
+        if revision % 5000 == 0 {
+            rig.checkpoint(revision).unwrap();
+        }
+    }
+    rig.checkpoint(KEYS).unwrap();
+    let mut copy = Rig::new(14, options.clone());
+    copy.file = FileId::StagedStore;
+    copy.create().unwrap();
+    for chunk in chunks(&mut rig, 500_000) {
+        copy.until_ready(|store| store.ingest(&chunk.bytes)).unwrap().unwrap();
+        copy.checkpoint(0).unwrap();
+    }
+    copy.checkpoint(KEYS).unwrap();
+    copy.assert_sound();
+    // Header, key, value, slot.
+    let needed = KEYS * (16 + key(0).len() + VALUE_BYTES + page::SLOT_BYTES) as u64;
+    let file = |rig: &mut Rig| rig.store().statistics().file_pages * options.page_bytes as u64;
+    assert!(file(&mut rig) > needed * 130 / 100);
+    assert!(file(&mut copy) <= needed * 105 / 100, "{} bytes for {needed}", file(&mut copy));
+}

@@ -12,15 +12,6 @@ use crate::pointer::PagePointer;
 use crate::read::{Lookup, Misses};
 use crate::write::{Attributes, CellWrite, Change};
 
-/// Whether a leaf that a write touches is cleared of garbage on the way.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Garbage {
-    /// It is.
-    Collect,
-    /// It is not: a snapshot is taken over cell by cell, as it is.
-    Keep,
-}
-
 impl Tree {
     /// Looks for everything that the writes need.
     ///
@@ -45,22 +36,18 @@ impl Tree {
     ///
     /// # Errors
     /// [`StoreError::TooLarge`], and then nothing was changed.
-    pub(crate) fn write(
-        &mut self,
-        writes: &[CellWrite<'_>],
-        garbage: Garbage,
-    ) -> Result<Lookup<()>, StoreError> {
+    pub(crate) fn write(&mut self, writes: &[CellWrite<'_>]) -> Result<Lookup<()>, StoreError> {
         let misses = self.look_for(writes)?;
         if !misses.is_empty() {
             return Ok(Lookup::Miss(misses));
         }
         for write in writes {
-            self.write_one(write, garbage);
+            self.write_one(write);
         }
         Ok(Lookup::Ready(()))
     }
 
-    fn check_size(&self, write: &CellWrite<'_>) -> Result<(), StoreError> {
+    pub(super) fn check_size(&self, write: &CellWrite<'_>) -> Result<(), StoreError> {
         let too_large = |what, bytes, limit| Err(StoreError::TooLarge { what, bytes, limit });
         if write.key.len() > self.options.key_bytes_max {
             return too_large("key", write.key.len(), self.options.key_bytes_max);
@@ -73,16 +60,16 @@ impl Tree {
         }
     }
 
-    fn write_one(&mut self, write: &CellWrite<'_>, garbage: Garbage) {
+    fn write_one(&mut self, write: &CellWrite<'_>) {
         let key = write.cell_key();
         self.walk(&key);
         match write.change {
             Change::Remove => self.remove(&key),
             Change::Delete => {
                 let attributes = Attributes::created(key.revision);
-                self.insert(&key, &attributes, None, garbage);
+                self.insert(&key, &attributes, None);
             }
-            Change::Put { attributes, value } => self.insert(&key, &attributes, Some(value), garbage),
+            Change::Put { attributes, value } => self.insert(&key, &attributes, Some(value)),
         }
         self.revision = self.revision.max(key.revision);
     }
@@ -155,11 +142,9 @@ impl Tree {
         })
     }
 
-    fn insert(&mut self, key: &KeyRef<'_>, attributes: &Attributes, value: Option<&[u8]>, garbage: Garbage) {
+    fn insert(&mut self, key: &KeyRef<'_>, attributes: &Attributes, value: Option<&[u8]>) {
         self.own_path();
-        if garbage == Garbage::Collect {
-            self.collect_leaf();
-        }
+        self.collect_leaf();
         let mut bytes = std::mem::take(&mut self.scratch);
         bytes.clear();
         self.encode_cell(&mut bytes, key, attributes, value);
@@ -181,7 +166,7 @@ impl Tree {
         self.scratch = bytes;
     }
 
-    fn encode_cell(
+    pub(super) fn encode_cell(
         &mut self,
         out: &mut Vec<u8>,
         key: &KeyRef<'_>,

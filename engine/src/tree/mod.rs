@@ -9,6 +9,7 @@
 //!
 //! Deliberately absent: I/O, and the decision when to take a checkpoint.
 
+mod bulk;
 mod collect;
 mod edit;
 mod merge;
@@ -29,7 +30,6 @@ use crate::sealed::Sealed;
 use crate::superblock::{Root, Shape};
 
 pub use self::collect::{SweepPoint, SweepProgress};
-pub(crate) use self::edit::Garbage;
 pub(crate) use self::pack::PackPlan;
 pub use self::pack::{Density, PackPoint, PackProgress};
 pub(crate) use self::read::{MissAt, Seek, Touch, TreeView};

@@ -50,7 +50,8 @@ impl<'a> Overfull<'a> {
         let key = cell::key_of(self.bytes);
         let mut older = (self.index + 1..self.count()).map(|index| self.cell(index));
         let bytes: usize = older.clone().map(|cell| cell.len() + SLOT_BYTES).sum();
-        bytes * 2 >= self.total_bytes() && older.next_back().is_some_and(|last| cell::key_of(last).same_key(&key))
+        bytes * 2 >= self.total_bytes()
+            && older.next_back().is_some_and(|last| cell::key_of(last).same_key(&key))
     }
 
     /// How many cells go left. Among the splits that are nearly even, the one with the lowest cost.
@@ -129,7 +130,7 @@ impl Tree {
         self.insert_child(depth, &interior::separator_of(cells.cell(at)), &right);
     }
 
-    fn grow_root(&mut self, right: &[u8]) {
+    pub(super) fn grow_root(&mut self, right: &[u8]) {
         let mut left = Vec::new();
         interior::encode(&mut left, &KeyRef::FIRST, &self.root.pointer);
         let level = self.root.level + 1;

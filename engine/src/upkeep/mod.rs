@@ -290,7 +290,14 @@ impl Upkeep {
 
 impl Walk {
     fn new(packs: Packs, before: Option<PageNo>) -> Self {
-        Self { next: PackPoint::first(), before, packs, density: Density::Dense, stuck_at: None, waits_for: None }
+        Self {
+            next: PackPoint::first(),
+            before,
+            packs,
+            density: Density::Dense,
+            stuck_at: None,
+            waits_for: None,
+        }
     }
 }
 

@@ -152,8 +152,7 @@ impl Disk {
     /// Whether a write to a part of a file is on its way to being durable.
     pub(crate) fn has_unsynced(&self, file: FileId, range: std::ops::Range<usize>) -> bool {
         let file = self.names.get(&file).map(|inode| &self.files[inode]);
-        let is_there =
-            |change: &Change| matches!(change, Change::Write(offset, _) if range.contains(offset));
+        let is_there = |change: &Change| matches!(change, Change::Write(offset, _) if range.contains(offset));
         file.is_some_and(|file| file.unsynced.iter().any(|(_, change)| is_there(change)))
     }
 
