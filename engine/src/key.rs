@@ -6,7 +6,11 @@
 use std::cmp::Ordering;
 use std::fmt;
 
+use mesh_base::bytesio::{Reader, Writer};
 use mesh_base::{Namespace, Revision};
+
+/// Bytes of an encoded key beside those of its own.
+pub(crate) const KEY_FIXED_BYTES: usize = 14;
 
 /// A cell's key, borrowed.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -39,6 +43,23 @@ impl<'a> KeyRef<'a> {
     #[must_use]
     pub fn to_owned(&self) -> CellKey {
         CellKey { namespace: self.namespace, key: self.key.to_vec(), revision: self.revision }
+    }
+
+    /// Appends namespace (4), revision (8), length (2) and bytes.
+    #[allow(clippy::cast_possible_truncation, reason = "keys are within their limit, which fits")]
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        out.put_u32(self.namespace.get());
+        out.put_u64(self.revision.get());
+        out.put_u16(self.key.len() as u16);
+        out.put_bytes(self.key);
+    }
+
+    /// Reads what [`KeyRef::encode`] wrote.
+    pub(crate) fn decode(reader: &mut Reader<'a>) -> Option<Self> {
+        let namespace = Namespace(reader.u32()?);
+        let revision = Revision(reader.u64()?);
+        let key_bytes = usize::from(reader.u16()?);
+        Some(KeyRef { namespace, key: reader.bytes(key_bytes)?, revision })
     }
 
     /// The shortest tuple that is above `left` and not above `self`.

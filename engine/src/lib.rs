@@ -44,9 +44,9 @@ pub use read::{
     KeyAt, Lookup, Misses, ScanDirection, ScanEnd, ScanOutcome, ScanRequest, ScanRest, Value, Version, Want,
 };
 pub use store::{
-    AffectedKeys, CheckpointInfo, CheckpointMeta, CheckpointProgress, FetchId, IngestProgress, OpenWarning,
-    Opened, Opening, PinId, SnapshotChunk, Store, StoreEvent, StorePart, StoreStatistics, VerifyProblem,
-    VerifyReport, WalkedCell,
+    AffectedKeys, CheckpointInfo, CheckpointMeta, CheckpointProgress, FetchId, IngestProgress, KeyRange,
+    OpenWarning, Opened, Opening, PinId, SnapshotChunk, Store, StoreEvent, StorePart, StoreStatistics,
+    VerifyProblem, VerifyReport, WalkedCell,
 };
 pub use tree::{Density, PackPoint, PackProgress, SweepPoint, SweepProgress};
 pub use upkeep::Upkeep;

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use mesh_base::flaw::{self, Flaw};
 use mesh_base::limits::{SNAPSHOT_CHUNK_BYTES, SNAPSHOT_CHUNKS_IN_FLIGHT_MAX};
 use mesh_base::{Instant, LogIndex, Now, ReplicaId};
-use mesh_engine::{CellKey, Lookup, PinId};
+use mesh_engine::{CellKey, KeyRange, Lookup, PinId};
 use mesh_raftlog::HoldId;
 use mesh_wire::{
     ConfState as WireConf, PeerMessage as WirePeer, SnapshotAck, SnapshotChunk, SnapshotMeta, SnapshotStatus,
@@ -149,7 +149,11 @@ impl Replica {
             if sending.unacknowledged.len() >= SNAPSHOT_CHUNKS_IN_FLIGHT_MAX {
                 break;
             }
-            match self.state.store.scan_cells(pin, from.as_ref(), SNAPSHOT_CHUNK_BYTES)? {
+            match self.state.store.scan_cells(
+                pin,
+                KeyRange::starting_at(from.as_ref()),
+                SNAPSHOT_CHUNK_BYTES,
+            )? {
                 Lookup::Miss(misses) => {
                     sending.stage = Stage::Reading;
                     self.park(&misses, Parked::Send(to), out);

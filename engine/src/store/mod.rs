@@ -44,7 +44,7 @@ pub use self::opening::{OpenWarning, Opened, Opening};
 pub use self::pins::PinId;
 #[cfg(test)]
 pub(crate) use self::snapshot::check_chunk;
-pub use self::snapshot::{IngestProgress, SnapshotChunk};
+pub use self::snapshot::{IngestProgress, KeyRange, SnapshotChunk};
 pub use self::verify::{AffectedKeys, StorePart, VerifyProblem, VerifyReport};
 pub(crate) use self::verify::{Span, Verify};
 pub use self::walk::WalkedCell;

@@ -9,13 +9,13 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use mesh_base::bytesio::{Reader, Writer};
+use mesh_base::checksum;
 use mesh_base::io::page_offset;
-use mesh_base::{Namespace, Revision, checksum};
 
 use super::{PinId, Store};
 use crate::cell::{self, Cell, Payload, flag};
 use crate::error::StoreError;
-use crate::key::{CellKey, KeyRef};
+use crate::key::{CellKey, KEY_FIXED_BYTES, KeyRef};
 use crate::page::{Expected, extent, interior, leaf, slotted};
 use crate::pointer::ExtentPointer;
 use crate::read::{Lookup, Misses, PageWant, missing_extents};
@@ -29,17 +29,32 @@ const CHUNK_MIN_READER: u16 = 1;
 const MAGIC: u32 = u32::from_le_bytes(*b"MCHK");
 const FLAG_LAST: u16 = 1;
 const CHECKSUM_BYTES: usize = 8;
-/// Bytes of a key in a chunk beside itself.
-const KEY_FIXED_BYTES: usize = 14;
 /// Bytes before the cells, the keys of the range aside.
 const HEAD_BYTES_MAX: usize = 16 + 2 * KEY_FIXED_BYTES;
+
+/// A part of the key order.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct KeyRange<'a> {
+    /// Where it begins; nothing is at the very start.
+    pub from: Option<&'a CellKey>,
+    /// Where it ends, before this key; nothing is at the very end.
+    pub to: Option<&'a CellKey>,
+}
+
+impl<'a> KeyRange<'a> {
+    /// From a key on to the very end.
+    #[must_use]
+    pub const fn starting_at(from: Option<&'a CellKey>) -> Self {
+        Self { from, to: None }
+    }
+}
 
 /// A part of a snapshot.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SnapshotChunk {
     /// The encoded chunk.
     pub bytes: Bytes,
-    /// Where the next one begins; nothing after the last.
+    /// Where the next one of the range begins; nothing after the last.
     pub next: Option<CellKey>,
 }
 
@@ -64,28 +79,32 @@ impl Default for Ingest {
 }
 
 impl Store {
-    /// The cells of a pinned checkpoint from `from` on (from the start if there is none), as a chunk of about
-    /// `bytes_max` bytes, of at least one cell: all namespaces, all versions, tombstones, whole values.
+    /// The first cells of a range of a pinned checkpoint, as a chunk of about `bytes_max` bytes, of at least one cell
+    /// if there is one: all namespaces, all versions, tombstones, whole values. The chunks of a range cover all of it, up
+    /// to its end, so those of adjacent ranges join.
     ///
     /// # Errors
     /// [`StoreError::Corrupt`] where keys are not in order: the chunk would be refused, or the stream never end;
     /// [`StoreError::Poisoned`].
     ///
     /// # Panics
-    /// When the pin was taken back: a bug of the caller.
+    /// When the pin was taken back, or the range ends where it begins or before: bugs of the caller.
     pub fn scan_cells(
         &self,
         pin: PinId,
-        from: Option<&CellKey>,
+        range: KeyRange<'_>,
         bytes_max: usize,
     ) -> Result<Lookup<SnapshotChunk>, StoreError> {
         self.check_usable()?;
         let view = self.tree.view_of(self.pins.superblock(pin).root);
-        let from = from.map_or(KeyRef::FIRST, CellKey::as_ref);
+        let from = range.from.map_or(KeyRef::FIRST, CellKey::as_ref);
+        let to = range.to.map(CellKey::as_ref);
+        assert!(to.is_none_or(|to| from < to), "a range without keys");
         let mut gathering = Gathering { view, cells: Vec::new(), body_bytes: 0, bytes_max };
-        Ok(match gathering.gather(&from) {
+        Ok(match gathering.gather(&from, to.as_ref()) {
             Ok(next) => {
-                let bytes = gathering.encode(&from, next.as_ref().map(CellKey::as_ref).as_ref());
+                let end = next.as_ref().map(CellKey::as_ref).or(to);
+                let bytes = gathering.encode(&from, end.as_ref());
                 Lookup::Ready(SnapshotChunk { bytes, next })
             }
             Err(Stop::Misses(wants)) => {
@@ -142,8 +161,9 @@ enum Stop {
 }
 
 impl<'a> Gathering<'a> {
-    /// Gathers cells from `from` on; where the rest begins.
-    fn gather(&mut self, from: &KeyRef<'_>) -> Result<Option<CellKey>, Stop> {
+    /// Gathers cells of a range; where the rest begins.
+    fn gather(&mut self, from: &KeyRef<'_>, to: Option<&KeyRef<'_>>) -> Result<Option<CellKey>, Stop> {
+        let is_behind = |key: &KeyRef<'_>| to.is_some_and(|to| key >= to);
         let mut target = *from;
         loop {
             let found = self.view.descend(&Seek::At(target), Touch::Scan);
@@ -154,6 +174,9 @@ impl<'a> Gathering<'a> {
             }
             for index in first..slotted::count(found.page) {
                 let cell = leaf::cell(found.page, index);
+                if is_behind(&cell.key) {
+                    return Ok(None);
+                }
                 if !self.cells.is_empty() && self.body_bytes + cell_bytes(&cell) > self.bytes_max {
                     return Ok(Some(cell.key.to_owned()));
                 }
@@ -162,7 +185,7 @@ impl<'a> Gathering<'a> {
                     return Err(Stop::Misses(wants));
                 }
             }
-            let Some(upper) = found.upper() else { return Ok(None) };
+            let Some(upper) = found.upper().filter(|upper| !is_behind(upper)) else { return Ok(None) };
             target = upper;
         }
     }
@@ -187,7 +210,7 @@ impl<'a> Gathering<'a> {
         let flags = cell::attribute_flags(&cell.attributes, cell.key.revision);
         let tombstone = if cell.is_tombstone() { flag::TOMBSTONE } else { 0 };
         out.put_u16(flags | tombstone);
-        write_key(out, &cell.key);
+        cell.key.encode(out);
         cell::write_attributes(out, &cell.attributes, flags);
         match cell.payload {
             Payload::Tombstone => {}
@@ -251,9 +274,9 @@ impl<'a> Gathering<'a> {
         out.put_u16(if next.is_some() { 0 } else { FLAG_LAST });
         out.put_u16(0);
         out.put_u32(self.cells.len() as u32);
-        write_key(&mut out, from);
+        from.encode(&mut out);
         if let Some(next) = next {
-            write_key(&mut out, next);
+            next.encode(&mut out);
         }
         let head_bytes = out.len();
         self.cells.iter().for_each(|cell| self.write_cell(cell, &mut out));
@@ -326,8 +349,8 @@ impl<'a> Chunk<'a> {
         let flags = reader.u16()?;
         reader.u16()?;
         let cells = reader.u32()?;
-        let from = read_key(reader)?;
-        let next = if flags & FLAG_LAST == 0 { Some(read_key(reader)?) } else { None };
+        let from = KeyRef::decode(reader)?;
+        let next = if flags & FLAG_LAST == 0 { Some(KeyRef::decode(reader)?) } else { None };
         // Grown as cells are found: the count is not believed.
         let mut writes = Vec::new();
         for _ in 0..cells {
@@ -346,7 +369,7 @@ impl<'a> Chunk<'a> {
 
 fn read_cell<'a>(reader: &mut Reader<'a>) -> Option<CellWrite<'a>> {
     let flags = reader.u16()?;
-    let KeyRef { namespace, key, revision } = read_key(reader)?;
+    let KeyRef { namespace, key, revision } = KeyRef::decode(reader)?;
     if flags & flag::LARGE != 0 {
         return None;
     }
@@ -358,21 +381,6 @@ fn read_cell<'a>(reader: &mut Reader<'a>) -> Option<CellWrite<'a>> {
         Change::Delete
     };
     Some(CellWrite { namespace, key, revision, change })
-}
-
-#[allow(clippy::cast_possible_truncation, reason = "keys are within their limit, which fits")]
-fn write_key(out: &mut Vec<u8>, key: &KeyRef<'_>) {
-    out.put_u32(key.namespace.get());
-    out.put_u64(key.revision.get());
-    out.put_u16(key.key.len() as u16);
-    out.put_bytes(key.key);
-}
-
-fn read_key<'a>(reader: &mut Reader<'a>) -> Option<KeyRef<'a>> {
-    let namespace = Namespace(reader.u32()?);
-    let revision = Revision(reader.u64()?);
-    let key_bytes = usize::from(reader.u16()?);
-    Some(KeyRef { namespace, key: reader.bytes(key_bytes)?, revision })
 }
 
 /// Checks a chunk as [`Store::ingest`] does before it believes it.

@@ -27,7 +27,9 @@ fn look_at_everything(rig: &mut Rig) -> Result<VerifyReport, StoreError> {
     let mut from = None;
     let pin = rig.store().pin();
     loop {
-        let chunk = rig.until_ready(|store| store.scan_cells(pin, from.as_ref(), 100_000)).unwrap()?;
+        let chunk = rig
+            .until_ready(|store| store.scan_cells(pin, KeyRange::starting_at(from.as_ref()), 100_000))
+            .unwrap()?;
         from = chunk.next;
         if from.is_none() {
             break;

@@ -285,7 +285,10 @@ impl World {
         copy.create().unwrap();
         let mut from = None;
         loop {
-            let chunk = self.rig.until_ready(|store| store.scan_cells(pin, from.as_ref(), 6000))?.unwrap();
+            let chunk = self
+                .rig
+                .until_ready(|store| store.scan_cells(pin, KeyRange::starting_at(from.as_ref()), 6000))?
+                .unwrap();
             copy.until_ready(|store| store.ingest(&chunk.bytes)).unwrap().unwrap();
             if copy.store().dirty_bytes() > 100_000 {
                 copy.checkpoint(0).unwrap();

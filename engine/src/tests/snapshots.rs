@@ -1,7 +1,7 @@
 //! Snapshots: from a pinned checkpoint into a staged store.
 
 use mesh_base::io::{FileId, IoOp};
-use mesh_base::{CheckpointNo, Revision};
+use mesh_base::{CheckpointNo, Namespace, Revision};
 use quickcheck::{QuickCheck, TestResult};
 
 use super::driver::{Rig, all, small};
@@ -27,6 +27,11 @@ fn filled(seed: u64) -> Rig {
     rig
 }
 
+/// Where the versions of a key begin.
+fn user(number: u64) -> CellKey {
+    KeyRef::newest(super::driver::USER, &key(number)).to_owned()
+}
+
 fn staged(seed: u64) -> Rig {
     let mut rig = Rig::new(seed, small());
     rig.file = FileId::StagedStore;
@@ -39,8 +44,11 @@ fn chunks(rig: &mut Rig, bytes_max: usize) -> Vec<SnapshotChunk> {
     let mut chunks: Vec<SnapshotChunk> = Vec::new();
     loop {
         let from = chunks.last().and_then(|chunk| chunk.next.clone());
-        chunks
-            .push(rig.until_ready(|store| store.scan_cells(pin, from.as_ref(), bytes_max)).unwrap().unwrap());
+        chunks.push(
+            rig.until_ready(|store| store.scan_cells(pin, KeyRange::starting_at(from.as_ref()), bytes_max))
+                .unwrap()
+                .unwrap(),
+        );
         if chunks.last().unwrap().next.is_none() {
             break;
         }
@@ -62,7 +70,10 @@ fn a_staged_store_equals_the_pinned_checkpoint_while_writes_go_on() {
     let mut copy = staged(2);
     let mut from = None;
     for round in 0.. {
-        let chunk = rig.until_ready(|store| store.scan_cells(pin, from.as_ref(), 20_000)).unwrap().unwrap();
+        let chunk = rig
+            .until_ready(|store| store.scan_cells(pin, KeyRange::starting_at(from.as_ref()), 20_000))
+            .unwrap()
+            .unwrap();
         assert!(chunk.bytes.len() < 61_000);
         let progress = copy.until_ready(|store| store.ingest(&chunk.bytes)).unwrap().unwrap();
         // Both sides go on with their checkpoints.
@@ -173,15 +184,57 @@ impl<F: Fn(usize, u8) -> TestResult + 'static> quickcheck::Testable for Attack<F
 }
 
 #[test]
-fn a_part_of_the_key_order_can_be_asked_for() {
+fn a_chunk_has_one_cell_at_least_and_no_more_than_fit() {
     let mut rig = filled(10);
     let pin = rig.store().pin();
-    let from = KeyRef::newest(super::driver::USER, &key(200)).to_owned();
-    let chunk = rig.until_ready(|store| store.scan_cells(pin, Some(&from), 1)).unwrap().unwrap();
-    assert_eq!(chunk.next.unwrap().key, key(200), "one cell at least, and no more than fit");
+    let from = Some(user(200));
+    let chunk = rig
+        .until_ready(|store| store.scan_cells(pin, KeyRange::starting_at(from.as_ref()), 1))
+        .unwrap()
+        .unwrap();
+    assert_eq!(chunk.next.unwrap().key, key(200));
     rig.store().unpin(pin);
     assert_eq!(rig.store().checkpoint().checkpoint, CheckpointNo(5));
     assert_eq!(rig.store().horizon(), Revision::ZERO);
+}
+
+/// Each part for itself, in any order, as a backup of many hands does it; and the parts join.
+#[test]
+fn parts_of_the_key_order_are_asked_for_one_by_one_and_make_the_whole() {
+    let mut rig = filled(10);
+    let pin = rig.store().pin();
+    let beyond = KeyRef::newest(Namespace(7), b"").to_owned();
+    let within = CellKey { revision: Revision(1000 + 77), ..user(77) };
+    // Between keys, at one, among the versions of one, behind all.
+    let cuts = [user(20), CellKey { key: b"key-00050x".to_vec(), ..user(50) }, within, user(399), beyond];
+    let ends: Vec<Option<&CellKey>> =
+        std::iter::once(None).chain(cuts.iter().map(Some)).chain([None]).collect();
+    let parts = ends.windows(2).map(|ends| {
+        let (mut from, mut part) = (ends[0].cloned(), Vec::new());
+        loop {
+            let range = KeyRange { from: from.as_ref(), to: ends[1] };
+            let chunk = rig.until_ready(|store| store.scan_cells(pin, range, 5000)).unwrap().unwrap();
+            part.push(chunk.bytes);
+            from = chunk.next;
+            if from.is_none() {
+                return part;
+            }
+        }
+    });
+    let parts: Vec<_> = parts.collect();
+    let mut copy = staged(15);
+    for chunk in parts.iter().flatten() {
+        copy.until_ready(|store| store.ingest(chunk)).unwrap().unwrap();
+    }
+    assert_eq!(
+        copy.store().ingest(&parts[0][0]).unwrap_err(),
+        StoreError::ChunkOutOfPlace { found: Box::new(KeyRef::FIRST.to_owned()), expected: None }
+    );
+    let info = rig.store().pinned(pin);
+    assert_eq!(copy.store().statistics().cells, info.cells);
+    let whole = rig.scan(&all(ScanDirection::Forward, 9000)).unwrap();
+    assert_eq!(copy.scan(&all(ScanDirection::Forward, 9000)).unwrap(), whole);
+    rig.store().unpin(pin);
 }
 
 #[test]
