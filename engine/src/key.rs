@@ -113,6 +113,34 @@ pub struct CellKey {
 }
 
 impl CellKey {
+    /// The least key above this one.
+    #[must_use]
+    pub fn successor(mut self) -> Self {
+        if self.revision == Revision::ZERO {
+            self.key.push(0);
+            self.revision = Revision::MAX;
+        } else {
+            self.revision = Revision(self.revision.get() - 1);
+        }
+        self
+    }
+
+    /// The key as a snapshot's chunks have it: namespace (4), revision (8), length (2), bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(KEY_FIXED_BYTES + self.key.len());
+        self.as_ref().encode(&mut out);
+        out
+    }
+
+    /// Reads what [`CellKey::encode`] wrote; nothing if it is anything else.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut reader = Reader::new(bytes);
+        let key = KeyRef::decode(&mut reader)?.to_owned();
+        reader.is_empty().then_some(key)
+    }
+
     /// The same, borrowed.
     #[must_use]
     pub fn as_ref(&self) -> KeyRef<'_> {
@@ -160,6 +188,17 @@ mod tests {
             let (low, high) = if a < b { (a, b) } else { (b, a) };
             let separator = high.as_ref().separator_from(&low.as_ref());
             low.as_ref() < separator && separator <= high.as_ref() && separator.key.len() <= high.key.len()
+        }
+    }
+
+    quickcheck! {
+        fn nothing_is_between_a_key_and_its_successor(key: Vec<u8>, revision: u64, other: (Vec<u8>, u64)) -> bool {
+            let user = |key: &[u8], revision| {
+                CellKey { namespace: Namespace::USER, key: key.to_vec(), revision: Revision(revision) }
+            };
+            let (key, longer) = (user(&key, revision % 3), user(&[&key[..], &other.0].concat(), other.1 % 3));
+            let successor = key.clone().successor();
+            key < successor && !(key < longer && longer < successor) && CellKey::decode(&key.encode()) == Some(key)
         }
     }
 

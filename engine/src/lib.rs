@@ -48,6 +48,7 @@ pub use store::{
     OpenWarning, Opened, Opening, PinId, SnapshotChunk, Store, StoreEvent, StorePart, StoreStatistics,
     VerifyProblem, VerifyReport, WalkedCell,
 };
+pub use superblock::SnapshotSource;
 pub use tree::{Density, PackPoint, PackProgress, SweepPoint, SweepProgress};
 pub use upkeep::Upkeep;
 pub use write::{Attributes, CellWrite, Change};

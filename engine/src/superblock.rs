@@ -34,8 +34,45 @@ const CHECKPOINT_MAX: CheckpointNo = CheckpointNo(1 << 63);
 const MAGIC: [u8; 8] = *b"MESHPAGE";
 const CHECKSUM_OFFSET: usize = COPY_BYTES - 8;
 const INDEX_OFFSET: usize = 192;
+const SOURCE_OFFSET: usize = INDEX_OFFSET + INDEX_PAGES_MAX * PagePointer::BYTES;
 
-const _: () = assert!(INDEX_OFFSET + INDEX_PAGES_MAX * PagePointer::BYTES <= CHECKSUM_OFFSET);
+const _: () = assert!(SOURCE_OFFSET + SnapshotSource::BYTES <= CHECKSUM_OFFSET && SOURCE_OFFSET == 3264);
+
+/// Which checkpoint of which replica a staged store is made from. No two snapshots have the same: a replica never takes a
+/// checkpoint of one number and one index twice.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct SnapshotSource {
+    /// The replica. Never 0.
+    pub replica: ReplicaId,
+    /// Its checkpoint.
+    pub checkpoint: CheckpointNo,
+    /// The log up to this index is in it.
+    pub applied: LogIndex,
+    /// The term of the entry at that index.
+    pub term: Term,
+}
+
+impl SnapshotSource {
+    const BYTES: usize = 32;
+
+    fn encode(self, out: &mut Vec<u8>) {
+        out.put_u64(self.replica.get());
+        out.put_u64(self.checkpoint.get());
+        out.put_u64(self.applied.get());
+        out.put_u64(self.term.get());
+    }
+
+    /// Nothing if bytes are missing; no source if they are zeros.
+    fn decode(reader: &mut Reader<'_>) -> Option<Option<Self>> {
+        let source = Self {
+            replica: ReplicaId(reader.u64()?),
+            checkpoint: CheckpointNo(reader.u64()?),
+            applied: LogIndex(reader.u64()?),
+            term: Term(reader.u64()?),
+        };
+        Some((source.replica != ReplicaId(0)).then_some(source))
+    }
+}
 
 /// The root of a tree, and the level of its page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,6 +98,8 @@ pub(crate) struct Superblock {
     pub(crate) file_pages: u64,
     pub(crate) shape: Shape,
     pub(crate) allocator: AllocatorRoot,
+    /// While the store is made from a snapshot.
+    pub(crate) source: Option<SnapshotSource>,
 }
 
 /// The pages of a tree, and how full its leaves are.
@@ -118,6 +157,10 @@ impl Superblock {
         out.put_u64(self.shape.leaf_bytes);
         out.pad_to(INDEX_OFFSET);
         self.allocator.index.iter().for_each(|pointer| pointer.encode(&mut out));
+        out.pad_to(SOURCE_OFFSET);
+        if let Some(source) = self.source {
+            source.encode(&mut out);
+        }
         out.pad_to(CHECKSUM_OFFSET);
         out.put_u64(checksum::xxh3(&out));
         assert_eq!(out.len(), COPY_BYTES);
@@ -152,6 +195,7 @@ impl Superblock {
             return None;
         }
         let allocator = AllocatorRoot { index };
+        let source = SnapshotSource::decode(&mut Reader::new(bytes.get(SOURCE_OFFSET..)?))?;
         Some(Self {
             identity,
             page_bytes,
@@ -167,6 +211,7 @@ impl Superblock {
             file_pages,
             shape,
             allocator,
+            source,
         })
     }
 }
@@ -285,11 +330,22 @@ mod tests {
             file_pages: 1000,
             shape: Shape { leaves: 20, interiors: 3, leaf_bytes: 77_000 },
             allocator: AllocatorRoot { index: vec![pointer; 3] },
+            source: checkpoint.is_multiple_of(2).then_some(SnapshotSource {
+                replica: ReplicaId(12),
+                checkpoint: CheckpointNo(40),
+                applied: LogIndex(17),
+                term: Term(3),
+            }),
         }
     }
 
     #[test]
     fn a_copy_is_what_was_encoded_and_every_flipped_bit_is_noticed() {
+        for checkpoint in [5, 7] {
+            let written = superblock(checkpoint);
+            let index = copy_index(CheckpointNo(checkpoint));
+            assert_eq!(Copy::read(&written.encode(), index), Copy::Valid(Box::new(written)));
+        }
         let written = superblock(6);
         let bytes = written.encode();
         assert_eq!(Copy::read(&bytes, 2), Copy::Valid(Box::new(written)));

@@ -179,6 +179,7 @@ impl Store {
             file_pages: tree.allocator.file_pages(),
             shape: tree.shape,
             allocator,
+            source: self.source,
             ..self.durable.clone()
         };
         let allocator = writes.into_iter().map(|write| (write.page, write.bytes)).collect();

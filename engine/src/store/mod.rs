@@ -33,7 +33,7 @@ use self::verify::Pinned;
 use crate::error::StoreError;
 use crate::key::KeyRef;
 use crate::read::{KeyAt, Lookup, Misses, ScanOutcome, ScanRequest, Version, Want};
-use crate::superblock::Superblock;
+use crate::superblock::{SnapshotSource, Superblock};
 use crate::tree::{PackPlan, PackPoint, PackProgress, SweepPoint, SweepProgress, Tree};
 use crate::write::CellWrite;
 
@@ -122,6 +122,8 @@ pub struct Store {
     pins: Pins,
     verify: Option<Box<Pinned>>,
     ingest: Ingest,
+    /// The snapshot that it is made from, until it takes the live store's place.
+    source: Option<SnapshotSource>,
     events: VecDeque<StoreEvent>,
     poison: Option<Box<StoreError>>,
 }
@@ -291,6 +293,7 @@ impl Store {
         assert_eq!(self.file, FileId::StagedStore, "promoted already");
         assert!(self.in_flight.is_empty(), "operations in flight under the old name");
         self.file = FileId::Store;
+        self.source = None;
         self.port = IoPort::new(Lane::Store);
     }
 

@@ -370,6 +370,7 @@ impl Opening {
             file_pages: 0,
             shape: Shape::default(),
             allocator: AllocatorRoot::default(),
+            source: None,
         };
         self.store(tree, nothing, 0)
     }
@@ -380,7 +381,6 @@ impl Opening {
             identity: self.identity,
             port: std::mem::replace(&mut self.port, IoPort::new(lane_of(self.file))),
             tree,
-            durable,
             taken_pages,
             shrinking: Shrinking::No,
             in_flight: BTreeMap::new(),
@@ -389,6 +389,8 @@ impl Opening {
             pins: Pins::default(),
             verify: None,
             ingest: Ingest::default(),
+            source: durable.source.filter(|_| self.file == FileId::StagedStore),
+            durable,
             events: VecDeque::new(),
             poison: None,
         }

@@ -10,9 +10,9 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use mesh_base::bytesio::{Reader, Writer};
 use mesh_base::checksum;
-use mesh_base::io::page_offset;
+use mesh_base::io::{FileId, page_offset};
 
-use super::{PinId, Store};
+use super::{PinId, SnapshotSource, Store};
 use crate::cell::{self, Cell, Payload, flag};
 use crate::error::StoreError;
 use crate::key::{CellKey, KEY_FIXED_BYTES, KeyRef};
@@ -28,9 +28,12 @@ const CHUNK_FORMAT: u16 = 1;
 const CHUNK_MIN_READER: u16 = 1;
 const MAGIC: u32 = u32::from_le_bytes(*b"MCHK");
 const FLAG_LAST: u16 = 1;
+/// Where the flags are, and the keys of the range.
+const FLAGS_OFFSET: usize = 8;
+const COVER_OFFSET: usize = 16;
 const CHECKSUM_BYTES: usize = 8;
 /// Bytes before the cells, the keys of the range aside.
-const HEAD_BYTES_MAX: usize = 16 + 2 * KEY_FIXED_BYTES;
+const HEAD_BYTES_MAX: usize = COVER_OFFSET + 2 * KEY_FIXED_BYTES;
 
 /// A part of the key order.
 #[derive(Clone, Copy, Default, Debug)]
@@ -58,6 +61,19 @@ pub struct SnapshotChunk {
     pub next: Option<CellKey>,
 }
 
+impl SnapshotChunk {
+    /// The part of the key order that a chunk says it covers, and its end: nothing is at the very end. It is for whoever
+    /// keeps chunks in order until they are taken in; nothing of it has been checked.
+    #[must_use]
+    pub fn covered(chunk: &[u8]) -> Option<(CellKey, Option<CellKey>)> {
+        let mut reader = Reader::new(chunk.get(COVER_OFFSET..)?);
+        let is_last = Reader::new(chunk.get(FLAGS_OFFSET..)?).u16()? & FLAG_LAST != 0;
+        let from = KeyRef::decode(&mut reader)?.to_owned();
+        let next = if is_last { None } else { Some(KeyRef::decode(&mut reader)?.to_owned()) };
+        Some((from, next))
+    }
+}
+
 /// How far a snapshot was taken in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum IngestProgress {
@@ -67,15 +83,10 @@ pub enum IngestProgress {
     Complete,
 }
 
-/// Where the next chunk must begin.
+/// Where the next chunk must begin; nothing where none is awaited.
+#[derive(Default)]
 pub(super) struct Ingest {
     expected: Option<CellKey>,
-}
-
-impl Default for Ingest {
-    fn default() -> Self {
-        Self { expected: Some(KeyRef::FIRST.to_owned()) }
-    }
 }
 
 impl Store {
@@ -118,6 +129,48 @@ impl Store {
                 return Err(StoreError::Corrupt { file: self.file, offset, what });
             }
         })
+    }
+
+    /// An empty staged store is to be made from a snapshot. Every checkpoint of it says so, until it is promoted.
+    ///
+    /// # Panics
+    /// When it is not an empty staged store: a bug of the caller.
+    pub fn begin_ingest(&mut self, source: SnapshotSource) {
+        assert!(
+            self.file == FileId::StagedStore && self.tree.cells == 0,
+            "{} is not to be filled",
+            self.file
+        );
+        self.source = Some(source);
+        self.ingest.expected = Some(KeyRef::FIRST.to_owned());
+    }
+
+    /// A staged store was opened again: finds out how far it is, which is behind its last cell. Chunks are taken in from
+    /// there on.
+    ///
+    /// # Errors
+    /// [`StoreError::Poisoned`].
+    ///
+    /// # Panics
+    /// When it is not made from a snapshot: a bug of the caller.
+    pub fn resume_ingest(&mut self) -> Result<Lookup<()>, StoreError> {
+        self.check_usable()?;
+        assert!(self.source.is_some(), "{} is not made from a snapshot", self.file);
+        Ok(self.tree.last_key().map(|last| {
+            self.ingest.expected = Some(last.map_or_else(|| KeyRef::FIRST.to_owned(), CellKey::successor));
+        }))
+    }
+
+    /// The snapshot that a staged store is made from.
+    #[must_use]
+    pub const fn source(&self) -> Option<SnapshotSource> {
+        self.source
+    }
+
+    /// Where the next chunk must begin; nothing if none is awaited.
+    #[must_use]
+    pub const fn ingested_to(&self) -> Option<&CellKey> {
+        self.ingest.expected.as_ref()
     }
 
     /// Takes in the next chunk of a snapshot, in order, beginning with the first. Checkpoints may be taken between

@@ -12,6 +12,14 @@ use crate::*;
 pub(crate) const IDENTITY: ReplicaIdentity =
     ReplicaIdentity { cluster: ClusterId([5; 16]), shard: ShardId(1), replica: ReplicaId(42) };
 
+/// The snapshot that staged stores are made from.
+pub(crate) const SOURCE: SnapshotSource = SnapshotSource {
+    replica: ReplicaId(7),
+    checkpoint: CheckpointNo(5),
+    applied: LogIndex(399),
+    term: Term(1),
+};
+
 pub(crate) const USER: Namespace = Namespace::USER;
 
 /// Small pages, and memory for sixteen of them.

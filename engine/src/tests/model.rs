@@ -6,7 +6,7 @@ use mesh_base::{CheckpointNo, Namespace, PageNo, Revision};
 use quickcheck::{Gen, QuickCheck};
 
 use super::disk::Crash;
-use super::driver::{IDENTITY, Rig, Run, TurnedOff, USER, put, small};
+use super::driver::{IDENTITY, Rig, Run, SOURCE, TurnedOff, USER, put, small};
 use crate::tree::{PackPlan, PackPoint};
 use crate::*;
 
@@ -283,6 +283,7 @@ impl World {
         let mut copy = Rig::new(durable.get(), small());
         copy.file = mesh_base::io::FileId::StagedStore;
         copy.create().unwrap();
+        copy.store().begin_ingest(SOURCE);
         let mut from = None;
         loop {
             let chunk = self

@@ -4,7 +4,8 @@ use mesh_base::io::{FileId, IoOp};
 use mesh_base::{CheckpointNo, Namespace, Revision};
 use quickcheck::{QuickCheck, TestResult};
 
-use super::driver::{Rig, all, small};
+use super::disk::Crash;
+use super::driver::{Rig, SOURCE, all, small};
 use crate::*;
 
 fn key(number: u64) -> Vec<u8> {
@@ -36,6 +37,7 @@ fn staged(seed: u64) -> Rig {
     let mut rig = Rig::new(seed, small());
     rig.file = FileId::StagedStore;
     rig.create().unwrap();
+    rig.store().begin_ingest(SOURCE);
     rig
 }
 
@@ -117,7 +119,7 @@ fn a_promoted_store_goes_on_under_its_new_name() {
     copy.file = FileId::Store;
     copy.put(b"after", 9000, b"promotion").unwrap();
     copy.checkpoint(400).unwrap();
-    copy.crash(super::disk::Crash::LoseAll);
+    copy.crash(Crash::LoseAll);
     copy.open(no).unwrap().unwrap();
     assert_eq!(copy.get(b"after", 9000), Some(b"promotion".to_vec()));
     copy.assert_sound();
@@ -276,6 +278,57 @@ fn a_verification_that_later_checkpoints_overtake_finds_nothing_wrong() {
     assert_eq!(report.checkpoint, CheckpointNo(5));
 }
 
+/// Whatever is cut off, torn or lost: what comes back is a whole part of the snapshot, from the start to a cell.
+#[test]
+fn a_staged_store_is_gone_on_with_after_a_crash_at_any_moment() {
+    let mut rig = filled(16);
+    let pin = rig.store().pin();
+    let (info, whole) = (rig.store().pinned(pin), rig.scan(&all(ScanDirection::Forward, 9000)).unwrap());
+    let mut prng = mesh_base::prng::Prng::new(16);
+    for crash in [Crash::LoseAll, Crash::KeepAll, Crash::Tear, Crash::Kill, Crash::LoseSuperblock] {
+        let mut copy = staged(17);
+        let (mut crashes, mut resumed) = (0, 0);
+        loop {
+            let from = copy.store().ingested_to().cloned();
+            let Some(from) = from else { break };
+            let bytes_max = 1 + prng.index(4000);
+            let chunk =
+                rig.until_ready(|store| store.scan_cells(pin, KeyRange::starting_at(Some(&from)), bytes_max));
+            let chunk = chunk.unwrap().unwrap();
+            assert_eq!(SnapshotChunk::covered(&chunk.bytes), Some((from, chunk.next)));
+            copy.until_ready(|store| store.ingest(&chunk.bytes)).unwrap().unwrap();
+            match prng.index(8) {
+                0 => drop(copy.checkpoint(0).unwrap()),
+                1 if crashes < 20 => {
+                    copy.begin_checkpoint(0);
+                    for _ in 0..prng.index(12) {
+                        copy.turn().unwrap().unwrap();
+                    }
+                    copy.crash(crash);
+                    copy.open(CheckpointNo(0)).unwrap().unwrap();
+                    crashes += 1;
+                    if copy.store().source().is_none() {
+                        // It was not noted yet: the whole begins anew.
+                        copy = staged(17);
+                        continue;
+                    }
+                    assert_eq!(copy.store().source(), Some(SOURCE));
+                    copy.until_ready(Store::resume_ingest).unwrap().unwrap();
+                    resumed += usize::from(copy.store().statistics().cells > 0);
+                }
+                _ => {}
+            }
+        }
+        assert!(crashes > 5 && resumed > 2, "{crashes} crashes, gone on with after {resumed}");
+        copy.checkpoint(399).unwrap();
+        copy.assert_sound();
+        let held = copy.store().checkpoint();
+        assert_eq!((held.cells, held.keys, held.revision), (info.cells, info.keys, info.revision));
+        assert_eq!(copy.scan(&all(ScanDirection::Forward, 9000)).unwrap(), whole);
+    }
+    rig.store().unpin(pin);
+}
+
 /// Loaded in the order of keys, leaves are full; the same keys written at random leave a third of every leaf free.
 #[test]
 fn a_snapshot_of_a_fragmented_tree_becomes_a_compact_file() {
@@ -296,6 +349,7 @@ fn a_snapshot_of_a_fragmented_tree_becomes_a_compact_file() {
     let mut copy = Rig::new(14, options.clone());
     copy.file = FileId::StagedStore;
     copy.create().unwrap();
+    copy.store().begin_ingest(SOURCE);
     for chunk in chunks(&mut rig, 500_000) {
         copy.until_ready(|store| store.ingest(&chunk.bytes)).unwrap().unwrap();
         copy.checkpoint(0).unwrap();
