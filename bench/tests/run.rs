@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Arc;
 
+use mesh_base::limits::SNAPSHOT_BYTES_PER_SECOND;
 use mesh_server::core::{Core, CoreOptions, NodeName, Notice, PanicPolicy};
 use mesh_server::host::{Claim, NodeHandle};
 use mesh_server::node::NodeConfig;
@@ -31,6 +32,7 @@ impl Node {
             cpus: vec![0],
             shards: Some(shards),
             memory_bytes: u64::from(shards) * (96 << 20),
+            snapshot_bytes_per_second: SNAPSHOT_BYTES_PER_SECOND,
         };
         let claim = Claim::new(&config).unwrap();
         let advertise = claim.local_address().to_string();

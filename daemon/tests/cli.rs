@@ -101,6 +101,7 @@ async fn wrong_usage_ends_with_2_and_says_what_is_right() {
         (&["get", r"a\n"], "backslash"),
         (&["get", "k", "--log", "loud"], "is not a level"),
         (&["--node", "a", "--memory", "1.5GiB"], "as 4GiB"),
+        (&["--node", "a", "--snapshot-rate", "0"], "--snapshot-rate"),
         (&["dev", "--port", "65535"], "--port"),
         (&[], "Usage"),
     ] {

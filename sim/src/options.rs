@@ -11,6 +11,7 @@ mod load;
 use std::fmt;
 use std::time::Duration;
 
+use mesh_base::limits::SNAPSHOT_BYTES_PER_SECOND;
 use mesh_base::prng::Prng;
 
 pub use self::load::{LARGE_VALUE_BYTES_MAX, LoadOptions, Popularity};
@@ -41,6 +42,8 @@ pub struct Options {
     pub clock: ClockOptions,
     /// What breaks, while the run is hostile.
     pub faults: FaultOptions,
+    /// Bytes of snapshots that each core of a node sends in a second.
+    pub snapshot_bytes_per_second: u64,
     /// How long the run is hostile, in true time. After that a majority at least is healed and must come to life again.
     pub hostile_for: Duration,
     /// How long after that it must have.
@@ -122,6 +125,7 @@ impl Options {
     fn draw(seed: u64, mut prng: Prng) -> Self {
         let prng = &mut prng;
         let size = SizeOptions::draw(prng);
+        let value_bytes_max = size.value_bytes_max;
         Self {
             seed,
             load: LoadOptions::draw(prng, &size),
@@ -133,6 +137,7 @@ impl Options {
             faults: FaultOptions::draw(prng),
             hostile_for: draw_ms(prng, MS * 2000, MS * 20_000),
             alive_within: MS * 60_000,
+            snapshot_bytes_per_second: draw_snapshot_rate(prng, value_bytes_max),
         }
     }
 }
@@ -194,6 +199,12 @@ impl FaultOptions {
             relapse_per_mille: pick(prng, &[0, 300, 600]),
         }
     }
+}
+
+/// Slow enough, at times, for much to happen while a snapshot is sent, and fast enough for all of them in the end.
+fn draw_snapshot_rate(prng: &mut Prng, value_bytes_max: usize) -> u64 {
+    let rates = [256 * 1024, 1024 * 1024, 8 * 1024 * 1024, SNAPSHOT_BYTES_PER_SECOND];
+    pick(prng, if value_bytes_max > 4096 { &rates[2..] } else { &rates })
 }
 
 fn draw_peers(prng: &mut Prng) -> LinkOptions {
@@ -263,7 +274,8 @@ fn pick<T: Copy>(prng: &mut Prng, items: &[T]) -> T {
 
 impl fmt::Display for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seed, size, load, peers, clients, disk, clock, faults, hostile_for, alive_within } = self;
+        let Self { seed, size, load, peers, clients, disk, clock, faults, .. } = self;
+        let Self { snapshot_bytes_per_second, hostile_for, alive_within, .. } = self;
         writeln!(f, "seed          {seed}")?;
         writeln!(f, "size          {} nodes, {} shards", size.nodes, size.shards)?;
         write!(f, "load          {} clients, {} keys, ", size.clients, size.keys)?;
@@ -273,6 +285,7 @@ impl fmt::Display for Options {
         writeln!(f, "clients       {clients}")?;
         writeln!(f, "disk          {disk}")?;
         writeln!(f, "clock         skew {:?}, drift {} ppm", clock.skew_max, clock.drift_ppm_max)?;
+        writeln!(f, "snapshots     {snapshot_bytes_per_second} bytes in a second")?;
         write!(f, "{faults}")?;
         writeln!(f, "hostile for   {hostile_for:?}, then alive within {alive_within:?}")
     }

@@ -74,6 +74,7 @@ const TABLE: &[Entry] = &[
     entry("disk-metadata", To("10us..200us"), |it| &mut it.disk.metadata),
     entry("disk-bandwidth", Nothing, |it| &mut it.disk.bytes_per_second),
     entry("disk-capacity", Nothing, |it| &mut it.disk.capacity_bytes),
+    entry("snapshot-rate", To("33554432"), |it| &mut it.snapshot_bytes_per_second),
     entry("alive-within", Nothing, |it| &mut it.alive_within),
 ];
 

@@ -100,6 +100,8 @@ kinds! {
     SnapshotChunk = 129,
     /// What became of parts of a snapshot.
     SnapshotAck = 130,
+    /// Offers a snapshot.
+    SnapshotOffer = 131,
     /// Says who the sender is and asks who the receiver is.
     NodeProbe = 136,
     /// Answers [`Kind::NodeProbe`].

@@ -69,7 +69,7 @@ pub use message::{
     OpenSession, Ping, ProbeState, Put, PutBatch, Raft, RaftEntry, RaftMessage, RaftSnapshot, Range,
     RangeAnswer, RangeItem, ReadContext, ReplaceAnswer, ReplaceNode, ReplicaRole, ReplicaState,
     ReplicaStatus, Role, SessionOpened, ShardPlace, SlotRange, SnapshotAck, SnapshotChunk, SnapshotMeta,
-    SnapshotStatus, StatusAnswer, Topology, TraceId, TransferId, WriteContext, Written,
+    SnapshotOffer, SnapshotPosition, SnapshotStatus, StatusAnswer, Topology, TraceId, WriteContext, Written,
 };
 pub use views::{Outgoing, PeerMessage, Request, Response};
 pub use wire_error::WireError;

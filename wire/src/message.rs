@@ -37,7 +37,7 @@ pub use node::{
 };
 pub use raft::{ConfState, Raft, RaftEntry, RaftMessage, RaftSnapshot, SnapshotMeta};
 pub use read::{Get, GetAnswer, GetBatch, GetBatchAnswer, Item, Range, RangeAnswer, RangeItem};
-pub use snapshot::{SnapshotAck, SnapshotChunk, SnapshotStatus, TransferId};
+pub use snapshot::{SnapshotAck, SnapshotChunk, SnapshotOffer, SnapshotPosition, SnapshotStatus};
 pub use status::{Member, ReplicaRole, ReplicaState, ReplicaStatus, StatusAnswer};
 pub use write::{Delete, Deleted, KeyValue, Put, PutBatch, Written};
 

@@ -5,7 +5,7 @@ use crate::message::{
     BirthAccept, BirthDecided, BirthPropose, Delete, Deleted, Directory, Get, GetAnswer, GetBatch,
     GetBatchAnswer, Hello, HelloAnswer, JoinAnswer, JoinRequest, Message, NodeProbe, OpenSession, Ping, Put,
     PutBatch, Raft, Range, RangeAnswer, ReplaceAnswer, ReplaceNode, SessionOpened, SnapshotAck,
-    SnapshotChunk, StatusAnswer, StatusRequest, Topology, TopologyRequest, Written, decode,
+    SnapshotChunk, SnapshotOffer, StatusAnswer, StatusRequest, Topology, TopologyRequest, Written, decode,
 };
 use crate::{Error, Kind, WireError};
 
@@ -162,7 +162,9 @@ views! {
         /// A part of a snapshot.
         SnapshotChunk(SnapshotChunk<'a>) = SnapshotChunk,
         /// What became of parts of a snapshot.
-        SnapshotAck(SnapshotAck) = SnapshotAck,
+        SnapshotAck(SnapshotAck<'a>) = SnapshotAck,
+        /// Offers a snapshot.
+        SnapshotOffer(SnapshotOffer<'a>) = SnapshotOffer,
         /// Says who the sender is and asks who the receiver is.
         Probe(NodeProbe<'a>) = NodeProbe,
         /// Says who the sender is.

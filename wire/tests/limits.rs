@@ -7,15 +7,18 @@ mod sample;
 use bytes::BytesMut;
 use mesh_base::limits::{
     BATCH_BYTES_MAX, BATCH_OPS_MAX, DIRECTORY_BYTES_MAX, FRAME_PAYLOAD_BYTES_MAX, HELLO_PAYLOAD_BYTES_MAX,
-    KEY_BYTES_MAX, NODE_NAME_BYTES_MAX, NODES_MAX, RANGE_ITEMS_MAX, VALUE_BYTES_MAX,
+    KEY_BYTES_MAX, NODE_NAME_BYTES_MAX, NODES_MAX, RANGE_ITEMS_MAX, SNAPSHOT_POSITION_BYTES_MAX,
+    VALUE_BYTES_MAX,
 };
-use mesh_base::{ClusterId, NodeId, ReplicaId, Revision, SessionId, SessionSeq, ShardId};
+use mesh_base::{
+    CheckpointNo, ClusterId, LogIndex, NodeId, ReplicaId, Revision, SessionId, SessionSeq, ShardId,
+};
 use mesh_wire::{
     BirthAccept, BirthDecided, BirthMember, BirthPropose, ConfState, Delete, Directory, Envelope, Error,
     FrameDecoder, FrameError, FrameWriter, Get, GetBatch, GetBatchAnswer, Hello, Item, JoinAnswer, KeyValue,
     Kind, NodeProbe, PeerMessage, ProbeState, Put, PutBatch, Raft, RaftEntry, RaftMessage, Range,
-    RangeAnswer, RangeItem, Request, Response, Role, SnapshotChunk, SnapshotMeta, TransferId, WireError,
-    WriteContext, negotiate,
+    RangeAnswer, RangeItem, Request, Response, Role, SnapshotAck, SnapshotChunk, SnapshotMeta,
+    SnapshotStatus, WireError, WriteContext, negotiate,
 };
 use sample::in_session;
 
@@ -246,9 +249,7 @@ fn peers_name_real_shards_and_replicas() {
             shard: ShardId(0),
             from: ReplicaId(1),
             to: ReplicaId(2),
-            transfer: TransferId(1),
-            number: 0,
-            last: false,
+            checkpoint: CheckpointNo(1),
             meta: SnapshotMeta { conf, ..SnapshotMeta::default() },
             bytes: b"",
         }))
@@ -256,6 +257,26 @@ fn peers_name_real_shards_and_replicas() {
     assert_eq!(chunk(&voters[1..]), Ok(()));
     assert_eq!(too_large(chunk(&voters)), "members of a group");
     assert_eq!(malformed(chunk(&[ReplicaId(0)])), "a member's replica");
+}
+
+#[test]
+fn a_snapshots_position_is_a_key_and_its_checkpoint_has_a_number() {
+    let ack = |checkpoint, status| {
+        send_peer(&PeerMessage::SnapshotAck(SnapshotAck {
+            shard: ShardId(0),
+            from: ReplicaId(1),
+            to: ReplicaId(2),
+            checkpoint: CheckpointNo(checkpoint),
+            index: LogIndex(7),
+            status,
+        }))
+    };
+    let position = vec![7; SNAPSHOT_POSITION_BYTES_MAX + 1];
+    let resume = |position| ack(1, SnapshotStatus::Resume(Some(position)));
+    assert_eq!(resume(&position[1..]), Ok(()));
+    assert_eq!(too_large(resume(&position)), "bytes of a snapshot's position");
+    assert_eq!(malformed(resume(b"")), "a snapshot's position");
+    assert_eq!(malformed(ack(0, SnapshotStatus::Ok(None))), "a snapshot's checkpoint");
 }
 
 const CLUSTER: ClusterId = ClusterId([7; 16]);

@@ -71,6 +71,9 @@ pub(super) struct NodeFlags {
     /// Memory to use at most [default: a quarter of the machine's]
     #[arg(long, value_name = "SIZE, as 4GiB")]
     pub(super) memory: Option<MemorySize>,
+    /// Bytes in a second that each core sends, at most, to nodes that fell far behind [default: 32MiB]
+    #[arg(long, value_name = "SIZE, as 32MiB")]
+    pub(super) snapshot_rate: Option<MemorySize>,
     /// The address by which nodes and clients reach this node [default: of --listen, or this host's on the network]
     #[arg(long, value_name = "HOST:PORT")]
     pub(super) advertise: Option<String>,
@@ -82,7 +85,8 @@ pub(super) struct NodeFlags {
 impl NodeFlags {
     /// Whether none was given.
     pub(super) const fn is_empty(&self) -> bool {
-        let Self { node, listen, peers, data, cores, shards, memory, advertise, config } = self;
+        let Self { node, listen, peers, data, cores, shards, memory, snapshot_rate, advertise, config } =
+            self;
         node.is_none()
             && listen.is_none()
             && peers.is_none()
@@ -90,6 +94,7 @@ impl NodeFlags {
             && cores.is_none()
             && shards.is_none()
             && memory.is_none()
+            && snapshot_rate.is_none()
             && advertise.is_none()
             && config.is_none()
     }

@@ -7,6 +7,7 @@ use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use mesh_base::limits::SNAPSHOT_BYTES_PER_SECOND;
 use serde::Deserialize;
 
 use super::args::NodeFlags;
@@ -29,6 +30,8 @@ struct File {
     cores: Option<CpuList>,
     shards: Option<u16>,
     memory: Option<MemorySize>,
+    #[serde(rename = "snapshot-rate")]
+    snapshot_rate: Option<MemorySize>,
     advertise: Option<String>,
 }
 
@@ -79,6 +82,10 @@ pub(super) fn node_config(flags: &NodeFlags) -> Result<NodeConfig, CliError> {
         cpus,
         shards: flags.shards.or(file.shards),
         memory_bytes: memory,
+        snapshot_bytes_per_second: flags
+            .snapshot_rate
+            .or(file.snapshot_rate)
+            .map_or(SNAPSHOT_BYTES_PER_SECOND, |MemorySize(bytes)| bytes),
     };
     check(&config)?;
     Ok(config)

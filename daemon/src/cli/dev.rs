@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use mesh_base::limits::SNAPSHOT_BYTES_PER_SECOND;
+
 use super::args::DevFlags;
 use super::config::check;
 use super::error::{CliError, Exit};
@@ -81,6 +83,7 @@ fn configs(flags: &DevFlags, cpus: &[usize]) -> Result<Vec<NodeConfig>, CliError
         cpus: cpus.iter().copied().cycle().skip((*number).into()).take(1).collect(),
         shards: Some(count),
         memory_bytes: memory,
+        snapshot_bytes_per_second: SNAPSHOT_BYTES_PER_SECOND,
     };
     Ok(nodes.iter().map(config).collect())
 }

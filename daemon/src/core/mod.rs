@@ -15,6 +15,7 @@ mod greeting;
 mod node_link;
 mod peers;
 mod report;
+mod sharing;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -35,6 +36,7 @@ pub use greeting::{HelloOutcome, PeerPlacement};
 
 use self::peers::Outbox;
 use self::report::Questions;
+use self::sharing::Sharing;
 use crate::node::{Directory, Membership, MembershipEffect, NodeConfig};
 use crate::router::Placement;
 use crate::shard::{Again, Birth, News, Output, Shard, ShardEvent, ShardOptions};
@@ -80,6 +82,7 @@ pub struct Core {
     touched: BTreeSet<ShardId>,
     /// Replicas that want another turn.
     unfinished: BTreeSet<ShardId>,
+    sharing: Sharing,
     outbox: Outbox,
     questions: Questions,
     /// How many cores other nodes have, by the node's name.
@@ -118,6 +121,7 @@ impl Core {
     pub fn new(options: CoreOptions, id: CoreId, mut prng: Prng) -> Self {
         let placement = options.config.placement();
         let membership = (id == CoreId(0)).then(|| Membership::new(Arc::clone(&options.config), prng.fork()));
+        let sharing = Sharing::new(options.config.snapshot_bytes_per_second);
         Self {
             config: options.config,
             shard_options: options.shard,
@@ -134,6 +138,7 @@ impl Core {
             announced: Announced::Nothing,
             touched: BTreeSet::new(),
             unfinished: BTreeSet::new(),
+            sharing,
             outbox: Outbox::default(),
             questions: Questions::default(),
             peer_cores: BTreeMap::new(),
@@ -159,6 +164,7 @@ impl Core {
     /// One turn: everything that happened, then everything that is to be done.
     pub fn step(&mut self, now: Now, events: &mut Vec<CoreEvent>, effects: &mut Vec<CoreEffect>) {
         self.touched.append(&mut self.unfinished);
+        self.sharing.begin_turn(now.monotonic);
         for event in events.drain(..) {
             self.handle(now, event, effects);
         }
@@ -254,10 +260,16 @@ impl Core {
     fn flush(&mut self, now: Now, effects: &mut Vec<CoreEffect>) {
         let panics = self.panics;
         while let Some(shard) = self.touched.pop_first() {
-            let Some(slot) = self.shards.get_mut(&shard) else { continue };
+            let Some(slot) = self.shards.get_mut(&shard) else {
+                self.sharing.forget(shard);
+                continue;
+            };
+            self.sharing.offer(shard, &mut slot.out.sending, &mut slot.out.loading);
             contain(panics, slot, |slot| slot.shard.flush(now, &mut slot.out));
+            self.sharing.settle(shard, &mut slot.out.sending, &mut slot.out.loading);
             self.take_output(now, shard, effects);
         }
+        self.unfinished.extend(self.sharing.next());
         self.send_outbox(effects);
     }
 

@@ -140,6 +140,7 @@ fn read(message: &WirePeer<'_>) -> Option<NodeMessage> {
         WirePeer::Raft(_)
         | WirePeer::SnapshotChunk(_)
         | WirePeer::SnapshotAck(_)
+        | WirePeer::SnapshotOffer(_)
         | WirePeer::Ping(_)
         | WirePeer::Pong(_) => return None,
     })

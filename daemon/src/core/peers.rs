@@ -11,6 +11,7 @@ use raft::eraftpb::Message;
 use super::Core;
 use super::event::{CoreEffect, LinkClass, MeshMessage, NodeName, PeerNode};
 use crate::shard::messages::{WireParts, accept};
+use crate::shard::snapshot::{Ack, Chunk, Offer};
 use crate::shard::{PeerMessage, PeerSend, ShardEvent};
 
 /// Tables of a frame that a message takes beside its entries.
@@ -47,14 +48,7 @@ impl Core {
                 let destination = Destination { to, class: send.class, core };
                 self.outbox.raft.entry(destination).or_default().push((shard, message));
             }
-            PeerMessage::Chunk(frame) => self.outbox.frames.push((to, send.class, shard, frame)),
-            PeerMessage::Ack(ack) => {
-                let envelope = self.peer_envelope(shard);
-                match self.writer.frame(&envelope, &WirePeer::SnapshotAck(ack)) {
-                    Ok(frame) => self.outbox.frames.push((to, send.class, shard, frame)),
-                    Err(error) => tracing::error!(%error, "an acknowledgement could not be encoded"),
-                }
-            }
+            PeerMessage::Frame(frame) => self.outbox.frames.push((to, send.class, shard, frame)),
         }
     }
 
@@ -128,8 +122,13 @@ impl Core {
                 return;
             }
         };
-        let is_for_a_replica =
-            matches!(message, WirePeer::Raft(_) | WirePeer::SnapshotChunk(_) | WirePeer::SnapshotAck(_));
+        let is_for_a_replica = matches!(
+            message,
+            WirePeer::Raft(_)
+                | WirePeer::SnapshotChunk(_)
+                | WirePeer::SnapshotAck(_)
+                | WirePeer::SnapshotOffer(_)
+        );
         if is_for_a_replica && (ours.is_none() || from.cluster != ours) {
             return;
         }
@@ -137,18 +136,17 @@ impl Core {
         match message {
             WirePeer::Raft(raft) => self.on_raft(now, from, &raft, &frame.payload, effects),
             WirePeer::SnapshotChunk(chunk) => {
-                let event = ShardEvent::Chunk {
-                    from: chunk.from,
-                    to: chunk.to,
-                    transfer: chunk.transfer,
-                    number: chunk.number,
-                    last: chunk.last,
-                    snapshot: crate::shard::messages::own_snapshot(&chunk.meta),
-                    bytes: frame.payload.slice_ref(chunk.bytes),
-                };
+                let event = ShardEvent::Chunk(Chunk::of(&chunk, &frame.payload));
                 self.step_shard(now, chunk.shard, event, effects);
             }
-            WirePeer::SnapshotAck(ack) => self.step_shard(now, ack.shard, ShardEvent::Ack(ack), effects),
+            WirePeer::SnapshotAck(ack) => match Ack::of(&ack) {
+                Some(own) => self.step_shard(now, ack.shard, ShardEvent::Ack(own), effects),
+                None => tracing::warn!(%from, "a snapshot's position cannot be read"),
+            },
+            WirePeer::SnapshotOffer(offer) => {
+                let event = ShardEvent::Offer(Offer::of(&offer));
+                self.step_shard(now, offer.shard, event, effects);
+            }
             other => self.on_node_message(now, from, &other, effects),
         }
     }

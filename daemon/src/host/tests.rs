@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use mesh_base::limits::SNAPSHOT_BYTES_PER_SECOND;
 use mesh_base::{CoreId, NodeId, Now, Revision, SessionId, ShardId};
 use mesh_wire::{
     Envelope, Error, Frame, FrameDecoder, FrameWriter, Get, GetAnswer, Hello, Item, LinkClass as WireClass,
@@ -271,6 +272,7 @@ fn config(name: &str, data: &Path, cores: usize) -> NodeConfig {
         cpus: vec![0; cores],
         shards: None,
         memory_bytes: 0,
+        snapshot_bytes_per_second: SNAPSHOT_BYTES_PER_SECOND,
     }
 }
 

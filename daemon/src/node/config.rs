@@ -26,6 +26,8 @@ pub struct NodeConfig {
     pub shards: Option<u16>,
     /// Memory the node may use, in bytes.
     pub memory_bytes: u64,
+    /// Bytes of snapshots that each of its cores sends in a second.
+    pub snapshot_bytes_per_second: u64,
 }
 
 /// Least memory of a core, in bytes: below it a replica could not hold its largest entry.
@@ -69,6 +71,9 @@ impl NodeConfig {
             && !(1..=SHARDS_MAX).contains(&usize::from(shards))
         {
             return Err(format!("--shards: {shards} is not between 1 and {SHARDS_MAX}"));
+        }
+        if self.snapshot_bytes_per_second == 0 {
+            return Err("--snapshot-rate: without any, no node that fell behind would catch up".into());
         }
         let least = CORE_MEMORY_BYTES_MIN * self.cpus.len() as u64;
         if self.memory_bytes < least {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mesh_base::io::{Completion, FileId, IoError, IoErrorKind, IoOp, IoValue, Submission};
+use mesh_base::limits::SNAPSHOT_BYTES_PER_SECOND;
 use mesh_base::prng::Prng;
 use mesh_base::{ClusterId, CoreId, Instant, NodeId};
 
@@ -33,6 +34,7 @@ impl Node {
             cpus: vec![0],
             shards: Some(2),
             memory_bytes: 1 << 30,
+            snapshot_bytes_per_second: SNAPSHOT_BYTES_PER_SECOND,
         };
         let membership = Membership::new(Arc::new(config), Prng::new(7));
         let mut node = Self { membership, file, effects: Vec::new(), now: Instant(1) };

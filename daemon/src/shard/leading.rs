@@ -140,7 +140,7 @@ impl Replica {
         self.past.clear();
         self.directory_pending = false;
         self.evicting = LogIndex(0);
-        self.end_all_sendings();
+        self.forget_requests_for_snapshots();
         for read in self.reads.take_all() {
             out.fail(read.waiter.responder, &error);
         }

@@ -9,6 +9,7 @@ pub mod command;
 pub mod configuration;
 mod error;
 mod inspection;
+mod installing;
 mod leading;
 mod levels;
 pub mod messages;
@@ -23,35 +24,38 @@ mod remedy;
 mod replica;
 mod sending;
 pub mod sessions;
+pub mod snapshot;
+mod staging;
 mod startup;
 mod state;
 pub mod status;
+mod stream;
 mod ticking;
 mod upkeep;
 mod writing;
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use mesh_base::io::{Completion, Lane};
 use mesh_base::limits::SPACE_PATIENCE;
 use mesh_base::prng::Prng;
 use mesh_base::{Instant, LogIndex, Now, ReplicaId, ReplicaIdentity, Revision, ShardId, Term};
 use mesh_raftlog::Space;
-use mesh_wire::{Error, SnapshotAck, TransferId};
+use mesh_wire::Error;
 use raft::StateRole;
-use raft::eraftpb::{Message, Snapshot};
+use raft::eraftpb::Message;
 
 pub use self::command::Request;
 pub use self::error::ShardError;
 pub use self::inspection::{Inspection, ReplicaState, StatePart};
 pub use self::levels::Level;
 pub use self::options::ShardOptions;
-pub use self::output::{Again, News, Output, PeerMessage, PeerSend};
+pub use self::output::{Again, News, Output, PeerMessage, PeerSend, Share};
 pub use self::startup::Birth;
 pub use self::status::ShardStatus;
 
 use self::replica::Replica;
+use self::snapshot::{Ack, Chunk, Offer};
 use self::startup::{Creating, Progress, Starting};
 use self::status::{Condition, Role};
 use crate::core::NodeName;
@@ -68,25 +72,12 @@ pub enum ShardEvent {
     Request(Request),
     /// Another replica's message, checked.
     Raft(Message),
+    /// A leader has a snapshot for this replica.
+    Offer(Offer),
     /// A part of a snapshot.
-    Chunk {
-        /// The replica that sends it.
-        from: ReplicaId,
-        /// The replica it is for.
-        to: ReplicaId,
-        /// The sending it is part of.
-        transfer: TransferId,
-        /// Its number.
-        number: u32,
-        /// Whether it is the last.
-        last: bool,
-        /// What the whole contains.
-        snapshot: Snapshot,
-        /// The part.
-        bytes: Bytes,
-    },
+    Chunk(Chunk),
     /// A receiver's progress.
-    Ack(SnapshotAck),
+    Ack(Ack),
     /// A file operation ended.
     Io(Completion),
     /// A tick's period passed.
@@ -418,11 +409,18 @@ fn on_serving(
 ) -> Result<(), ShardError> {
     match event {
         ShardEvent::Raft(message) => replica.on_raft_message(now, message, out),
-        ShardEvent::Chunk { from, to, transfer, number, last, snapshot, bytes } => {
-            let chunk = receiving::Chunk { from, to, transfer, number, last, snapshot, bytes };
-            replica.on_chunk(now, chunk, out)
+        ShardEvent::Offer(offer) => {
+            replica.on_offer(now, offer, out);
+            Ok(())
         }
-        ShardEvent::Ack(ack) => replica.on_ack(now, &ack, out),
+        ShardEvent::Chunk(chunk) => {
+            replica.on_chunk(now, chunk, out);
+            Ok(())
+        }
+        ShardEvent::Ack(ack) => {
+            replica.on_ack(now, ack, out);
+            Ok(())
+        }
         ShardEvent::Tick => replica.tick(now, out),
         ShardEvent::Admit { name, address, attempt } => replica.on_admission(&name, &address, attempt, out),
         ShardEvent::Create(_)

@@ -6,7 +6,7 @@ use mesh_base::limits::{
     APPEND_MESSAGE_BYTES_MAX, APPEND_MESSAGES_IN_FLIGHT_MAX, CHECKPOINT_BYTES_PER_SECOND_MIN,
     COMMITTED_BYTES_PER_READY_MAX, ELECTION_TICKS_MAX, ELECTION_TICKS_MIN, HEARTBEAT_TICKS,
     LOG_REPLAY_BYTES_MAX, LOG_RETAINED_BYTES, LOG_SEGMENT_BYTES_MIN, SEGMENT_BYTES, SESSIONS_PER_SHARD_MAX,
-    SHARD_REQUESTS_WAITING_MAX, TICK, UNCOMMITTED_BYTES_MAX,
+    SHARD_REQUESTS_WAITING_MAX, SNAPSHOT_CHUNK_BYTES, SNAPSHOT_RESUME_WITHIN, TICK, UNCOMMITTED_BYTES_MAX,
 };
 use mesh_base::{LogIndex, ReplicaId};
 use mesh_engine::{CheckpointPace, StoreOptions};
@@ -41,8 +41,12 @@ pub struct ShardOptions {
     pub leaderless_patience: Duration,
     /// How long a leader that is not the preferred one stays.
     pub preferred_leader_after: Duration,
-    /// A snapshot's chunk without an acknowledgement for this long is sent again.
+    /// After so long without a word from the other side of a snapshot it is asked.
     pub snapshot_patience: Duration,
+    /// How long after the last word from the other side a snapshot that broke off is kept, to be gone on with.
+    pub snapshot_resume_within: Duration,
+    /// Bytes of one chunk of a snapshot, its first cell aside.
+    pub snapshot_chunk_bytes: usize,
     /// How long a stop waits for leaders to be handed over.
     pub hand_over_patience: Duration,
 }
@@ -89,6 +93,8 @@ impl ShardOptions {
             leaderless_patience: TICK * 2 * u32::try_from(ELECTION_TICKS_MAX).unwrap_or(u32::MAX),
             preferred_leader_after: Duration::from_secs(3),
             snapshot_patience: Duration::from_secs(1),
+            snapshot_resume_within: SNAPSHOT_RESUME_WITHIN,
+            snapshot_chunk_bytes: SNAPSHOT_CHUNK_BYTES,
             hand_over_patience: Duration::from_secs(2),
         }
     }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use mesh_base::io::IoQueue;
 use mesh_base::limits::TURN_ANSWER_BYTES_MAX;
 use mesh_base::{NodeId, ReplicaId, ShardId, SlotEpoch};
-use mesh_wire::{Envelope, Error, FrameWriter, Outgoing, RequestId, Response, SnapshotAck};
+use mesh_wire::{Envelope, Error, FrameWriter, Outgoing, RequestId, Response};
 use raft::eraftpb::Message;
 
 use super::proposals::Waiter;
@@ -23,6 +23,10 @@ pub struct Output {
     pub replies: Vec<(Responder, Bytes)>,
     /// What the core wants to know.
     pub news: Vec<News>,
+    /// Its part in the chunks of snapshots that its core makes.
+    pub sending: Share,
+    /// Its part in the chunks of snapshots that its core takes in.
+    pub loading: Share,
     shard: ShardId,
     epoch: SlotEpoch,
     /// Bytes of the turn's answers, errors aside.
@@ -56,10 +60,70 @@ pub struct PeerSend {
 pub enum PeerMessage {
     /// raft's own.
     Raft(Message),
-    /// A whole frame with a chunk of a snapshot.
-    Chunk(Bytes),
-    /// The receiver's progress.
-    Ack(SnapshotAck),
+    /// A whole frame.
+    Frame(Bytes),
+}
+
+/// A replica's part in work that its core lets one of its replicas do in a turn.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Share {
+    part: Part,
+    wish: Wish,
+    bytes: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+enum Part {
+    #[default]
+    None,
+    Granted,
+    Used,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+enum Wish {
+    #[default]
+    None,
+    More,
+}
+
+impl Share {
+    /// The core lets the replica work in this turn.
+    pub const fn grant(&mut self) {
+        self.part = Part::Granted;
+    }
+
+    /// Whether the replica may work now: once, if at all. If not, it has asked for a later turn.
+    pub const fn take(&mut self) -> bool {
+        let is_granted = matches!(self.part, Part::Granted);
+        if is_granted {
+            self.part = Part::Used;
+        } else {
+            self.wish = Wish::More;
+        }
+        is_granted
+    }
+
+    /// Asks for a later turn.
+    pub const fn want(&mut self) {
+        self.wish = Wish::More;
+    }
+
+    /// The work came to so many bytes.
+    pub const fn spend(&mut self, bytes: usize) {
+        self.bytes += bytes;
+    }
+
+    /// The bytes since this was asked last.
+    pub const fn take_bytes(&mut self) -> usize {
+        std::mem::replace(&mut self.bytes, 0)
+    }
+
+    /// Ends the turn: whether it was used, and whether another one is wanted.
+    pub const fn settle(&mut self) -> (bool, bool) {
+        let ended = std::mem::replace(self, Self { part: Part::None, wish: Wish::None, bytes: self.bytes });
+        (matches!(ended.part, Part::Used), matches!(ended.wish, Wish::More))
+    }
 }
 
 /// What happened to a shard that others want to know.
@@ -102,6 +166,8 @@ impl Output {
             peers: Vec::new(),
             replies: Vec::new(),
             news: Vec::new(),
+            sending: Share::default(),
+            loading: Share::default(),
             shard,
             epoch: SlotEpoch(0),
             reply_bytes: 0,

@@ -82,6 +82,8 @@ pub(super) struct Replica {
     carried: Vec<FetchId>,
     pub(super) checkpointing: Checkpointing,
     pub(super) sending: BTreeMap<ReplicaId, Sending>,
+    /// Who was sent a chunk last.
+    pub(super) sent_last: ReplicaId,
     pub(super) receiving: Receiving,
     pub(super) tidying: Tidying,
     /// The commit index that followers were told.
@@ -130,7 +132,7 @@ impl Replica {
         let mut replica = Self {
             checkpointing: Checkpointing::new(state.conf.clone()),
             reads: Reads::new(identity.replica),
-            receiving: Receiving::new(identity),
+            receiving: Receiving::new(),
             tidying: Tidying::default(),
             identity,
             options,
@@ -158,6 +160,7 @@ impl Replica {
             stopping: None,
             past: VecDeque::new(),
             sending: BTreeMap::new(),
+            sent_last: ReplicaId(0),
             commit_told,
             leaderless_since: None,
         };
@@ -198,6 +201,7 @@ impl Replica {
         self.serve_proven_reads(now, out)?;
         self.begin_checkpoint_if_due(now, out)?;
         self.send_snapshots(now, out)?;
+        self.continue_receiving(now, out)?;
         self.take_store_events(now, out)?;
         self.raw.mut_store().pump(&mut out.io);
         if !self.receiving.is_installing() {
@@ -313,7 +317,7 @@ impl Replica {
     fn send(&mut self, now: Now, messages: Vec<Message>, out: &mut Output) -> Result<(), ShardError> {
         for message in messages {
             match message.get_msg_type() {
-                MessageType::MsgSnapshot => self.begin_sending(now, message)?,
+                MessageType::MsgSnapshot => self.begin_sending(now, message, out)?,
                 _ => {
                     self.commit_told = self.commit_told.max(LogIndex(message.commit));
                     out.raft(message);
@@ -423,7 +427,7 @@ impl Replica {
                 self.begin_checkpoint_if_due(now, out)
             }
             Parked::Upkeep => self.resume_upkeep(out),
-            Parked::Send(to) => self.resume_sending(to, out),
+            Parked::Send(to) => self.resume_sending(now, to, out),
         }
     }
 

@@ -1,79 +1,107 @@
 //! Snapshots to replicas that the log cannot bring up: the cells of a pinned checkpoint, in chunks, then raft's message.
 //!
+//! A leader offers one, and the receiver says where the chunks shall begin. That place is wherever it is: at the start, or
+//! where a transfer of the same checkpoint broke off. While the checkpoint is pinned the sending can go on, over any break
+//! of the link, after a restart of the receiver, and though another leads meanwhile: a checkpoint is the state at one
+//! committed index, whoever leads, and a new leader whose log goes on from that index finishes what it did not begin.
+//!
 //! Invariants:
-//! - The checkpoint that is sent is pinned, and the log is kept from its index on, while it is sent.
-//! - raft is told how each snapshot it asked for ended. Its own message leaves only when the receiver has the whole.
+//! - The checkpoint that is sent is pinned, and the log is kept from its index on, while it is sent and until nothing was
+//!   heard of the receiver for `snapshot_resume_within`; less where disk space is short.
+//! - raft is told how each snapshot it asked for ended. Its own message leaves only when the receiver has the whole, and
+//!   names that one.
 //! - The receiver is part of the configuration that the snapshot carries; raft would drop it silently otherwise.
 
-use std::collections::VecDeque;
+use std::ops::Bound;
 
-use bytes::Bytes;
 use mesh_base::flaw::{self, Flaw};
-use mesh_base::limits::{SNAPSHOT_CHUNK_BYTES, SNAPSHOT_CHUNKS_IN_FLIGHT_MAX};
 use mesh_base::{Instant, LogIndex, Now, ReplicaId};
-use mesh_engine::{CellKey, KeyRange, Lookup, PinId};
-use mesh_raftlog::HoldId;
-use mesh_wire::{
-    ConfState as WireConf, PeerMessage as WirePeer, SnapshotAck, SnapshotChunk, SnapshotMeta, SnapshotStatus,
-    TransferId,
-};
+use mesh_engine::{KeyRange, Lookup, PinId, SnapshotSource};
+use mesh_raftlog::{HoldId, Space};
 use raft::eraftpb::{Message, Snapshot};
 use raft::{ProgressState, SnapshotStatus as RaftStatus};
 
 use super::configuration;
 use super::error::ShardError;
-use super::output::{Output, PeerMessage, PeerSend};
+use super::output::Output;
 use super::replica::{Parked, Replica};
-use crate::core::LinkClass;
+use super::snapshot::{Ack, AckStatus, Chunk, Offer, Place};
+use super::stream::Stream;
 
-/// Repetitions of a chunk without an answer after which the sending is given up.
-const REPETITIONS_MAX: u32 = 8;
+/// Offers without an answer after which raft is told that the snapshot was not sent.
+const OFFERS_MAX: u32 = 8;
 
 /// A snapshot on its way to one replica.
 #[derive(Debug)]
 pub(super) struct Sending {
-    /// raft's own message, for the end.
-    message: Message,
-    transfer: TransferId,
+    source: SnapshotSource,
+    snapshot: Snapshot,
+    /// raft's own message, for the end; nothing while raft does not wait for this one.
+    request: Option<Message>,
     pin: Option<PinId>,
     hold: HoldId,
-    /// Where the next chunk begins; `None` when the last was made.
-    rest: Rest,
-    next_number: u32,
-    unacknowledged: VecDeque<(u32, Bytes)>,
+    stage: Stage,
+    stream: Stream,
+    pages: Pages,
     last_heard: Instant,
-    repetitions: u32,
+    last_offered: Instant,
+    /// Offers since the receiver was heard.
+    offers: u32,
     /// What the receiver was last known to have.
     matched: u64,
-    stage: Stage,
-}
-
-#[derive(Debug)]
-enum Rest {
-    From(Option<CellKey>),
-    Nothing,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
-    Chunks,
-    /// The next chunk's pages are being read.
-    Reading,
-    /// The receiver has everything; the log is kept until it has caught up.
-    Delivered,
+    /// The receiver has not said where to begin.
+    Offered,
+    Streaming,
+    /// The receiver is being sent another one, by another replica.
+    Elsewhere,
+    /// The receiver has everything up to this index; the log is kept until it has caught up.
+    Delivered(LogIndex),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Pages {
+    There,
+    /// Those of the next chunk are being read.
+    Awaited,
 }
 
 impl Sending {
     /// Chunks that are sent and not acknowledged.
     pub(super) fn unacknowledged(&self) -> usize {
-        self.unacknowledged.len()
+        self.stream.under_way()
+    }
+
+    fn wants_a_chunk(&self) -> bool {
+        let is_ready = self.stage == Stage::Streaming && self.pages == Pages::There && self.pin.is_some();
+        is_ready && self.stream.next().is_some()
+    }
+
+    fn is_of(&self, ack: &Ack) -> bool {
+        (self.source.replica, self.source.checkpoint, self.source.applied)
+            == (ack.to, ack.checkpoint, ack.index)
     }
 }
 
 impl Replica {
-    /// raft wants a snapshot sent. It gets the newest checkpoint, which is no older than the one it knows of.
-    pub(super) fn begin_sending(&mut self, now: Now, mut message: Message) -> Result<(), ShardError> {
+    /// raft wants a snapshot sent. It gets the one that is being sent already, or else the newest checkpoint, which is no
+    /// older than the one it knows of.
+    pub(super) fn begin_sending(
+        &mut self,
+        now: Now,
+        message: Message,
+        out: &mut Output,
+    ) -> Result<(), ShardError> {
         let to = ReplicaId(message.to);
+        if let Some(sending) = self.sending.get_mut(&to).filter(|sending| sending.pin.is_some()) {
+            sending.request = Some(message);
+            sending.offers = 0;
+            self.offer(now, to, out);
+            return Ok(());
+        }
         self.end_sending(to);
         if !configuration::contains(&self.checkpointing.durable_conf, to) {
             self.checkpointing.want();
@@ -82,25 +110,27 @@ impl Replica {
             }
             return Ok(());
         }
-        message.set_snapshot(self.durable_snapshot());
-        let index = LogIndex(message.get_snapshot().get_metadata().index);
-        let pin = self.state.store.pin();
-        let hold = self.log().hold(index);
+        let snapshot = self.durable_snapshot();
+        let checkpoint = self.state.store.checkpoint();
+        let (applied, term) = (checkpoint.applied, checkpoint.term);
+        let replica = self.identity.replica;
         let sending = Sending {
-            transfer: TransferId(now.monotonic.0),
-            message,
-            pin: Some(pin),
-            hold,
-            rest: Rest::From(None),
-            next_number: 0,
-            unacknowledged: VecDeque::new(),
+            source: SnapshotSource { replica, checkpoint: checkpoint.checkpoint, applied, term },
+            snapshot,
+            request: Some(message),
+            pin: Some(self.state.store.pin()),
+            hold: self.log().hold(applied),
+            stage: Stage::Offered,
+            stream: Stream::new(),
+            pages: Pages::There,
             last_heard: now.monotonic,
-            repetitions: 0,
+            last_offered: now.monotonic,
+            offers: 0,
             matched: 0,
-            stage: Stage::Chunks,
         };
-        tracing::info!(shard = %self.identity.shard, %to, %index, "sends a snapshot");
+        tracing::info!(shard = %self.identity.shard, %to, index = %applied, "sends a snapshot");
         self.sending.insert(to, sending);
+        self.offer(now, to, out);
         Ok(())
     }
 
@@ -128,139 +158,208 @@ impl Replica {
         }
     }
 
+    /// Tells a receiver that there is a snapshot for it.
+    fn offer(&mut self, now: Now, to: ReplicaId, out: &mut Output) {
+        let least = self.raw.store().first_index().prev();
+        let Some(sending) = self.sending.get_mut(&to) else { return };
+        sending.last_offered = now.monotonic;
+        sending.offers += 1;
+        let (source, snapshot) = (sending.source, sending.snapshot.clone());
+        Offer { to, source, least, snapshot }.send(self.identity.shard, out);
+    }
+
     /// Goes on with every sending.
     pub(super) fn send_snapshots(&mut self, now: Now, out: &mut Output) -> Result<(), ShardError> {
         self.offer_snapshot();
         let receivers: Vec<_> = self.sending.keys().copied().collect();
         for to in receivers {
-            self.continue_sending(to, out)?;
             self.watch_sending(now, to, out);
         }
-        Ok(())
-    }
-
-    /// Makes chunks as long as the window has room.
-    fn continue_sending(&mut self, to: ReplicaId, out: &mut Output) -> Result<(), ShardError> {
-        while let Some(sending) = self.sending.get_mut(&to) {
-            let (Stage::Chunks, Some(pin), Rest::From(from)) = (sending.stage, sending.pin, &sending.rest)
-            else {
-                break;
-            };
-            if sending.unacknowledged.len() >= SNAPSHOT_CHUNKS_IN_FLIGHT_MAX {
-                break;
-            }
-            match self.state.store.scan_cells(
-                pin,
-                KeyRange::starting_at(from.as_ref()),
-                SNAPSHOT_CHUNK_BYTES,
-            )? {
-                Lookup::Miss(misses) => {
-                    sending.stage = Stage::Reading;
-                    self.park(&misses, Parked::Send(to), out);
-                    break;
-                }
-                Lookup::Ready(chunk) => {
-                    sending.rest = chunk.next.clone().map_or(Rest::Nothing, |next| Rest::From(Some(next)));
-                    let number = sending.next_number;
-                    sending.next_number += 1;
-                    let frame = chunk_frame(self.identity, sending, &chunk, number, out);
-                    sending.unacknowledged.push_back((number, frame.clone()));
-                    send_chunk(to, frame, out);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// The pages of the next chunk came.
-    pub(super) fn resume_sending(&mut self, to: ReplicaId, out: &mut Output) -> Result<(), ShardError> {
-        if let Some(sending) = self.sending.get_mut(&to)
-            && sending.stage == Stage::Reading
+        if let Some(to) = self.next_receiver()
+            && out.sending.take()
         {
-            sending.stage = Stage::Chunks;
+            self.sent_last = to;
+            self.send_chunk(now, to, out)?;
+            if self.next_receiver().is_some() {
+                out.sending.want();
+            }
         }
-        self.continue_sending(to, out)
+        Ok(())
     }
 
-    /// Repeats what is not acknowledged in time; gives up at last; ends what has done its work.
+    /// Whose turn it is to be sent a chunk.
+    fn next_receiver(&self) -> Option<ReplicaId> {
+        let behind = (Bound::Excluded(self.sent_last), Bound::Unbounded);
+        let mut in_turn = self.sending.range(behind).chain(&self.sending);
+        in_turn.find(|(_, sending)| sending.wants_a_chunk()).map(|(to, _)| *to)
+    }
+
+    /// Makes the next chunk, or has its pages read.
+    fn send_chunk(&mut self, now: Now, to: ReplicaId, out: &mut Output) -> Result<(), ShardError> {
+        let Some(sending) = self.sending.get_mut(&to) else { return Ok(()) };
+        let (Some(pin), Some(from)) = (sending.pin, sending.stream.next()) else { return Ok(()) };
+        let range = KeyRange::starting_at(Some(from));
+        match self.state.store.scan_cells(pin, range, self.options.snapshot_chunk_bytes)? {
+            Lookup::Miss(misses) => {
+                sending.pages = Pages::Awaited;
+                self.park(&misses, Parked::Send(to), out);
+            }
+            Lookup::Ready(chunk) => {
+                sending.stream.sent(now.monotonic, Place::of(chunk.next.as_ref()));
+                out.sending.spend(chunk.bytes.len());
+                let (source, snapshot) = (sending.source, sending.snapshot.clone());
+                Chunk { to, source, snapshot, bytes: chunk.bytes }.send(self.identity.shard, out);
+            }
+        }
+        Ok(())
+    }
+
+    /// The pages of the next chunk came. They stay for this moment alone: the chunk is made whoever's turn it is.
+    pub(super) fn resume_sending(
+        &mut self,
+        now: Now,
+        to: ReplicaId,
+        out: &mut Output,
+    ) -> Result<(), ShardError> {
+        let Some(sending) = self.sending.get_mut(&to) else { return Ok(()) };
+        sending.pages = Pages::There;
+        if sending.wants_a_chunk() { self.send_chunk(now, to, out) } else { Ok(()) }
+    }
+
+    /// Offers again what is not answered in time; gives up at last; ends what has done its work.
     fn watch_sending(&mut self, now: Now, to: ReplicaId, out: &mut Output) {
+        let is_member = configuration::contains(&self.state.conf, to);
+        let is_full = self.raw.store().space() == Space::Full || self.checkpointing.is_out_of_space();
+        let patience = self.options.snapshot_patience;
         let Some(sending) = self.sending.get_mut(&to) else { return };
-        let silent = now.monotonic.since(sending.last_heard);
-        if sending.stage == Stage::Delivered {
-            let matched = self.raw.raft.prs().get(to.0).map_or(u64::MAX, |progress| progress.matched);
-            if matched > sending.matched {
-                sending.matched = matched;
-                sending.last_heard = now.monotonic;
-            }
-            let awaits = self.raw.raft.prs().get(to.0).is_some_and(|it| it.state == ProgressState::Snapshot);
-            if awaits {
-                // The message, or the answer to it, was lost.
-                if silent >= self.options.snapshot_patience {
-                    self.raw.report_snapshot(to.0, RaftStatus::Finish);
-                }
-                return;
-            }
-            // The log is kept until the receiver has caught up, or has long made no progress.
-            if self.is_caught_up(to) || silent >= self.options.snapshot_patience * 10 {
+        if let Stage::Delivered(index) = sending.stage {
+            self.watch_delivered(now, to, index);
+            return;
+        }
+        if !is_member {
+            self.fail_sending(to);
+            self.end_sending(to);
+            return;
+        }
+        let silence = now.monotonic.since(sending.last_heard);
+        if sending.request.is_none() {
+            if silence >= self.options.snapshot_resume_within || is_full || sending.pin.is_none() {
                 self.end_sending(to);
             }
             return;
         }
-        if silent < self.options.snapshot_patience || sending.stage == Stage::Reading {
+        if silence.min(now.monotonic.since(sending.last_offered)) < patience {
             return;
         }
-        sending.last_heard = now.monotonic;
-        sending.repetitions += 1;
-        if sending.repetitions > REPETITIONS_MAX {
+        if sending.offers < OFFERS_MAX {
+            self.offer(now, to, out);
+        } else {
             tracing::warn!(shard = %self.identity.shard, %to, "a snapshot's receiver does not answer");
-            self.end_sending(to);
-            self.raw.report_snapshot(to.0, RaftStatus::Failure);
+            self.fail_sending(to);
+        }
+    }
+
+    /// A receiver has the whole: raft and the log bring it up from there.
+    fn watch_delivered(&mut self, now: Now, to: ReplicaId, index: LogIndex) {
+        let Some(sending) = self.sending.get_mut(&to) else { return };
+        let progress = self.raw.raft.prs().get(to.0);
+        let matched = progress.map_or(u64::MAX, |progress| progress.matched);
+        let awaits = progress.is_some_and(|it| it.state == ProgressState::Snapshot);
+        if matched > sending.matched {
+            sending.matched = matched;
+            sending.last_heard = now.monotonic;
+        }
+        let silence = now.monotonic.since(sending.last_heard);
+        if awaits {
+            if matched >= index.0 {
+                // It took in an older one than raft asked for, and raft would wait for that for ever.
+                self.raw.report_snapshot(to.0, RaftStatus::Failure);
+            } else if silence >= self.options.snapshot_patience {
+                // The message, or the answer to it, was lost.
+                self.raw.report_snapshot(to.0, RaftStatus::Finish);
+            }
             return;
         }
-        let frames: Vec<_> = sending.unacknowledged.iter().map(|(_, frame)| frame.clone()).collect();
-        for frame in frames {
-            send_chunk(to, frame, out);
+        // The log is kept until the receiver has caught up, or has long made no progress.
+        if self.is_caught_up(to) || silence >= self.options.snapshot_patience * 10 {
+            self.end_sending(to);
         }
     }
 
     /// A receiver tells how far it is.
-    pub(super) fn on_ack(&mut self, now: Now, ack: &SnapshotAck, out: &mut Output) -> Result<(), ShardError> {
-        let to = ack.from;
-        let Some(sending) = self.sending.get_mut(&to) else { return Ok(()) };
-        if sending.transfer != ack.transfer || ack.to != self.identity.replica {
-            return Ok(());
+    pub(super) fn on_ack(&mut self, now: Now, ack: Ack, out: &mut Output) {
+        let (to, patience) = (ack.from, self.options.snapshot_patience);
+        let Some(sending) = self.sending.get_mut(&to).filter(|sending| sending.is_of(&ack)) else { return };
+        if matches!(sending.stage, Stage::Delivered(_)) {
+            return;
         }
         sending.last_heard = now.monotonic;
-        sending.repetitions = 0;
+        sending.offers = 0;
         match ack.status {
-            SnapshotStatus::Ok => {
-                while sending.unacknowledged.pop_front_if(|(number, _)| *number < ack.next).is_some() {}
-                self.continue_sending(to, out)
+            AckStatus::Ok(place) => sending.stream.acknowledge(place),
+            AckStatus::Resume(place) if sending.pin.is_some() => {
+                sending.stage = Stage::Streaming;
+                sending.stream.resume(now.monotonic, place, patience);
             }
-            SnapshotStatus::Done if sending.stage != Stage::Delivered => {
-                sending.stage = Stage::Delivered;
-                sending.unacknowledged.clear();
-                let (message, pin) = (sending.message.clone(), sending.pin.take());
-                out.raft(message);
-                if let Some(pin) = pin {
-                    self.state.store.unpin(pin);
-                }
-                // raft hears that it is taken in from the receiver itself; what it sends before that is refused.
-                Ok(())
+            AckStatus::Done(held) if sending.request.is_some() => self.deliver(to, held, out),
+            AckStatus::Elsewhere(held) if sending.request.is_some() => {
+                sending.stage = Stage::Elsewhere;
+                self.keep_only_the_log(to, LogIndex(held.get_metadata().index));
             }
-            SnapshotStatus::Done => Ok(()),
-            SnapshotStatus::Failed => {
+            // What it was sent elsewhere came to nothing; raft asks for another one of ours.
+            AckStatus::Resume(_) | AckStatus::Failed => {
+                self.fail_sending(to);
                 self.end_sending(to);
-                self.raw.report_snapshot(to.0, RaftStatus::Failure);
-                Ok(())
             }
+            AckStatus::Done(_) | AckStatus::Elsewhere(_) => self.end_sending(to),
+        }
+    }
+
+    /// A receiver has the whole of a snapshot: raft is to take it in.
+    fn deliver(&mut self, to: ReplicaId, held: Snapshot, out: &mut Output) {
+        let index = LogIndex(held.get_metadata().index);
+        self.keep_only_the_log(to, index);
+        let Some(sending) = self.sending.get_mut(&to) else { return };
+        sending.stage = Stage::Delivered(index);
+        // raft hears that it is taken in from the receiver itself; what it sends before that is refused.
+        if let Some(mut message) = sending.request.take() {
+            message.set_snapshot(held);
+            out.raft(message);
+        }
+    }
+
+    /// Of what a sending holds the log is still needed, from an index on, and the checkpoint is not.
+    fn keep_only_the_log(&mut self, to: ReplicaId, index: LogIndex) {
+        self.unpark_sending(to);
+        let hold = self.log().hold(index);
+        let Some(sending) = self.sending.get_mut(&to) else { return };
+        let (pin, hold) = (sending.pin.take(), std::mem::replace(&mut sending.hold, hold));
+        sending.stream = Stream::new();
+        self.log().release(hold);
+        if let Some(pin) = pin {
+            self.state.store.unpin(pin);
+        }
+    }
+
+    /// Tells raft, if it waits for the snapshot, that it was not sent. It may still be gone on with.
+    fn fail_sending(&mut self, to: ReplicaId) {
+        let request = self.sending.get_mut(&to).and_then(|sending| sending.request.take());
+        if request.is_some() {
+            self.raw.report_snapshot(to.0, RaftStatus::Failure);
+        }
+    }
+
+    fn unpark_sending(&mut self, to: ReplicaId) {
+        self.unpark_if(|parked| matches!(parked, Parked::Send(receiver) if *receiver == to));
+        if let Some(sending) = self.sending.get_mut(&to) {
+            sending.pages = Pages::There;
         }
     }
 
     /// Lets go of everything that a sending holds. The pages that it waits for are not those of the next one.
-    pub(super) fn end_sending(&mut self, to: ReplicaId) {
+    fn end_sending(&mut self, to: ReplicaId) {
+        self.unpark_sending(to);
         if let Some(sending) = self.sending.remove(&to) {
-            self.unpark_if(|parked| matches!(parked, Parked::Send(receiver) if *receiver == to));
             if let Some(pin) = sending.pin {
                 self.state.store.unpin(pin);
             }
@@ -268,42 +367,20 @@ impl Replica {
         }
     }
 
-    /// This replica leads no more: what it sends is of no use.
-    pub(super) fn end_all_sendings(&mut self) {
+    /// Another leads: raft waits no more for what is sent here. Whoever receives it may have the rest of it.
+    pub(super) fn forget_requests_for_snapshots(&mut self) {
         let receivers: Vec<_> = self.sending.keys().copied().collect();
         for to in receivers {
-            self.end_sending(to);
+            match self.sending.get_mut(&to) {
+                Some(sending) if sending.pin.is_some() => sending.request = None,
+                _ => self.end_sending(to),
+            }
         }
     }
-}
 
-fn send_chunk(to: ReplicaId, frame: Bytes, out: &mut Output) {
-    out.peers.push(PeerSend { to, class: LinkClass::Bulk, message: PeerMessage::Chunk(frame) });
-}
-
-fn chunk_frame(
-    identity: mesh_base::ReplicaIdentity,
-    sending: &Sending,
-    chunk: &mesh_engine::SnapshotChunk,
-    number: u32,
-    out: &mut Output,
-) -> Bytes {
-    let meta = sending.message.get_snapshot().get_metadata();
-    let ids = |ids: &[u64]| ids.iter().map(|&id| ReplicaId(id)).collect::<Vec<_>>();
-    let (voters, learners) = (ids(&meta.get_conf_state().voters), ids(&meta.get_conf_state().learners));
-    let message = SnapshotChunk {
-        shard: identity.shard,
-        from: identity.replica,
-        to: ReplicaId(sending.message.to),
-        transfer: sending.transfer,
-        number,
-        last: chunk.next.is_none(),
-        meta: SnapshotMeta {
-            index: meta.index.into(),
-            term: meta.term.into(),
-            conf: WireConf { voters: (&voters).into(), learners: (&learners).into(), ..WireConf::default() },
-        },
-        bytes: &chunk.bytes,
-    };
-    out.frame(&WirePeer::SnapshotChunk(message)).unwrap_or_default()
+    /// The store whose checkpoints are sent is about to be replaced.
+    pub(super) fn end_all_sendings(&mut self) {
+        let receivers: Vec<_> = self.sending.keys().copied().collect();
+        receivers.into_iter().for_each(|to| self.end_sending(to));
+    }
 }

@@ -3,8 +3,8 @@
 //! Creation: the directory is emptied, the store is made and, at a birth, given its first records in a checkpoint, and
 //! the log is made. Nothing of it counts until the node has noted, durably, that all its replicas are made.
 //!
-//! Opening: the log is recovered; a snapshot whose installation was decided in the log is put in place, any other is
-//! removed; the store is opened at a checkpoint no older than the log demands; its records are loaded; committed entries
+//! Opening: the log is recovered; a snapshot whose installation was decided in the log is put in place, any other is left
+//! for the replica to go on with; the store is opened at a checkpoint no older than the log demands; its records are loaded; committed entries
 //! that it lacks are applied.
 //!
 //! Invariants:
@@ -217,7 +217,7 @@ enum StartingStep {
         log: Box<RecoveredLog>,
         token: IoToken,
     },
-    /// A staged store takes the live one's place, or is removed.
+    /// A staged store takes the live one's place.
     Placing {
         log: Box<RecoveredLog>,
         token: IoToken,
@@ -350,7 +350,7 @@ impl Starting {
         Ok(step)
     }
 
-    /// Puts a staged store in place if the log decided so, and removes it otherwise.
+    /// Puts a staged store in place if the log decided so. Any other may be gone on with.
     fn place_staged(
         &mut self,
         log: Box<RecoveredLog>,
@@ -359,13 +359,10 @@ impl Starting {
     ) -> Result<StartingStep, ShardError> {
         let IoValue::Listing(files) = completion.result? else { return Ok(self.open_store(log, io)) };
         let staged = files.iter().any(|(file, _)| *file == FileId::StagedStore);
-        if !staged {
+        if !staged || log.install.is_none() {
             return Ok(self.open_store(log, io));
         }
-        let op = match log.install {
-            Some(_) => IoOp::Rename { from: FileId::StagedStore, to: FileId::Store },
-            None => IoOp::Remove { file: FileId::StagedStore },
-        };
+        let op = IoOp::Rename { from: FileId::StagedStore, to: FileId::Store };
         Ok(StartingStep::Placing { log, token: self.port.submit(io, op) })
     }
 

@@ -42,7 +42,7 @@ impl Replica {
         }
         self.retry_checkpoint_space(now, out)?;
         self.tidy(out)?;
-        self.watch_receiving(now);
+        self.watch_receiving(now, out);
         if self.proposals.is_empty() {
             self.log().idle(&mut out.io);
         }

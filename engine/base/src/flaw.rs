@@ -102,6 +102,8 @@ flaws! {
         "The puts of a batch have a revision each.";
     InstallBeforeDecided, "install-before-decided",
         "A received snapshot takes the live store's place before the log's record of that is durable.";
+    MixSnapshots, "mix-snapshots",
+        "What was received of one snapshot is gone on with from another.";
     RejoinUnderOldId, "rejoin-under-old-id",
         "A node whose directory was lost joins its cluster again as the member it was.";
     ForgetFailedSnapshot, "forget-failed-snapshot",

@@ -139,6 +139,14 @@ pub const CHECKPOINT_BYTES_PER_SECOND_MIN: u64 = 32 * 1024 * 1024;
 pub const SNAPSHOT_CHUNK_BYTES: usize = 512 * 1024;
 /// Chunks of a snapshot sent and not yet acknowledged.
 pub const SNAPSHOT_CHUNKS_IN_FLIGHT_MAX: usize = 4;
+/// Bytes of snapshots that a core sends in a second, over all its replicas, unless its operator says otherwise: a few
+/// per cent of a core's time and of a device's random reads, and 10 GB in five minutes.
+pub const SNAPSHOT_BYTES_PER_SECOND: u64 = 32 * 1024 * 1024;
+/// How long after the last word from the other side a snapshot that broke off can be gone on with. So long its sender
+/// keeps the pages of its checkpoint and the log since, and its receiver what has arrived.
+pub const SNAPSHOT_RESUME_WITHIN: Duration = Duration::from_secs(120);
+/// Bytes of a place in a snapshot: the longest key, a byte to make it the next, and its fields.
+pub const SNAPSHOT_POSITION_BYTES_MAX: usize = KEY_BYTES_MAX + 16;
 /// How long to wait before looking for disk space again, where there was none.
 pub const SPACE_PATIENCE: Duration = Duration::from_secs(1);
 

@@ -231,10 +231,10 @@ impl Store {
     /// # Errors
     /// [`StoreError::Io`] and [`StoreError::Corrupt`], which poison the store; [`StoreError::Poisoned`].
     pub fn complete(&mut self, completion: Completion, io: &mut IoQueue) -> Result<(), StoreError> {
-        self.check_usable()?;
         let number = completion.token.number;
         assert_eq!(completion.token.lane, self.port_lane(), "completion of another lane");
         let purpose = self.in_flight.remove(&number);
+        self.check_usable()?;
         let handled = match purpose {
             Some(Purpose::Fetch) => self.complete_fetch(number, completion.result),
             Some(Purpose::Checkpoint(step)) => self.complete_checkpoint(step, completion.result, io),

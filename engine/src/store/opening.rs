@@ -63,6 +63,8 @@ pub struct Opening {
     options: StoreOptions,
     least: CheckpointNo,
     port: IoPort,
+    /// Operations of its own that have not ended.
+    in_flight: usize,
     stage: Stage,
 }
 
@@ -123,7 +125,7 @@ impl Opening {
             reads.insert(token.number, index);
         }
         let stage = Stage::Copies { reads, copies: vec![None; COPIES] };
-        Self { file, identity, options, least, port, stage }
+        Self { file, identity, options, least, port, in_flight: COPIES, stage }
     }
 
     /// Begins to make an empty store. A staged store left over by an earlier attempt is removed; a live one is not
@@ -138,7 +140,7 @@ impl Opening {
             port.submit(io, IoOp::Create { file });
             Stage::Creating
         };
-        Self { file, identity, options, least: CheckpointNo(0), port, stage }
+        Self { file, identity, options, least: CheckpointNo(0), port, in_flight: 1, stage }
     }
 
     /// Takes a completion; the store, once it is ready.
@@ -153,6 +155,7 @@ impl Opening {
     ) -> Result<Option<Opened>, StoreError> {
         let Completion { token, result } = completion;
         assert_eq!(token.lane, lane_of(self.file), "completion of another lane");
+        self.in_flight = self.in_flight.saturating_sub(1);
         match std::mem::replace(&mut self.stage, Stage::Done) {
             Stage::Copies { reads, copies } => self.copy_read(token, result, reads, copies, io),
             Stage::Rewriting { superblock, warnings } => {
@@ -196,6 +199,17 @@ impl Opening {
         }
     }
 
+    /// Whether no operation of it is in flight. One that failed is not over before.
+    #[must_use]
+    pub const fn is_quiet(&self) -> bool {
+        self.in_flight == 0
+    }
+
+    fn submit(&mut self, op: IoOp, io: &mut IoQueue) -> IoToken {
+        self.in_flight += 1;
+        self.port.submit(io, op)
+    }
+
     fn next(
         &mut self,
         result: Result<IoValue, IoError>,
@@ -204,7 +218,7 @@ impl Opening {
         io: &mut IoQueue,
     ) -> Result<Option<Opened>, StoreError> {
         result?;
-        self.port.submit(io, op);
+        self.submit(op, io);
         self.stage = stage;
         Ok(None)
     }
@@ -248,7 +262,7 @@ impl Opening {
         }
         let offset = superblock::copy_offset(superblock.checkpoint);
         if let Some(data) = images.into_iter().nth(superblock::copy_index(superblock.checkpoint)) {
-            self.port.submit(io, IoOp::Write { file, offset, data });
+            self.submit(IoOp::Write { file, offset, data }, io);
         }
         self.stage = Stage::Rewriting { superblock, warnings };
         Ok(None)
@@ -294,7 +308,7 @@ impl Opening {
             let Some(load) = loading.queue.pop_front() else { return };
             let (pointer, expected) = load.pointer();
             let op = read_op(self.file, &pointer, expected, self.options.page_bytes);
-            loading.reads.insert(self.port.submit(io, op).number, load);
+            loading.reads.insert(self.submit(op, io).number, load);
         }
     }
 

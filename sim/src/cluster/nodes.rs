@@ -47,6 +47,7 @@ impl World {
             cpus: (0..cores).collect(),
             shards: Some(shards),
             memory_bytes: 1 << 30,
+            snapshot_bytes_per_second: self.options.snapshot_bytes_per_second,
         });
         let mut process = Process::new(&config, &options, node.incarnations, &mut node.prng);
         let effects = process.start(node.clock.read(now));

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mesh_base::limits::ENTRY_BYTES_SOFT_MAX;
+use mesh_base::limits::{ENTRY_BYTES_SOFT_MAX, SNAPSHOT_CHUNK_BYTES};
 use mesh_base::prng::Prng;
 use mesh_base::{ClusterId, CoreId, Now, ShardId};
 use mesh_server::core::{Core, CoreEffect, CoreEvent, CoreOptions, PanicPolicy};
@@ -160,5 +160,8 @@ pub(super) fn small_shards(value_bytes_max: usize, prng: &mut Prng) -> ShardOpti
     options.checkpoint.bytes_per_second_min = (64 * 1024) << (options.sessions_max % 9);
     let segments_kept = [0, 0, 0, 2, 8];
     options.log.retained_bytes = options.log.segment_bytes * prng.choose(&segments_kept).unwrap_or(&0);
+    // Chunks that a few trips over a slow link bring, and patience for the slowest sender.
+    options.snapshot_chunk_bytes = (value_bytes_max.max(1024) << prng.index(6)).min(SNAPSHOT_CHUNK_BYTES);
+    options.snapshot_resume_within = Duration::from_millis(2500 << prng.range(0..3));
     options
 }

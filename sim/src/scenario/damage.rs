@@ -23,6 +23,7 @@ enum Part {
     LogRecord(LogIndex),
     Superblock,
     Leaf,
+    StagedRoot,
     IdentityCopy(u64),
 }
 
@@ -42,6 +43,12 @@ pub const fn superblock() -> Place {
 #[must_use]
 pub const fn leaf() -> Place {
     Place { shard: ShardId(0), part: Part::Leaf }
+}
+
+/// The root of the tree in what a replica has received of a snapshot, as of its newest checkpoint.
+#[must_use]
+pub const fn staged_root() -> Place {
+    Place { shard: ShardId(0), part: Part::StagedRoot }
 }
 
 /// One of the two copies of the node's identity.
@@ -73,13 +80,15 @@ impl Place {
             })?;
             return Some((directory, file, offset as u64));
         }
-        let store = disk.contents(directory, FileId::Store)?;
+        let file = if self.part == Part::StagedRoot { FileId::StagedStore } else { FileId::Store };
+        let store = disk.contents(directory, file)?;
         let copy = newest_superblock(&store)?;
         let offset = match self.part {
             Part::Leaf => first_leaf(&store, copy)?,
+            Part::StagedRoot => root(&store, copy)?,
             _ => copy,
         };
-        Some((directory, FileId::Store, offset as u64 + 100))
+        Some((directory, file, offset as u64 + 100))
     }
 }
 
@@ -122,11 +131,16 @@ fn newest_superblock(store: &[u8]) -> Option<usize> {
     written.max_by_key(|&offset| u64_at(store, offset + 48))
 }
 
+/// The offset of the root that a superblock points at.
+fn root(store: &[u8], superblock: usize) -> Option<usize> {
+    Some(usize::try_from(u64_at(store, superblock + 88)?).ok()? * u32_at(store, superblock + 36)?)
+}
+
 /// The offset of the leaf that comes first below a superblock.
 fn first_leaf(store: &[u8], superblock: usize) -> Option<usize> {
     const FIRST_CELL_OFFSET_AT: usize = 68;
     let page_bytes = u32_at(store, superblock + 36)?;
-    let mut page = usize::try_from(u64_at(store, superblock + 88)?).ok()? * page_bytes;
+    let mut page = root(store, superblock)?;
     let is_leaf = |page: usize| store.get(page + 1) == Some(&0);
     while !is_leaf(page) {
         let slot = store

@@ -37,7 +37,7 @@ impl Message {
             Self::Decided => matches!(peer, PeerMessage::BirthDecided(_)),
             Self::Chunk => matches!(peer, PeerMessage::SnapshotChunk(_)),
             Self::ChunksDone => {
-                matches!(peer, PeerMessage::SnapshotAck(ack) if ack.status == SnapshotStatus::Done)
+                matches!(peer, PeerMessage::SnapshotAck(ack) if matches!(ack.status, SnapshotStatus::Done(_)))
             }
             Self::Snapshot => match peer {
                 PeerMessage::Raft(raft) => raft.messages.iter().any(|message| message.msg_type == SNAPSHOT),

@@ -42,10 +42,11 @@ use std::panic::{self, AssertUnwindSafe};
 use std::time::Duration;
 
 use mesh_base::checksum::xxh3;
+use mesh_base::limits::{SNAPSHOT_BYTES_PER_SECOND, SNAPSHOT_CHUNK_BYTES};
 use mesh_base::prng::audit;
 use mesh_server::shard::ShardOptions;
 
-pub use self::damage::{Place, identity_copy, leaf, log_record, superblock};
+pub use self::damage::{Place, identity_copy, leaf, log_record, staged_root, superblock};
 pub use self::messages::{Message, reaches};
 pub use self::node::{Clock, Disk, Node, NodeNo};
 pub use self::operations::Operation;
@@ -87,6 +88,7 @@ pub struct Scenario {
     value_bytes_max: usize,
     seeds: RangeInclusive<u64>,
     sizes: Vec<fn(&mut ShardOptions)>,
+    snapshot_rate: u64,
     beginning: Beginning,
 }
 
@@ -110,6 +112,7 @@ impl Scenario {
             value_bytes_max: 1024,
             seeds: 1..=1,
             sizes: Vec::new(),
+            snapshot_rate: SNAPSHOT_BYTES_PER_SECOND,
             beginning: Beginning::Born,
         }
     }
@@ -160,6 +163,13 @@ impl Scenario {
     #[must_use]
     pub fn sizes(mut self, change: fn(&mut ShardOptions)) -> Self {
         self.sizes.push(change);
+        self
+    }
+
+    /// With nodes that send no more than so many bytes of snapshots in a second, in chunks of a tenth of that at most.
+    #[must_use]
+    pub const fn snapshot_rate(mut self, bytes_per_second: u64) -> Self {
+        self.snapshot_rate = bytes_per_second;
         self
     }
 
@@ -248,6 +258,7 @@ impl Scenario {
             disk: DiskOptions::HEALTHY,
             clock: ClockOptions::EXACT,
             faults: FaultOptions::default(),
+            snapshot_bytes_per_second: self.snapshot_rate,
             hostile_for: Duration::ZERO,
             alive_within: secs(30),
         }
@@ -265,6 +276,9 @@ impl Scenario {
         sizes.history = secs(1);
         sizes.horizon_period = ms(200);
         sizes.snapshot_patience = ms(300);
+        sizes.snapshot_resume_within = secs(5);
+        sizes.snapshot_chunk_bytes =
+            usize::try_from(self.snapshot_rate / 10).unwrap_or(usize::MAX).min(SNAPSHOT_CHUNK_BYTES);
         sizes.preferred_leader_after = secs(1);
         self.sizes.iter().for_each(|change| change(sizes));
     }

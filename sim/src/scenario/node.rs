@@ -73,6 +73,16 @@ impl NodeNo {
         self.reports("receives a snapshot", |status| status.condition == Condition::ReceivingSnapshot)
     }
 
+    /// Its replica of the first shard has something of a snapshot on its disk, beside its store.
+    #[must_use]
+    pub fn keeps_a_staged_store(self) -> When {
+        when(format!("{self:?} keeps a staged store"), move |it| {
+            let directory = it.script.directory_of(self.0, ShardId(0));
+            let files = it.script.disk(self.0).zip(directory).map(|(disk, at)| disk.files(at));
+            files.unwrap_or_default().iter().any(|(file, _)| *file == FileId::StagedStore)
+        })
+    }
+
     /// Its replica of the first shard takes in a snapshot: its log begins after it, its store is still the old one.
     #[must_use]
     pub fn takes_in_a_snapshot(self) -> When {

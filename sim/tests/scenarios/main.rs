@@ -8,6 +8,7 @@ mod elections;
 mod lists;
 mod membership;
 mod recovery;
+mod resumption;
 mod sessions;
 mod snapshots;
 mod space;

@@ -673,14 +673,16 @@ impl ::flatbuffers::SimpleToVerifyInSlice for ErrorCode {}
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MIN_SNAPSHOT_STATUS: u8 = 0;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
-pub const ENUM_MAX_SNAPSHOT_STATUS: u8 = 3;
+pub const ENUM_MAX_SNAPSHOT_STATUS: u8 = 5;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 #[allow(non_camel_case_types)]
-pub const ENUM_VALUES_SNAPSHOT_STATUS: [SnapshotStatus; 4] = [
+pub const ENUM_VALUES_SNAPSHOT_STATUS: [SnapshotStatus; 6] = [
   SnapshotStatus::Unset,
   SnapshotStatus::Ok,
   SnapshotStatus::Failed,
   SnapshotStatus::Done,
+  SnapshotStatus::Resume,
+  SnapshotStatus::Elsewhere,
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -692,14 +694,18 @@ impl SnapshotStatus {
   pub const Ok: Self = Self(1);
   pub const Failed: Self = Self(2);
   pub const Done: Self = Self(3);
+  pub const Resume: Self = Self(4);
+  pub const Elsewhere: Self = Self(5);
 
   pub const ENUM_MIN: u8 = 0;
-  pub const ENUM_MAX: u8 = 3;
+  pub const ENUM_MAX: u8 = 5;
   pub const ENUM_VALUES: &'static [Self] = &[
     Self::Unset,
     Self::Ok,
     Self::Failed,
     Self::Done,
+    Self::Resume,
+    Self::Elsewhere,
   ];
   /// Returns the variant's name or "" if unknown.
   pub fn variant_name(self) -> Option<&'static str> {
@@ -708,6 +714,8 @@ impl SnapshotStatus {
       Self::Ok => Some("Ok"),
       Self::Failed => Some("Failed"),
       Self::Done => Some("Done"),
+      Self::Resume => Some("Resume"),
+      Self::Elsewhere => Some("Elsewhere"),
       _ => None,
     }
   }
@@ -7194,6 +7202,188 @@ impl ::core::fmt::Debug for Raft<'_> {
       ds.finish()
   }
 }
+pub enum SnapshotOfferOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct SnapshotOffer<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for SnapshotOffer<'a> {
+  type Inner = SnapshotOffer<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> SnapshotOffer<'a> {
+  pub const VT_SHARD: ::flatbuffers::VOffsetT = 4;
+  pub const VT_FROM: ::flatbuffers::VOffsetT = 6;
+  pub const VT_TO: ::flatbuffers::VOffsetT = 8;
+  pub const VT_CHECKPOINT: ::flatbuffers::VOffsetT = 10;
+  pub const VT_LEAST: ::flatbuffers::VOffsetT = 12;
+  pub const VT_META: ::flatbuffers::VOffsetT = 14;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    SnapshotOffer { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args SnapshotOfferArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<SnapshotOffer<'bldr>> {
+    let mut builder = SnapshotOfferBuilder::new(_fbb);
+    builder.add_least(args.least);
+    builder.add_checkpoint(args.checkpoint);
+    builder.add_to(args.to);
+    builder.add_from(args.from);
+    if let Some(x) = args.meta { builder.add_meta(x); }
+    builder.add_shard(args.shard);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn shard(&self) -> u16 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u16>(SnapshotOffer::VT_SHARD, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn from(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(SnapshotOffer::VT_FROM, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn to(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(SnapshotOffer::VT_TO, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn checkpoint(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(SnapshotOffer::VT_CHECKPOINT, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn least(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(SnapshotOffer::VT_LEAST, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn meta(&self) -> SnapshotMeta<'a> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<SnapshotMeta>>(SnapshotOffer::VT_META, None).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for SnapshotOffer<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<u16>("shard", Self::VT_SHARD, false)?
+     .visit_field::<u64>("from", Self::VT_FROM, false)?
+     .visit_field::<u64>("to", Self::VT_TO, false)?
+     .visit_field::<u64>("checkpoint", Self::VT_CHECKPOINT, false)?
+     .visit_field::<u64>("least", Self::VT_LEAST, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<SnapshotMeta>>("meta", Self::VT_META, true)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct SnapshotOfferArgs<'a> {
+    pub shard: u16,
+    pub from: u64,
+    pub to: u64,
+    pub checkpoint: u64,
+    pub least: u64,
+    pub meta: Option<::flatbuffers::WIPOffset<SnapshotMeta<'a>>>,
+}
+impl<'a> Default for SnapshotOfferArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    SnapshotOfferArgs {
+      shard: 0,
+      from: 0,
+      to: 0,
+      checkpoint: 0,
+      least: 0,
+      meta: None, // required field
+    }
+  }
+}
+
+pub struct SnapshotOfferBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> SnapshotOfferBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_shard(&mut self, shard: u16) {
+    self.fbb_.push_slot::<u16>(SnapshotOffer::VT_SHARD, shard, 0);
+  }
+  #[inline]
+  pub fn add_from(&mut self, from: u64) {
+    self.fbb_.push_slot::<u64>(SnapshotOffer::VT_FROM, from, 0);
+  }
+  #[inline]
+  pub fn add_to(&mut self, to: u64) {
+    self.fbb_.push_slot::<u64>(SnapshotOffer::VT_TO, to, 0);
+  }
+  #[inline]
+  pub fn add_checkpoint(&mut self, checkpoint: u64) {
+    self.fbb_.push_slot::<u64>(SnapshotOffer::VT_CHECKPOINT, checkpoint, 0);
+  }
+  #[inline]
+  pub fn add_least(&mut self, least: u64) {
+    self.fbb_.push_slot::<u64>(SnapshotOffer::VT_LEAST, least, 0);
+  }
+  #[inline]
+  pub fn add_meta(&mut self, meta: ::flatbuffers::WIPOffset<SnapshotMeta<'b >>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<SnapshotMeta>>(SnapshotOffer::VT_META, meta);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> SnapshotOfferBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    SnapshotOfferBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<SnapshotOffer<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    self.fbb_.required(o, SnapshotOffer::VT_META,"meta");
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for SnapshotOffer<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("SnapshotOffer");
+      ds.field("shard", &self.shard());
+      ds.field("from", &self.from());
+      ds.field("to", &self.to());
+      ds.field("checkpoint", &self.checkpoint());
+      ds.field("least", &self.least());
+      ds.field("meta", &self.meta());
+      ds.finish()
+  }
+}
 pub enum SnapshotChunkOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
@@ -7213,11 +7403,9 @@ impl<'a> SnapshotChunk<'a> {
   pub const VT_SHARD: ::flatbuffers::VOffsetT = 4;
   pub const VT_FROM: ::flatbuffers::VOffsetT = 6;
   pub const VT_TO: ::flatbuffers::VOffsetT = 8;
-  pub const VT_TRANSFER: ::flatbuffers::VOffsetT = 10;
-  pub const VT_NUMBER: ::flatbuffers::VOffsetT = 12;
-  pub const VT_LAST: ::flatbuffers::VOffsetT = 14;
-  pub const VT_META: ::flatbuffers::VOffsetT = 16;
-  pub const VT_BYTES: ::flatbuffers::VOffsetT = 18;
+  pub const VT_CHECKPOINT: ::flatbuffers::VOffsetT = 10;
+  pub const VT_META: ::flatbuffers::VOffsetT = 12;
+  pub const VT_BYTES: ::flatbuffers::VOffsetT = 14;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -7229,14 +7417,12 @@ impl<'a> SnapshotChunk<'a> {
     args: &'args SnapshotChunkArgs<'args>
   ) -> ::flatbuffers::WIPOffset<SnapshotChunk<'bldr>> {
     let mut builder = SnapshotChunkBuilder::new(_fbb);
-    builder.add_transfer(args.transfer);
+    builder.add_checkpoint(args.checkpoint);
     builder.add_to(args.to);
     builder.add_from(args.from);
     if let Some(x) = args.bytes { builder.add_bytes(x); }
     if let Some(x) = args.meta { builder.add_meta(x); }
-    builder.add_number(args.number);
     builder.add_shard(args.shard);
-    builder.add_last(args.last);
     builder.finish()
   }
 
@@ -7263,25 +7449,11 @@ impl<'a> SnapshotChunk<'a> {
     unsafe { self._tab.get::<u64>(SnapshotChunk::VT_TO, Some(0)).unwrap()}
   }
   #[inline]
-  pub fn transfer(&self) -> u64 {
+  pub fn checkpoint(&self) -> u64 {
     // Safety:
     // Created from valid Table for this object
     // which contains a valid value in this slot
-    unsafe { self._tab.get::<u64>(SnapshotChunk::VT_TRANSFER, Some(0)).unwrap()}
-  }
-  #[inline]
-  pub fn number(&self) -> u32 {
-    // Safety:
-    // Created from valid Table for this object
-    // which contains a valid value in this slot
-    unsafe { self._tab.get::<u32>(SnapshotChunk::VT_NUMBER, Some(0)).unwrap()}
-  }
-  #[inline]
-  pub fn last(&self) -> bool {
-    // Safety:
-    // Created from valid Table for this object
-    // which contains a valid value in this slot
-    unsafe { self._tab.get::<bool>(SnapshotChunk::VT_LAST, Some(false)).unwrap()}
+    unsafe { self._tab.get::<u64>(SnapshotChunk::VT_CHECKPOINT, Some(0)).unwrap()}
   }
   #[inline]
   pub fn meta(&self) -> SnapshotMeta<'a> {
@@ -7308,9 +7480,7 @@ impl ::flatbuffers::Verifiable for SnapshotChunk<'_> {
      .visit_field::<u16>("shard", Self::VT_SHARD, false)?
      .visit_field::<u64>("from", Self::VT_FROM, false)?
      .visit_field::<u64>("to", Self::VT_TO, false)?
-     .visit_field::<u64>("transfer", Self::VT_TRANSFER, false)?
-     .visit_field::<u32>("number", Self::VT_NUMBER, false)?
-     .visit_field::<bool>("last", Self::VT_LAST, false)?
+     .visit_field::<u64>("checkpoint", Self::VT_CHECKPOINT, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<SnapshotMeta>>("meta", Self::VT_META, true)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("bytes", Self::VT_BYTES, true)?
      .finish();
@@ -7321,9 +7491,7 @@ pub struct SnapshotChunkArgs<'a> {
     pub shard: u16,
     pub from: u64,
     pub to: u64,
-    pub transfer: u64,
-    pub number: u32,
-    pub last: bool,
+    pub checkpoint: u64,
     pub meta: Option<::flatbuffers::WIPOffset<SnapshotMeta<'a>>>,
     pub bytes: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
 }
@@ -7334,9 +7502,7 @@ impl<'a> Default for SnapshotChunkArgs<'a> {
       shard: 0,
       from: 0,
       to: 0,
-      transfer: 0,
-      number: 0,
-      last: false,
+      checkpoint: 0,
       meta: None, // required field
       bytes: None, // required field
     }
@@ -7361,16 +7527,8 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> SnapshotChunkBuilder<'a, 'b, 
     self.fbb_.push_slot::<u64>(SnapshotChunk::VT_TO, to, 0);
   }
   #[inline]
-  pub fn add_transfer(&mut self, transfer: u64) {
-    self.fbb_.push_slot::<u64>(SnapshotChunk::VT_TRANSFER, transfer, 0);
-  }
-  #[inline]
-  pub fn add_number(&mut self, number: u32) {
-    self.fbb_.push_slot::<u32>(SnapshotChunk::VT_NUMBER, number, 0);
-  }
-  #[inline]
-  pub fn add_last(&mut self, last: bool) {
-    self.fbb_.push_slot::<bool>(SnapshotChunk::VT_LAST, last, false);
+  pub fn add_checkpoint(&mut self, checkpoint: u64) {
+    self.fbb_.push_slot::<u64>(SnapshotChunk::VT_CHECKPOINT, checkpoint, 0);
   }
   #[inline]
   pub fn add_meta(&mut self, meta: ::flatbuffers::WIPOffset<SnapshotMeta<'b >>) {
@@ -7403,9 +7561,7 @@ impl ::core::fmt::Debug for SnapshotChunk<'_> {
       ds.field("shard", &self.shard());
       ds.field("from", &self.from());
       ds.field("to", &self.to());
-      ds.field("transfer", &self.transfer());
-      ds.field("number", &self.number());
-      ds.field("last", &self.last());
+      ds.field("checkpoint", &self.checkpoint());
       ds.field("meta", &self.meta());
       ds.field("bytes", &self.bytes());
       ds.finish()
@@ -7430,9 +7586,11 @@ impl<'a> SnapshotAck<'a> {
   pub const VT_SHARD: ::flatbuffers::VOffsetT = 4;
   pub const VT_FROM: ::flatbuffers::VOffsetT = 6;
   pub const VT_TO: ::flatbuffers::VOffsetT = 8;
-  pub const VT_TRANSFER: ::flatbuffers::VOffsetT = 10;
-  pub const VT_NEXT: ::flatbuffers::VOffsetT = 12;
+  pub const VT_CHECKPOINT: ::flatbuffers::VOffsetT = 10;
+  pub const VT_INDEX: ::flatbuffers::VOffsetT = 12;
   pub const VT_STATUS: ::flatbuffers::VOffsetT = 14;
+  pub const VT_POSITION: ::flatbuffers::VOffsetT = 16;
+  pub const VT_HELD: ::flatbuffers::VOffsetT = 18;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -7441,13 +7599,15 @@ impl<'a> SnapshotAck<'a> {
   #[allow(unused_mut)]
   pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
     _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
-    args: &'args SnapshotAckArgs
+    args: &'args SnapshotAckArgs<'args>
   ) -> ::flatbuffers::WIPOffset<SnapshotAck<'bldr>> {
     let mut builder = SnapshotAckBuilder::new(_fbb);
-    builder.add_transfer(args.transfer);
+    builder.add_index(args.index);
+    builder.add_checkpoint(args.checkpoint);
     builder.add_to(args.to);
     builder.add_from(args.from);
-    builder.add_next(args.next);
+    if let Some(x) = args.held { builder.add_held(x); }
+    if let Some(x) = args.position { builder.add_position(x); }
     builder.add_shard(args.shard);
     builder.add_status(args.status);
     builder.finish()
@@ -7476,18 +7636,18 @@ impl<'a> SnapshotAck<'a> {
     unsafe { self._tab.get::<u64>(SnapshotAck::VT_TO, Some(0)).unwrap()}
   }
   #[inline]
-  pub fn transfer(&self) -> u64 {
+  pub fn checkpoint(&self) -> u64 {
     // Safety:
     // Created from valid Table for this object
     // which contains a valid value in this slot
-    unsafe { self._tab.get::<u64>(SnapshotAck::VT_TRANSFER, Some(0)).unwrap()}
+    unsafe { self._tab.get::<u64>(SnapshotAck::VT_CHECKPOINT, Some(0)).unwrap()}
   }
   #[inline]
-  pub fn next(&self) -> u32 {
+  pub fn index(&self) -> u64 {
     // Safety:
     // Created from valid Table for this object
     // which contains a valid value in this slot
-    unsafe { self._tab.get::<u32>(SnapshotAck::VT_NEXT, Some(0)).unwrap()}
+    unsafe { self._tab.get::<u64>(SnapshotAck::VT_INDEX, Some(0)).unwrap()}
   }
   #[inline]
   pub fn status(&self) -> SnapshotStatus {
@@ -7495,6 +7655,20 @@ impl<'a> SnapshotAck<'a> {
     // Created from valid Table for this object
     // which contains a valid value in this slot
     unsafe { self._tab.get::<SnapshotStatus>(SnapshotAck::VT_STATUS, Some(SnapshotStatus::Unset)).unwrap()}
+  }
+  #[inline]
+  pub fn position(&self) -> Option<::flatbuffers::Vector<'a, u8>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u8>>>(SnapshotAck::VT_POSITION, None)}
+  }
+  #[inline]
+  pub fn held(&self) -> Option<SnapshotMeta<'a>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<SnapshotMeta>>(SnapshotAck::VT_HELD, None)}
   }
 }
 
@@ -7507,31 +7681,37 @@ impl ::flatbuffers::Verifiable for SnapshotAck<'_> {
      .visit_field::<u16>("shard", Self::VT_SHARD, false)?
      .visit_field::<u64>("from", Self::VT_FROM, false)?
      .visit_field::<u64>("to", Self::VT_TO, false)?
-     .visit_field::<u64>("transfer", Self::VT_TRANSFER, false)?
-     .visit_field::<u32>("next", Self::VT_NEXT, false)?
+     .visit_field::<u64>("checkpoint", Self::VT_CHECKPOINT, false)?
+     .visit_field::<u64>("index", Self::VT_INDEX, false)?
      .visit_field::<SnapshotStatus>("status", Self::VT_STATUS, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("position", Self::VT_POSITION, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<SnapshotMeta>>("held", Self::VT_HELD, false)?
      .finish();
     Ok(())
   }
 }
-pub struct SnapshotAckArgs {
+pub struct SnapshotAckArgs<'a> {
     pub shard: u16,
     pub from: u64,
     pub to: u64,
-    pub transfer: u64,
-    pub next: u32,
+    pub checkpoint: u64,
+    pub index: u64,
     pub status: SnapshotStatus,
+    pub position: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
+    pub held: Option<::flatbuffers::WIPOffset<SnapshotMeta<'a>>>,
 }
-impl<'a> Default for SnapshotAckArgs {
+impl<'a> Default for SnapshotAckArgs<'a> {
   #[inline]
   fn default() -> Self {
     SnapshotAckArgs {
       shard: 0,
       from: 0,
       to: 0,
-      transfer: 0,
-      next: 0,
+      checkpoint: 0,
+      index: 0,
       status: SnapshotStatus::Unset,
+      position: None,
+      held: None,
     }
   }
 }
@@ -7554,16 +7734,24 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> SnapshotAckBuilder<'a, 'b, A>
     self.fbb_.push_slot::<u64>(SnapshotAck::VT_TO, to, 0);
   }
   #[inline]
-  pub fn add_transfer(&mut self, transfer: u64) {
-    self.fbb_.push_slot::<u64>(SnapshotAck::VT_TRANSFER, transfer, 0);
+  pub fn add_checkpoint(&mut self, checkpoint: u64) {
+    self.fbb_.push_slot::<u64>(SnapshotAck::VT_CHECKPOINT, checkpoint, 0);
   }
   #[inline]
-  pub fn add_next(&mut self, next: u32) {
-    self.fbb_.push_slot::<u32>(SnapshotAck::VT_NEXT, next, 0);
+  pub fn add_index(&mut self, index: u64) {
+    self.fbb_.push_slot::<u64>(SnapshotAck::VT_INDEX, index, 0);
   }
   #[inline]
   pub fn add_status(&mut self, status: SnapshotStatus) {
     self.fbb_.push_slot::<SnapshotStatus>(SnapshotAck::VT_STATUS, status, SnapshotStatus::Unset);
+  }
+  #[inline]
+  pub fn add_position(&mut self, position: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u8>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(SnapshotAck::VT_POSITION, position);
+  }
+  #[inline]
+  pub fn add_held(&mut self, held: ::flatbuffers::WIPOffset<SnapshotMeta<'b >>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<SnapshotMeta>>(SnapshotAck::VT_HELD, held);
   }
   #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> SnapshotAckBuilder<'a, 'b, A> {
@@ -7586,9 +7774,11 @@ impl ::core::fmt::Debug for SnapshotAck<'_> {
       ds.field("shard", &self.shard());
       ds.field("from", &self.from());
       ds.field("to", &self.to());
-      ds.field("transfer", &self.transfer());
-      ds.field("next", &self.next());
+      ds.field("checkpoint", &self.checkpoint());
+      ds.field("index", &self.index());
       ds.field("status", &self.status());
+      ds.field("position", &self.position());
+      ds.field("held", &self.held());
       ds.finish()
   }
 }

@@ -1,28 +1,70 @@
-//! Snapshots in parts, from the node that has the keys to the node that lacks them.
+//! Snapshots in parts, from a replica that has the keys to one that lacks them.
+//!
+//! A snapshot is a checkpoint of one replica: its name is the replica, the checkpoint's number and its index.
 
 use std::fmt;
 
-use mesh_base::{ReplicaId, ShardId};
+use mesh_base::limits::SNAPSHOT_POSITION_BYTES_MAX;
+use mesh_base::{CheckpointNo, LogIndex, ReplicaId, ShardId};
 
 use super::raft::conf_hint;
-use super::{Message, SnapshotMeta, check_replicas, check_shard, closed};
+use super::{Message, SnapshotMeta, check_replicas, check_shard};
 use crate::WireError;
 use crate::builder::{Builder, Root};
 use crate::generated::mesh::wire as fb;
+use crate::wire_error::{at_most, ensure};
 
-/// One sending of a snapshot, chosen by its sender.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct TransferId(pub u64);
-
-impl fmt::Debug for TransferId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "transfer-{}", self.0)
-    }
+/// A leader has a snapshot for a replica that its log cannot bring up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SnapshotOffer<'a> {
+    /// The shard.
+    pub shard: ShardId,
+    /// The replica that leads and has the snapshot. Never 0.
+    pub from: ReplicaId,
+    /// The replica that it is for. Never 0.
+    pub to: ReplicaId,
+    /// The checkpoint that it is. Never 0.
+    pub checkpoint: CheckpointNo,
+    /// The leader's log begins behind this entry: a snapshot that contains it serves as well.
+    pub least: LogIndex,
+    /// What it contains.
+    pub meta: SnapshotMeta<'a>,
 }
 
-impl fmt::Display for TransferId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0, f)
+impl<'a> Message<'a> for SnapshotOffer<'a> {
+    type Table = fb::SnapshotOffer<'a>;
+
+    fn view(table: Self::Table) -> Result<Self, WireError> {
+        Ok(Self {
+            shard: ShardId(table.shard()),
+            from: ReplicaId(table.from()),
+            to: ReplicaId(table.to()),
+            checkpoint: CheckpointNo(table.checkpoint()),
+            least: LogIndex(table.least()),
+            meta: SnapshotMeta::view(table.meta()),
+        })
+    }
+
+    fn check(&self) -> Result<(), WireError> {
+        check_name(self.shard, self.from, self.to, self.checkpoint)?;
+        self.meta.check()
+    }
+
+    fn build(&self, to: &mut Builder) -> Root {
+        let meta = self.meta.build(to);
+        let args = fb::SnapshotOfferArgs {
+            shard: self.shard.0,
+            from: self.from.0,
+            to: self.to.0,
+            checkpoint: self.checkpoint.0,
+            least: self.least.0,
+            meta: Some(meta),
+        };
+        fb::SnapshotOffer::create(&mut to.flat, &args).into()
+    }
+
+    fn size_hint(&self) -> usize {
+        super::MESSAGE_OVERHEAD_BYTES + conf_hint(&self.meta.conf)
     }
 }
 
@@ -35,15 +77,11 @@ pub struct SnapshotChunk<'a> {
     pub from: ReplicaId,
     /// The replica that it is for. Never 0.
     pub to: ReplicaId,
-    /// The sending that it is part of.
-    pub transfer: TransferId,
-    /// Its number within the sending, from 0.
-    pub number: u32,
-    /// Whether it is the last.
-    pub last: bool,
+    /// The checkpoint that the snapshot is. Never 0.
+    pub checkpoint: CheckpointNo,
     /// What the whole snapshot contains; the same in every part.
     pub meta: SnapshotMeta<'a>,
-    /// The part.
+    /// The part. It says itself which keys it covers.
     pub bytes: &'a [u8],
 }
 
@@ -53,9 +91,7 @@ impl fmt::Debug for SnapshotChunk<'_> {
             .field("shard", &self.shard)
             .field("from", &self.from)
             .field("to", &self.to)
-            .field("transfer", &self.transfer)
-            .field("number", &self.number)
-            .field("last", &self.last)
+            .field("checkpoint", &self.checkpoint)
             .field("meta", &self.meta)
             .field("bytes", &self.bytes.len())
             .finish()
@@ -70,17 +106,14 @@ impl<'a> Message<'a> for SnapshotChunk<'a> {
             shard: ShardId(table.shard()),
             from: ReplicaId(table.from()),
             to: ReplicaId(table.to()),
-            transfer: TransferId(table.transfer()),
-            number: table.number(),
-            last: table.last(),
+            checkpoint: CheckpointNo(table.checkpoint()),
             meta: SnapshotMeta::view(table.meta()),
             bytes: table.bytes().bytes(),
         })
     }
 
     fn check(&self) -> Result<(), WireError> {
-        check_shard(self.shard)?;
-        check_replicas(self.from, self.to)?;
+        check_name(self.shard, self.from, self.to, self.checkpoint)?;
         self.meta.check()
     }
 
@@ -91,9 +124,7 @@ impl<'a> Message<'a> for SnapshotChunk<'a> {
             shard: self.shard.0,
             from: self.from.0,
             to: self.to.0,
-            transfer: self.transfer.0,
-            number: self.number,
-            last: self.last,
+            checkpoint: self.checkpoint.0,
             meta: Some(meta),
             bytes: Some(bytes),
         };
@@ -105,36 +136,81 @@ impl<'a> Message<'a> for SnapshotChunk<'a> {
     }
 }
 
-closed! {
-    /// What became of a snapshot's parts.
-    SnapshotStatus {
-        /// All parts before [`SnapshotAck::next`] arrived.
-        Ok,
-        /// The snapshot cannot be received: its sender gives up.
-        Failed,
-        /// The snapshot is in place.
-        Done,
+/// A place among a snapshot's keys, encoded as in its parts: all before it are there. Nothing is behind the last.
+pub type SnapshotPosition<'a> = Option<&'a [u8]>;
+
+/// What became of a snapshot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SnapshotStatus<'a> {
+    /// It is taken in up to there.
+    Ok(SnapshotPosition<'a>),
+    /// It is to be sent from there on.
+    Resume(SnapshotPosition<'a>),
+    /// It cannot be received: its sender gives up.
+    Failed,
+    /// This one is there, whole and durable, or what it contains is.
+    Done(SnapshotMeta<'a>),
+    /// This one, another, is being received.
+    Elsewhere(SnapshotMeta<'a>),
+}
+
+impl<'a> SnapshotStatus<'a> {
+    fn view(table: fb::SnapshotAck<'a>) -> Result<Self, WireError> {
+        let position = table.position().map(|position| position.bytes());
+        let held = table.held().map(SnapshotMeta::view);
+        match (table.status(), position, held) {
+            (fb::SnapshotStatus::Ok, position, None) => Ok(Self::Ok(position)),
+            (fb::SnapshotStatus::Resume, position, None) => Ok(Self::Resume(position)),
+            (fb::SnapshotStatus::Failed, None, None) => Ok(Self::Failed),
+            (fb::SnapshotStatus::Done, None, Some(held)) => Ok(Self::Done(held)),
+            (fb::SnapshotStatus::Elsewhere, None, Some(held)) => Ok(Self::Elsewhere(held)),
+            _ => Err(WireError::Malformed { what: "snapshot status" }),
+        }
+    }
+
+    const fn to_wire(self) -> fb::SnapshotStatus {
+        match self {
+            Self::Ok(_) => fb::SnapshotStatus::Ok,
+            Self::Resume(_) => fb::SnapshotStatus::Resume,
+            Self::Failed => fb::SnapshotStatus::Failed,
+            Self::Done(_) => fb::SnapshotStatus::Done,
+            Self::Elsewhere(_) => fb::SnapshotStatus::Elsewhere,
+        }
+    }
+
+    const fn position(self) -> SnapshotPosition<'a> {
+        match self {
+            Self::Ok(position) | Self::Resume(position) => position,
+            Self::Failed | Self::Done(_) | Self::Elsewhere(_) => None,
+        }
+    }
+
+    const fn held(self) -> Option<SnapshotMeta<'a>> {
+        match self {
+            Self::Done(held) | Self::Elsewhere(held) => Some(held),
+            Self::Ok(_) | Self::Resume(_) | Self::Failed => None,
+        }
     }
 }
 
-/// What became of the parts of a snapshot so far.
+/// What became of a snapshot so far.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct SnapshotAck {
+pub struct SnapshotAck<'a> {
     /// The shard.
     pub shard: ShardId,
-    /// The replica that received them. Never 0.
+    /// The replica that receives it. Never 0.
     pub from: ReplicaId,
-    /// The replica that sent them. Never 0.
+    /// The replica that sends or offers it. Never 0.
     pub to: ReplicaId,
-    /// The sending that this is about.
-    pub transfer: TransferId,
-    /// The number of the part that is awaited next.
-    pub next: u32,
-    /// What became of them.
-    pub status: SnapshotStatus,
+    /// The checkpoint that it is. Never 0.
+    pub checkpoint: CheckpointNo,
+    /// The last entry that it contains.
+    pub index: LogIndex,
+    /// What became of it.
+    pub status: SnapshotStatus<'a>,
 }
 
-impl<'a> Message<'a> for SnapshotAck {
+impl<'a> Message<'a> for SnapshotAck<'a> {
     type Table = fb::SnapshotAck<'a>;
 
     fn view(table: Self::Table) -> Result<Self, WireError> {
@@ -142,27 +218,52 @@ impl<'a> Message<'a> for SnapshotAck {
             shard: ShardId(table.shard()),
             from: ReplicaId(table.from()),
             to: ReplicaId(table.to()),
-            transfer: TransferId(table.transfer()),
-            next: table.next(),
-            status: SnapshotStatus::from_wire(table.status())
-                .ok_or(WireError::Malformed { what: "snapshot status" })?,
+            checkpoint: CheckpointNo(table.checkpoint()),
+            index: LogIndex(table.index()),
+            status: SnapshotStatus::view(table)?,
         })
     }
 
     fn check(&self) -> Result<(), WireError> {
-        check_shard(self.shard)?;
-        check_replicas(self.from, self.to)
+        check_name(self.shard, self.from, self.to, self.checkpoint)?;
+        if let Some(position) = self.status.position() {
+            ensure!(!position.is_empty(), "a snapshot's position");
+            at_most("bytes of a snapshot's position", position.len(), SNAPSHOT_POSITION_BYTES_MAX)?;
+        }
+        self.status.held().map_or(Ok(()), |held| held.check())
     }
 
     fn build(&self, to: &mut Builder) -> Root {
+        let position = self.status.position().map(|position| to.bytes(position));
+        let held = self.status.held().map(|held| held.build(to));
         let args = fb::SnapshotAckArgs {
             shard: self.shard.0,
             from: self.from.0,
             to: self.to.0,
-            transfer: self.transfer.0,
-            next: self.next,
+            checkpoint: self.checkpoint.0,
+            index: self.index.0,
             status: self.status.to_wire(),
+            position,
+            held,
         };
         fb::SnapshotAck::create(&mut to.flat, &args).into()
     }
+
+    fn size_hint(&self) -> usize {
+        let position = self.status.position().map_or(0, <[u8]>::len);
+        let held = self.status.held().map_or(0, |held| conf_hint(&held.conf));
+        super::MESSAGE_OVERHEAD_BYTES + position + held
+    }
+}
+
+fn check_name(
+    shard: ShardId,
+    from: ReplicaId,
+    to: ReplicaId,
+    checkpoint: CheckpointNo,
+) -> Result<(), WireError> {
+    check_shard(shard)?;
+    check_replicas(from, to)?;
+    ensure!(checkpoint.0 != 0, "a snapshot's checkpoint");
+    Ok(())
 }

@@ -6,6 +6,7 @@
 #![allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "random bits")]
 
 use bytes::Bytes;
+use mesh_base::limits::SNAPSHOT_POSITION_BYTES_MAX;
 use mesh_base::prng::Prng;
 use mesh_base::slot::SLOTS;
 use mesh_base::{
@@ -561,6 +562,21 @@ impl Sample {
         }
     }
 
+    fn checkpoint(&mut self) -> CheckpointNo {
+        CheckpointNo(self.number().max(1))
+    }
+
+    fn snapshot_status(&mut self) -> SnapshotStatus<'static> {
+        let position = self.flag().then(|| self.bytes(1, SNAPSHOT_POSITION_BYTES_MAX));
+        match self.prng.index(5) {
+            0 => SnapshotStatus::Ok(position),
+            1 => SnapshotStatus::Resume(position),
+            2 => SnapshotStatus::Failed,
+            3 => SnapshotStatus::Done(self.snapshot_meta()),
+            _ => SnapshotStatus::Elsewhere(self.snapshot_meta()),
+        }
+    }
+
     fn directory(&mut self) -> &'static [u8] {
         self.bytes(1, 300)
     }
@@ -575,9 +591,7 @@ impl Sample {
                 shard: self.shard(),
                 from: self.replica(),
                 to: self.replica(),
-                transfer: TransferId(self.number()),
-                number: self.number32(),
-                last: self.flag(),
+                checkpoint: self.checkpoint(),
                 meta: self.snapshot_meta(),
                 bytes: self.any_bytes(),
             }),
@@ -585,12 +599,17 @@ impl Sample {
                 shard: self.shard(),
                 from: self.replica(),
                 to: self.replica(),
-                transfer: TransferId(self.number()),
-                next: self.number32(),
-                status: *self
-                    .prng
-                    .choose(&[SnapshotStatus::Ok, SnapshotStatus::Failed, SnapshotStatus::Done])
-                    .unwrap(),
+                checkpoint: self.checkpoint(),
+                index: LogIndex(self.number()),
+                status: self.snapshot_status(),
+            }),
+            Kind::SnapshotOffer => PeerMessage::SnapshotOffer(SnapshotOffer {
+                shard: self.shard(),
+                from: self.replica(),
+                to: self.replica(),
+                checkpoint: self.checkpoint(),
+                least: LogIndex(self.number()),
+                meta: self.snapshot_meta(),
             }),
             Kind::NodeProbe => PeerMessage::Probe(self.probe()),
             Kind::NodeProbeAnswer => PeerMessage::ProbeAnswer(self.probe()),
