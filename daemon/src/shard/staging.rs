@@ -1,13 +1,14 @@
 //! The staged store: what of a snapshot has arrived, beside the live store, until it is whole.
 //!
-//! Chunks wait in a queue, and are taken in one at a time, when the core says so. What is saved of it in between survives a
-//! restart, and the store says itself which snapshot it is of and how far it is.
+//! Chunks wait in a queue, and are taken in one at a time, when the core says so. What has come is saved while more comes, in
+//! step with it. That survives a restart, and the store says itself which snapshot it is of and how far it is.
 //!
 //! Invariants:
 //! - It holds cells of one snapshot: of two, even of one index, those that lie in one part of the key order and those in
 //!   another were never there together.
 //! - It is whole only when its last checkpoint, with the snapshot's index, is durable.
 //! - Bytes that are found damaged in it, and a disk without space, end it, and not the replica.
+//! - What is not saved of it takes at most half of its memory, and a chunk.
 
 use std::collections::VecDeque;
 
@@ -17,8 +18,8 @@ use mesh_base::io::{Completion, FileId, IoError, IoErrorKind, IoQueue};
 use mesh_base::limits::SNAPSHOT_CHUNKS_IN_FLIGHT_MAX;
 use mesh_base::{CheckpointNo, Instant, LogIndex, ReplicaIdentity, Revision};
 use mesh_engine::{
-    CheckpointMeta, FetchId, IngestProgress, Lookup, Opening, SnapshotChunk, SnapshotSource, Store,
-    StoreError, StoreEvent, StoreOptions, Unsaved,
+    CheckpointMeta, CheckpointPace, FetchId, IngestProgress, Lookup, Opening, SnapshotChunk, SnapshotSource,
+    Store, StoreError, StoreEvent, StoreOptions, Unsaved,
 };
 
 use super::error::ShardError;
@@ -48,6 +49,7 @@ pub(super) struct Staging {
     queue: VecDeque<Bytes>,
     /// Where the next one for the queue begins.
     expected: Place,
+    /// When a checkpoint was begun last. The first is due with the first chunk: from then on a restart finds it.
     saved_at: Instant,
     news: VecDeque<StagingNews>,
 }
@@ -93,7 +95,8 @@ enum Leavings {
 enum Pause {
     No,
     Fetching(FetchId),
-    Saving(IngestProgress),
+    /// All of them were, and are being saved for good.
+    Ending,
 }
 
 impl Staging {
@@ -228,54 +231,68 @@ impl Staging {
         options: &ShardOptions,
         out: &mut Output,
     ) -> Result<(), ShardError> {
-        let result = self.load_next(now, options, out);
+        let pace = pace(options);
+        let mut result = Ok(());
+        if self.may_load(&pace) && out.loading.take() {
+            result = self.load_next(out);
+        }
+        let result = result.and_then(|()| self.save(now, &pace, &mut out.io));
         self.end_at(result)?;
         self.take_events(&mut out.io)?;
-        if !self.queue.is_empty() && matches!(self.step, Step::Ingesting { pause: Pause::No, .. }) {
+        if self.may_load(&pace) {
             out.loading.want();
         }
         Ok(())
     }
 
-    fn load_next(
-        &mut self,
-        now: Instant,
-        options: &ShardOptions,
-        out: &mut Output,
-    ) -> Result<(), StoreError> {
+    /// Whether there is a chunk to be taken in, and room for it beside what is being saved.
+    fn may_load(&self, pace: &CheckpointPace) -> bool {
+        let Step::Ingesting { store, pause: Pause::No, .. } = &self.step else { return false };
+        let has_room = store.checkpoint_progress().is_none_or(|running| running.fresh_bytes < pace.at_bytes);
+        has_room && !self.queue.is_empty()
+    }
+
+    fn load_next(&mut self, out: &mut Output) -> Result<(), StoreError> {
         let Step::Ingesting { store, fetches, pause } = &mut self.step else { return Ok(()) };
-        if *pause == Pause::No
-            && let Some(chunk) = self.queue.front()
-            && out.loading.take()
-        {
-            match store.ingest(chunk)? {
-                Lookup::Miss(misses) => {
-                    let fetch = store.fetch(&misses, &mut out.io);
-                    fetches.push(fetch);
-                    *pause = Pause::Fetching(fetch);
-                }
-                Lookup::Ready(progress) => {
-                    out.loading.spend(chunk.len());
-                    self.queue.pop_front();
-                    fetches.drain(..).for_each(|fetch| store.release(fetch));
-                    let unsaved = Unsaved {
-                        bytes: store.dirty_bytes() as u64,
-                        log_bytes: 0,
-                        age: now.since(self.saved_at),
-                    };
-                    let is_due = options.checkpoint.is_due(&unsaved);
-                    if progress == IngestProgress::Complete || is_due {
-                        save(store, &self.source, progress);
-                        *pause = Pause::Saving(progress);
-                        self.saved_at = now;
-                    }
-                    if progress == IngestProgress::More {
-                        self.news.push_back(StagingNews::Loaded);
-                    }
+        let Some(chunk) = self.queue.front() else { return Ok(()) };
+        match store.ingest(chunk) {
+            Ok(Lookup::Miss(misses)) => {
+                let fetch = store.fetch(&misses, &mut out.io);
+                fetches.push(fetch);
+                *pause = Pause::Fetching(fetch);
+            }
+            Ok(Lookup::Ready(progress)) => {
+                out.loading.spend(chunk.len());
+                self.queue.pop_front();
+                fetches.drain(..).for_each(|fetch| store.release(fetch));
+                match progress {
+                    IngestProgress::More => self.news.push_back(StagingNews::Loaded),
+                    IngestProgress::Complete => *pause = Pause::Ending,
                 }
             }
+            Err(error) => return Err(error),
         }
-        store.pump(&mut out.io)
+        Ok(())
+    }
+
+    /// Saves what was taken in: in step with what comes, and when that was all, for good and without restraint.
+    fn save(&mut self, now: Instant, pace: &CheckpointPace, io: &mut IoQueue) -> Result<(), StoreError> {
+        let Step::Ingesting { store, pause, .. } = &mut self.step else { return Ok(()) };
+        let (is_all, age) = (*pause == Pause::Ending, now.since(self.saved_at));
+        if let Some(running) = store.checkpoint_progress() {
+            let since = Unsaved { bytes: running.fresh_bytes, log_bytes: 0, age };
+            let due = pace.due_bytes(running.total_bytes, &since);
+            store.set_checkpoint_due(if is_all { running.total_bytes } else { due });
+        } else {
+            let unsaved = Unsaved { bytes: store.dirty_bytes() as u64, log_bytes: 0, age };
+            if is_all || (unsaved.bytes > 0 && pace.is_due(&unsaved)) {
+                let applied = if is_all { self.source.applied } else { LogIndex(0) };
+                let term = self.source.term;
+                store.begin_checkpoint(&CheckpointMeta { applied, term, revision: Revision::ZERO });
+                self.saved_at = now;
+            }
+        }
+        store.pump(io)
     }
 
     /// Takes the completion of an operation of its own.
@@ -380,10 +397,8 @@ impl Staging {
                 (StoreEvent::Fetched(fetch), Pause::Fetching(wanted)) if fetch == wanted => {
                     *pause = Pause::No;
                 }
-                (StoreEvent::CheckpointDone { .. }, Pause::Saving(IngestProgress::More)) => {
-                    *pause = Pause::No;
-                }
-                (StoreEvent::CheckpointDone { checkpoint, .. }, Pause::Saving(IngestProgress::Complete)) => {
+                // One that ends after the last chunk may have begun before it.
+                (StoreEvent::CheckpointDone { checkpoint, applied }, _) if applied != LogIndex(0) => {
                     whole = Some(checkpoint);
                 }
                 (StoreEvent::CheckpointNoSpace { .. }, _) => return self.end_at(Err(no_space().into())),
@@ -435,17 +450,15 @@ impl Staging {
     }
 }
 
-fn save(store: &mut Store, source: &SnapshotSource, progress: IngestProgress) {
-    let applied = match progress {
-        IngestProgress::Complete => source.applied,
-        IngestProgress::More => LogIndex(0),
-    };
-    store.begin_checkpoint(&CheckpointMeta { applied, term: source.term, revision: Revision::ZERO });
-}
-
 /// The sizes of a staged store: it has a part of the live one's memory.
 fn store_options(options: &ShardOptions) -> StoreOptions {
     StoreOptions { frame_bytes_max: options.store.frame_bytes_max / 4, ..options.store.clone() }
+}
+
+/// When it is saved, and how fast: a quarter of its memory may be unsaved before, and another comes meanwhile.
+fn pace(options: &ShardOptions) -> CheckpointPace {
+    let memory = store_options(options).frame_bytes_max as u64;
+    CheckpointPace { at_bytes: options.checkpoint.at_bytes.min(memory / 4), ..options.checkpoint }
 }
 
 fn no_space() -> IoError {
