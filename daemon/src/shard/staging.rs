@@ -7,7 +7,8 @@
 //! - It holds cells of one snapshot: of two, even of one index, those that lie in one part of the key order and those in
 //!   another were never there together.
 //! - It is whole only when its last checkpoint, with the snapshot's index, is durable.
-//! - Bytes that are found damaged in it, and a disk without space, end it, and not the replica.
+//! - Bytes that are found damaged in it, and a disk without space, end it, and not the replica. A damaged chunk is as one that
+//!   was lost.
 //! - What is not saved of it takes at most half of its memory, and a chunk.
 
 use std::collections::VecDeque;
@@ -269,6 +270,11 @@ impl Staging {
                     IngestProgress::More => self.news.push_back(StagingNews::Loaded),
                     IngestProgress::Complete => *pause = Pause::Ending,
                 }
+            }
+            Err(error @ StoreError::MalformedChunk { .. }) => {
+                tracing::warn!(shard = %self.identity.shard, %error, "a part of a snapshot is asked for again");
+                self.queue.clear();
+                self.expected = Place::of(store.ingested_to());
             }
             Err(error) => return Err(error),
         }

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use mesh_base::{ClusterId, Instant, ReplicaId, ShardId};
 use mesh_server::core::{DirectoryKey, Notice};
 use mesh_server::shard::{ShardOptions, ShardStatus};
-use mesh_wire::Error;
+use mesh_wire::{Error, FrameWriter, PeerMessage};
 
 use super::choosing::Errand;
 use super::client::{self, Client};
@@ -160,6 +160,31 @@ impl Scripted {
             }))) => Some((*from, *to, super::decode(bytes.clone()))),
             _ => None,
         }
+    }
+
+    /// Spoils the part of a snapshot whose arrival is the next thing to happen, as bad memory of its sender would: the frame
+    /// around it is right.
+    ///
+    /// # Panics
+    /// When something else happens next.
+    pub(crate) fn spoil_next_chunk(&mut self) {
+        let Some(Event::Net(NetEvent::Frame(mut frame))) = self.world.heap.pop() else {
+            unreachable!("a frame arrives next")
+        };
+        let decoded = super::decode(frame.bytes.clone());
+        let Ok(PeerMessage::SnapshotChunk(mut chunk)) = decoded.peer() else {
+            unreachable!("it is a part of a snapshot")
+        };
+        let mut bytes = chunk.bytes.to_vec();
+        if let Some(last) = bytes.last_mut() {
+            *last ^= 1;
+        }
+        chunk.bytes = &bytes;
+        let spoilt = PeerMessage::SnapshotChunk(chunk);
+        frame.bytes = FrameWriter::new()
+            .frame(&decoded.header.envelope, &spoilt)
+            .unwrap_or_else(|error| unreachable!("it is as long as it was: {error}"));
+        self.world.heap.schedule(Duration::ZERO, Event::Net(NetEvent::Frame(frame)));
     }
 
     // --- clients

@@ -11,6 +11,7 @@ use mesh_server::shard::status::{Condition, Role};
 use mesh_server::shard::{ShardOptions, ShardStatus};
 
 use super::damage;
+use super::messages::{Message, reaches};
 use super::node::{Clock, Node, NodeNo};
 use super::operations::Operation;
 use super::when::{When, when};
@@ -315,6 +316,12 @@ impl<'a> Stage<'a> {
     /// The second nodes no longer hear the first.
     pub fn silence(&mut self, first: &[NodeNo], second: &[NodeNo]) {
         self.script.partition(&numbers(first), &numbers(second), Direction::OneWay);
+    }
+
+    /// The next part of a snapshot that reaches a node is not as its sender read it.
+    pub fn spoil_next_chunk(&mut self, node: NodeNo) {
+        self.until(reaches(Message::Chunk, node));
+        self.script.spoil_next_chunk();
     }
 
     /// A node and the others no longer hear each other.

@@ -164,3 +164,17 @@ fn a_damaged_part_of_a_snapshot_is_received_anew() {
         assert_eq!(cluster.read("key-123").as_deref(), Some(long(123).as_str()));
     });
 }
+
+/// Nothing of it is believed, and what came before it stays.
+#[test]
+fn a_chunk_that_comes_damaged_is_sent_again_and_no_other() {
+    Scenario::of(3).snapshot_rate(RATE).seeds(1..=3).play(|cluster| {
+        let [_, _, c] = under_way(cluster);
+        for _ in 0..3 {
+            cluster.spoil_next_chunk(c);
+            cluster.run_for(ms(700));
+        }
+        assert!(cluster.holds(c.receives_a_snapshot()), "the last one was spoilt after the end");
+        cluster.within(secs(2), c.has_caught_up());
+    });
+}
