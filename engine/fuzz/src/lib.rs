@@ -21,12 +21,13 @@ use mesh_base::checksum::xxh3;
 use mesh_base::io::{FileId, IoQueue};
 use mesh_base::memory::MemoryDirectory;
 use mesh_base::{
-    CheckpointNo, ClusterId, Namespace, ReplicaId, ReplicaIdentity, Revision, SessionId, ShardId,
+    CheckpointNo, ClusterId, LogIndex, Namespace, ReplicaId, ReplicaIdentity, Revision, SessionId, ShardId,
+    Term,
 };
 use mesh_engine::effect::{Effect, EntryBuilder, EntryHead, EntryView, SessionIds};
 use mesh_engine::{
-    Attributes, CellWrite, Change, CheckpointMeta, IngestProgress, Lookup, Opening, ScanDirection, ScanEnd,
-    ScanRequest, ScanRest, Store, StoreError, StoreEvent, StoreOptions, Want,
+    Attributes, CellWrite, Change, CheckpointMeta, IngestProgress, KeyRange, Lookup, Opening, ScanDirection,
+    ScanEnd, ScanRequest, ScanRest, SnapshotSource, Store, StoreError, StoreEvent, StoreOptions, Want,
 };
 
 const IDENTITY: ReplicaIdentity =
@@ -177,7 +178,9 @@ impl Rig {
         let mut chunks = Vec::new();
         let mut from = None;
         for _ in 0..TURNS_MAX {
-            let chunk = self.until_ready(|store| store.scan_cells(pin, from.as_ref(), bytes_max))?;
+            let chunk = self.until_ready(|store| {
+                store.scan_cells(pin, KeyRange::starting_at(from.as_ref()), bytes_max)
+            })?;
             chunks.push(chunk.bytes.to_vec());
             from = chunk.next;
             if from.is_none() {
@@ -422,6 +425,12 @@ pub fn chunks(data: &[u8]) {
     chunk[body..].copy_from_slice(&checksum);
 
     let mut rig = Rig::create(FileId::StagedStore);
+    rig.store.begin_ingest(SnapshotSource {
+        replica: ReplicaId(1),
+        checkpoint: CheckpointNo(2),
+        applied: LogIndex(3),
+        term: Term(1),
+    });
     for chunk in &chunks {
         match rig.until_ready(|store| store.ingest(chunk)) {
             Ok(IngestProgress::More) => {}

@@ -54,7 +54,10 @@ fn look(rig: &mut Rig) -> Result<Seen, StoreError> {
     let mut chunks: Vec<Bytes> = Vec::new();
     let mut from = None;
     loop {
-        let chunk = match rig.until_ready(|store| store.scan_cells(pin, from.as_ref(), 100_000)).unwrap() {
+        let chunk = match rig
+            .until_ready(|store| store.scan_cells(pin, KeyRange::starting_at(from.as_ref()), 100_000))
+            .unwrap()
+        {
             Ok(chunk) => chunk,
             Err(error) => {
                 let StoreError::Corrupt { offset, .. } = error else { panic!("{error}") };

@@ -17,7 +17,7 @@ use mesh_base::{CheckpointNo, Revision};
 
 use super::disk::Disk;
 use super::disk::fates::{End, Last, Rest};
-use super::driver::{Rig, Run, TurnedOff, WalkedItem, small};
+use super::driver::{Rig, Run, SOURCE, TurnedOff, WalkedItem, small};
 use crate::superblock::REGION_BYTES;
 use crate::*;
 
@@ -115,7 +115,8 @@ fn snapshot() -> Vec<SnapshotChunk> {
     let mut chunks: Vec<SnapshotChunk> = Vec::new();
     while chunks.last().is_none_or(|chunk| chunk.next.is_some()) {
         let from = chunks.last().and_then(|chunk| chunk.next.clone());
-        let chunk = rig.until_ready(|store| store.scan_cells(pin, from.as_ref(), 12_000));
+        let chunk =
+            rig.until_ready(|store| store.scan_cells(pin, KeyRange::starting_at(from.as_ref()), 12_000));
         chunks.push(chunk.unwrap().unwrap());
     }
     chunks
@@ -132,6 +133,7 @@ fn play(rig: &mut Rig, promise: &mut Promise, chunks: &[SnapshotChunk]) -> Run<(
     let live = rig.store.take();
     rig.file = FileId::StagedStore;
     rig.create()?;
+    rig.store().begin_ingest(SOURCE);
     let mut staged = Promise { installed: true, ..Promise::default() };
     for chunk in chunks {
         rig.until_ready(|store| store.ingest(&chunk.bytes))?.unwrap();

@@ -189,7 +189,10 @@ fn a_pinned_checkpoint_keeps_its_pages_and_the_file_its_length() {
     rig.rest(&mut upkeep, 1500).unwrap();
     let (mut cells, mut from) = (0, None);
     loop {
-        let chunk = rig.until_ready(|store| store.scan_cells(pin, from.as_ref(), 6000)).unwrap().unwrap();
+        let chunk = rig
+            .until_ready(|store| store.scan_cells(pin, KeyRange::starting_at(from.as_ref()), 6000))
+            .unwrap()
+            .unwrap();
         cells += usize::from(chunk.bytes.len() > 100);
         from = chunk.next;
         if from.is_none() {
