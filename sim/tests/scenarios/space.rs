@@ -51,11 +51,15 @@ fn a_replica_that_finds_no_space_to_start_waits_for_it() {
             }
             cluster.write(&format!("long-{number}"), &long(number));
         }
-        cluster.node(c).crash(Power);
-        cluster.node(c).disk().fill();
-        cluster.node(c).start();
-        cluster.until(c.says("its disk is full"));
-        cluster.run_for(secs(2));
+        // A spare that the last run left behind is as good as space, once.
+        let waits = |cluster: &mut Stage<'_>| {
+            cluster.node(c).crash(Power);
+            cluster.node(c).disk().fill();
+            cluster.node(c).start();
+            cluster.run_for(secs(2));
+            cluster.holds(c.says("its disk is full"))
+        };
+        assert!((0..5).any(|_| waits(cluster)), "it never found its disk full");
         cluster.node(c).disk().repair();
         cluster.within(secs(5), c.serves());
     });
