@@ -1,16 +1,21 @@
 //! When checkpoints begin, and how fast they are written.
 //!
 //! A checkpoint that is written as fast as the disk goes makes every write of the log wait behind it; one that is written too
-//! slowly is not done when the next is due, and memory fills. So it is written in step with what makes the next one due: when
-//! changed pages and log since its begin are at four fifths of what a checkpoint begins at, all of it is written. A floor of
-//! bytes per second ends a checkpoint in which nothing changes any more.
+//! slowly is not done when the next is due, and memory fills. So it is written
+//! - in step with the log: when that is at four fifths of what a checkpoint begins at, all of it is written;
+//! - as far as memory asks for: what is unsaved, in it and since its begin, stays within nine eighths of what a checkpoint
+//!   begins at. Not in step with changed pages: random writes change most pages of a tree soon after a checkpoint's begin,
+//!   and the same ones from then on;
+//! - at a floor of bytes per second, which ends a checkpoint in which nothing changes any more.
 //!
 //! Pure: the owner brings the figures, and the time.
 
 use std::time::Duration;
 
-/// A checkpoint is to be written when so much of what makes the next one due has gathered: four fifths.
+/// A checkpoint is to be written when so much of the log that makes the next one due has gathered: four fifths.
 const DONE_AT: (u64, u64) = (4, 5);
+/// Of the bytes at which a checkpoint begins, one of so many may be unsaved beyond them while it is written.
+const BEYOND: u64 = 8;
 
 /// What was not in a checkpoint when it began, or in the last one.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -46,13 +51,12 @@ impl CheckpointPace {
     /// How many bytes of a running checkpoint of `total_bytes` should be written by now, given what gathered since it began.
     #[must_use]
     pub fn due_bytes(&self, total_bytes: u64, since: &Unsaved) -> u64 {
-        let in_step = share(total_bytes, since.bytes, self.at_bytes).max(share(
-            total_bytes,
-            since.log_bytes,
-            self.at_log_bytes,
-        ));
+        let in_step = share(total_bytes, since.log_bytes, self.at_log_bytes);
+        let unsaved_max = self.at_bytes.saturating_add(self.at_bytes / BEYOND);
+        let for_memory = total_bytes.saturating_add(since.bytes).saturating_sub(unsaved_max);
         let floor = u128::from(self.bytes_per_second_min) * since.age.as_micros() / 1_000_000;
-        in_step.max(u64::try_from(floor).unwrap_or(u64::MAX)).min(total_bytes)
+        let floor = u64::try_from(floor).unwrap_or(u64::MAX);
+        in_step.max(for_memory).max(floor).min(total_bytes)
     }
 }
 
@@ -87,8 +91,15 @@ mod tests {
     #[test]
     fn all_of_a_checkpoint_is_due_well_before_the_next_begins() {
         let due = |bytes, log_bytes| PACE.due_bytes(800, &Unsaved { bytes, log_bytes, age: Duration::ZERO });
-        assert_eq!([due(0, 0), due(100, 0), due(400, 0), due(800, 0), due(5000, 0)], [0, 100, 400, 800, 800]);
-        assert_eq!([due(0, 2000), due(400, 500), due(0, u64::MAX)], [400, 400, 800]);
+        assert_eq!([due(0, 0), due(0, 500), due(0, 2000), due(0, 4000)], [0, 100, 400, 800]);
+        assert_eq!([due(400, 2000), due(0, u64::MAX)], [400, 800]);
+    }
+
+    #[test]
+    fn what_is_unsaved_while_a_checkpoint_is_written_is_bounded() {
+        let due = |total, bytes| PACE.due_bytes(total, &Unsaved { bytes, ..Unsaved::default() });
+        assert_eq!([due(800, 0), due(800, 325), due(800, 725), due(800, 5000)], [0, 0, 400, 800]);
+        assert_eq!([due(1000, 125), due(1000, 600), due(2000, 0)], [0, 475, 875]);
     }
 
     #[test]
