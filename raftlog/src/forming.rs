@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 
-use mesh_base::limits::SECTOR_BYTES;
+use mesh_base::buffers::Buffers;
+use mesh_base::limits::{LOG_BUFFER_BYTES_KEPT_MAX, LOG_WRITES_IN_FLIGHT_MAX, SECTOR_BYTES};
 use mesh_base::{BatchSeq, LogIndex, Revision, Term};
 
 use crate::base::{Base, EntryPosition};
@@ -51,12 +52,14 @@ pub(crate) struct Forming {
     queue: VecDeque<FormingBatch>,
     newest: BatchSeq,
     payload_bytes_max: usize,
+    pub(crate) buffers: Buffers,
 }
 
 impl Forming {
     /// No batches; the next follows `newest`. A batch takes another record while its payload stays within the bytes.
     pub(crate) const fn new(newest: BatchSeq, payload_bytes_max: usize) -> Self {
-        Self { queue: VecDeque::new(), newest, payload_bytes_max }
+        let buffers = Buffers::new(LOG_WRITES_IN_FLIGHT_MAX, LOG_BUFFER_BYTES_KEPT_MAX);
+        Self { queue: VecDeque::new(), newest, payload_bytes_max, buffers }
     }
 
     /// The newest batch there is, written or not.
@@ -94,9 +97,11 @@ impl Forming {
     /// Begins a batch; without records it is a marker.
     pub(crate) fn begin(&mut self, after: Base) {
         self.newest = self.newest.next();
+        let mut buffer = self.buffers.take(SECTOR_BYTES);
+        buffer.resize(BATCH_HEADER_BYTES, 0);
         self.queue.push_back(FormingBatch {
             seq: self.newest,
-            buffer: vec![0; BATCH_HEADER_BYTES],
+            buffer,
             records: 0,
             facts: BatchFacts::default(),
             terms: Vec::new(),
@@ -119,7 +124,7 @@ impl Forming {
         self.queue.pop_front()
     }
 
-    /// Bytes of memory.
+    /// Bytes of memory, buffers that are free aside: those are few, whatever is appended.
     pub(crate) fn memory_bytes(&self) -> usize {
         self.queue.iter().map(|batch| batch.buffer.capacity()).sum()
     }

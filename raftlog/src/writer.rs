@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use mesh_base::buffers::Buffers;
 use mesh_base::io::{FileId, IoOp, IoPort, IoQueue, IoToken};
 use mesh_base::limits::{LOG_HEADER_TERM_RUNS_MAX, LOG_ZERO_WRITE_BYTES, SECTOR_BYTES};
 use mesh_base::{BatchSeq, LogIndex, SegmentNo, Term};
@@ -61,7 +62,7 @@ struct InFlight {
     seq: BatchSeq,
     progress: Progress,
     durable_through: BatchSeq,
-    bytes: usize,
+    data: Bytes,
     /// The log as of this batch.
     after: Base,
 }
@@ -251,13 +252,13 @@ impl Writer {
         assert_eq!(offset + bytes as u64, end);
         let place = Place { segment: self.active.segment, offset, bytes: bytes as u64 };
         self.footer.add(data.get(..unpadded).unwrap_or_default(), &facts, place);
-        let token = port.submit(io, IoOp::Write { file, offset, data });
+        let token = port.submit(io, IoOp::Write { file, offset, data: data.clone() });
         self.in_flight.push_back(InFlight {
             token,
             seq,
             progress: Progress::Writing,
             durable_through: self.durable,
-            bytes,
+            data,
             after,
         });
         self.head = Cut { seq, crc };
@@ -281,8 +282,9 @@ impl Writer {
         assert_eq!(terms.last(), self.submitted.last, "every entry was noted");
     }
 
-    /// Takes the completion of a write, if it is one of this writer's; answers whether it was.
-    pub(crate) fn complete(&mut self, token: IoToken) -> bool {
+    /// Takes the completion of a write, if it is one of this writer's; answers whether it was. What it wrote from is given
+    /// back.
+    pub(crate) fn complete(&mut self, token: IoToken, buffers: &mut Buffers) -> bool {
         if let Some((_, end)) = self.zeroing.take_if(|(zeroing, _)| *zeroing == token) {
             self.active.zeroed_to = end;
             return true;
@@ -291,6 +293,7 @@ impl Writer {
             return false;
         };
         batch.progress = Progress::Written;
+        buffers.give_back(std::mem::take(&mut batch.data));
         while let Some(batch) = self.in_flight.pop_front_if(|batch| batch.progress == Progress::Written) {
             assert_eq!(batch.seq, self.durable.next(), "batches become durable in order");
             self.durable = batch.seq;
@@ -335,7 +338,7 @@ impl Writer {
 
     /// Bytes of memory.
     pub(crate) fn memory_bytes(&self) -> usize {
-        self.in_flight.iter().map(|batch| batch.bytes).sum::<usize>() + self.zeros.len()
+        self.in_flight.iter().map(|batch| batch.data.len()).sum::<usize>() + self.zeros.len()
     }
 }
 

@@ -85,6 +85,8 @@ pub const SEGMENT_ZERO_AHEAD_BYTES: usize = 4 * 1024 * 1024;
 pub const LOG_WRITES_IN_FLIGHT_MAX: usize = 4;
 /// Bytes of one log batch, its first entry aside.
 pub const LOG_BATCH_BYTES_SOFT_MAX: usize = 1024 * 1024;
+/// Bytes of a batch's buffer that is kept for the next.
+pub const LOG_BUFFER_BYTES_KEPT_MAX: usize = 256 * 1024;
 /// Bytes of log kept behind the checkpoint for followers that lag.
 pub const LOG_RETAINED_BYTES: u64 = 4 * SEGMENT_BYTES as u64;
 /// Bytes at the end of a segment, an eighth of it at most, that only batches without entries may use: votes still

@@ -26,7 +26,9 @@ use crate::superblock::{Superblock, copy_offset};
 use crate::tree::{Tree, resolve_children};
 
 /// Adjacent pages are joined into writes of up to this many bytes.
-const WRITE_BYTES_MAX: usize = 256 * 1024;
+pub(super) const WRITE_BYTES_MAX: usize = 256 * 1024;
+/// Buffers of such writes that are kept for the next.
+pub(super) const WRITE_BUFFERS_MAX: usize = 4;
 
 /// What the owner says of the state that a checkpoint holds.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -76,14 +78,14 @@ impl CheckpointInfo {
 }
 
 /// What a completion ends.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(PartialEq, Eq, Debug)]
 pub(super) enum CheckpointIo {
     Space,
     /// This many frames, the first of this page, the others of those behind it.
     Pages {
         first: PageNo,
         frames: u64,
-        bytes: usize,
+        data: Bytes,
     },
     PagesSync,
     Superblock,
@@ -277,8 +279,8 @@ impl Store {
             running.bytes_in_flight += bytes;
             running.submitted_bytes += bytes as u64;
             let offset = page_offset(first, self.tree.options.page_bytes);
-            let op = IoOp::Write { file: self.file, offset, data };
-            self.submit_checkpoint(op, CheckpointIo::Pages { first, frames, bytes }, io);
+            let op = IoOp::Write { file: self.file, offset, data: data.clone() };
+            self.submit_checkpoint(op, CheckpointIo::Pages { first, frames, data }, io);
         }
         if running.levels.is_empty() && running.bytes_in_flight == 0 {
             running.stage = Stage::Waiting;
@@ -321,7 +323,7 @@ impl Store {
         }
         let Some(pages) = running.levels.front_mut() else { return (0, Bytes::new()) };
         let run = pages.iter().zip(first.get() + 1..).take_while(|(page, next)| page.get() == *next).count();
-        let mut joined = Vec::with_capacity(WRITE_BYTES_MAX.min((run + 1) * page_bytes));
+        let mut joined = self.buffers.take(WRITE_BYTES_MAX.min((run + 1) * page_bytes));
         joined.extend_from_slice(seal(&mut self.tree, &running.allocator, first));
         let mut last = first;
         while pages.front() == Some(&last.next()) && joined.len() + page_bytes <= WRITE_BYTES_MAX {
@@ -361,10 +363,11 @@ impl Store {
                 self.taken_pages = running.superblock.file_pages;
                 running.stage = Stage::Space;
             }
-            (CheckpointIo::Pages { first, frames, bytes }, Ok(_)) => {
+            (CheckpointIo::Pages { first, frames, data }, Ok(_)) => {
                 // What the disk has can be read back: there is no need to keep it until the checkpoint is durable.
-                running.bytes_in_flight -= bytes;
-                running.written_bytes += bytes as u64;
+                running.bytes_in_flight -= data.len();
+                running.written_bytes += data.len() as u64;
+                self.buffers.give_back(data);
                 for page in first.get()..first.get() + frames {
                     self.tree.frames.written(PageNo(page), running.superblock.checkpoint);
                 }

@@ -20,6 +20,7 @@ mod walk;
 
 use std::collections::{BTreeMap, VecDeque};
 
+use mesh_base::buffers::Buffers;
 use mesh_base::flaw::{self, Flaw};
 use mesh_base::io::{Completion, FileId, IoPort, IoQueue, Lane};
 use mesh_base::{CheckpointNo, LogIndex, Namespace, ReplicaIdentity, Revision};
@@ -119,6 +120,8 @@ pub struct Store {
     in_flight: BTreeMap<u64, Purpose>,
     fetches: Fetches,
     running: Option<Box<Running>>,
+    /// What checkpoints write from.
+    buffers: Buffers,
     pins: Pins,
     verify: Option<Box<Pinned>>,
     ingest: Ingest,

@@ -12,12 +12,14 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
+use mesh_base::buffers::Buffers;
 use mesh_base::io::{
     Completion, FileId, IoError, IoErrorKind, IoOp, IoPort, IoQueue, IoToken, IoValue, page_offset,
 };
 use mesh_base::limits::SECTOR_BYTES;
 use mesh_base::{CheckpointNo, LogIndex, PageNo, ReplicaIdentity, Revision, Term};
 
+use super::checkpoint::{WRITE_BUFFERS_MAX, WRITE_BYTES_MAX};
 use super::fetch::{Fetches, read_op};
 use super::pins::Pins;
 use super::shrink::Shrinking;
@@ -400,6 +402,7 @@ impl Opening {
             in_flight: BTreeMap::new(),
             fetches: Fetches::default(),
             running: None,
+            buffers: Buffers::new(WRITE_BUFFERS_MAX, WRITE_BYTES_MAX),
             pins: Pins::default(),
             verify: None,
             ingest: Ingest::default(),

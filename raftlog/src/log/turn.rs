@@ -99,7 +99,7 @@ impl Log {
             return self.finish_fetch(reading, result);
         }
         result?;
-        if self.writer.complete(token) {
+        if self.writer.complete(token, &mut self.forming.buffers) {
             return Ok(LogEvents::default());
         }
         if let Some(spares) = self.purge.complete(token, &mut self.port, io) {
