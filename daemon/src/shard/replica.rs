@@ -121,7 +121,7 @@ impl Replica {
         started: Started,
         election_seed: u64,
     ) -> Result<Self, ShardError> {
-        let Started { mut log, state, newest } = started;
+        let Started { mut log, state, newest, durable_conf } = started;
         log.set_conf_state(state.conf.clone());
         let config = options.raft_config(identity.replica, state.applied.index);
         let logged_vote = log.hard_state();
@@ -130,7 +130,7 @@ impl Replica {
         let mut raw = RawNode::new(&config, log, &options.raft_logger())?;
         raw.skip_bcast_commit(true);
         let mut replica = Self {
-            checkpointing: Checkpointing::new(state.conf.clone()),
+            checkpointing: Checkpointing::new(durable_conf),
             reads: Reads::new(identity.replica),
             receiving: Receiving::new(),
             tidying: Tidying::default(),

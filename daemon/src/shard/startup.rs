@@ -24,7 +24,7 @@ use mesh_engine::{
 use mesh_raftlog::{
     CheckpointMark, Creation, EntryPosition, FirstState, Log, Recovered, RecoveredLog, Recovery, SnapshotBase,
 };
-use raft::eraftpb::{Entry, HardState};
+use raft::eraftpb::{ConfState, Entry, HardState};
 use raft::{GetEntriesContext, Storage};
 
 use super::configuration::conf_state;
@@ -249,6 +249,7 @@ struct Replaying {
     entries: VecDeque<Entry>,
     /// The pages of the entry that comes next.
     fetches: Vec<FetchId>,
+    durable_conf: ConfState,
 }
 
 /// A replica that can begin to serve.
@@ -257,6 +258,8 @@ pub(super) struct Started {
     pub(super) state: State,
     /// The newest revision in the log or the state.
     pub(super) newest: Revision,
+    /// The configuration in the newest durable checkpoint, which the entries since may have changed.
+    pub(super) durable_conf: ConfState,
 }
 
 impl Starting {
@@ -395,7 +398,8 @@ impl Starting {
         }
         let commit = LogIndex(log.hard_state.commit).max(state.applied.index).min(log.log.last_index());
         let entries = entries_between(&log.log, state.applied.index, commit)?;
-        let replaying = Replaying { log, state, entries: entries.into(), fetches: Vec::new() };
+        let durable_conf = state.conf.clone();
+        let replaying = Replaying { log, state, entries: entries.into(), fetches: Vec::new(), durable_conf };
         self.replay(Box::new(replaying), io)
     }
 
@@ -424,7 +428,7 @@ impl Starting {
                 }
             }
         }
-        let Replaying { log, state, .. } = *replaying;
+        let Replaying { log, state, durable_conf, .. } = *replaying;
         let mut log = *log;
         // A snapshot that was put in place now counts as the least checkpoint, and its installation as done.
         if log.install.is_some() {
@@ -434,7 +438,7 @@ impl Starting {
         }
         let rest = entries_between(&log.log, state.applied.index, log.log.last_index())?;
         let newest = rest.iter().map(newest_revision_of).fold(state.newest, Revision::max);
-        Ok(Some(Started { log: log.log, state, newest }))
+        Ok(Some(Started { log: log.log, state, newest, durable_conf }))
     }
 }
 

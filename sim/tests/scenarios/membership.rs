@@ -1,7 +1,7 @@
 //! How nodes come to belong to a cluster, are lost and come back.
 
 use mesh_sim::scenario::Message::Decided;
-use mesh_sim::scenario::{Power, Scenario, ms, reaches, secs, when};
+use mesh_sim::scenario::{Power, Process, Scenario, ms, reaches, secs, when};
 
 use crate::words::fill_log;
 
@@ -104,6 +104,47 @@ fn a_late_copy_of_a_replacement_replaces_nobody() {
         cluster.repeat(&replacement);
         cluster.run_for(secs(3));
         assert!(cluster.holds(c.serves().and(c.votes()).and(c.has_id(4))));
+    });
+}
+
+/// After a start the configuration of the newest checkpoint was taken to be that of the log's end: a snapshot of that checkpoint
+/// told its receiver of a group that was made after it, and whose changes it then applied once more.
+#[test]
+fn a_snapshot_tells_of_the_group_as_it_was_at_its_index_also_after_a_restart() {
+    let story = Scenario::of(3).sizes(|sizes| {
+        sizes.checkpoint.period = secs(3);
+        sizes.checkpoint.at_log_bytes = 64 << 20;
+        sizes.checkpoint.at_bytes = 64 << 20;
+        sizes.log.retained_bytes = 0;
+    });
+    story.seeds(1..=10).play(|cluster| {
+        let [a, b, c] = cluster.nodes();
+        fill_log(cluster, 300);
+        cluster.run_for(secs(7));
+        cluster.wipe(c);
+        for node in [a, b] {
+            cluster.node(node).disk().slow(50);
+        }
+        cluster.node(c).start();
+        cluster.replace(c);
+        cluster.until(when("the group has changed", move |it| {
+            [a, b].iter().any(|&node| it.status(node).is_some_and(|status| !status.learners.is_empty()))
+        }));
+        // That it is committed is durable with an entry behind it.
+        for value in ["v", "w"] {
+            cluster.write("k", value);
+        }
+        for node in [a, b] {
+            cluster.node(node).crash(Process);
+        }
+        for node in [a, b] {
+            cluster.node(node).start();
+        }
+        cluster.run_for(secs(5));
+        for node in [a, b] {
+            cluster.node(node).disk().repair();
+        }
+        cluster.within(secs(10), c.is_back().and(c.votes()).and(c.has_id(4)));
     });
 }
 
