@@ -67,7 +67,7 @@ impl Replica {
     pub(super) fn continue_install(&mut self, now: Now, out: &mut Output) -> Result<(), ShardError> {
         let durable = self.raw.store().durable().seq();
         let quiet = self.state.store.is_quiet();
-        let Receiving { port, phase } = &mut self.receiving;
+        let Receiving { port, phase, .. } = &mut self.receiving;
         let Phase::Installing(installing) = phase else { return Ok(()) };
         installing.step = match std::mem::replace(&mut installing.step, InstallStep::Over) {
             InstallStep::Deciding { batch, staged }
@@ -93,7 +93,7 @@ impl Replica {
         completion: Completion,
         out: &mut Output,
     ) -> Result<(), ShardError> {
-        let Receiving { port, phase } = &mut self.receiving;
+        let Receiving { port, phase, .. } = &mut self.receiving;
         let Phase::Installing(installing) = phase else { return Ok(()) };
         installing.step = match std::mem::replace(&mut installing.step, InstallStep::Over) {
             InstallStep::Renaming { token, staged } if token == completion.token => {

@@ -27,6 +27,8 @@ use super::staging::{Staging, StagingNews};
 
 /// A sender that said nothing for so many times the patience may be gone: another may take its place.
 const SILENCE_MAX: u32 = 8;
+/// Most doublings of the time before another attempt after those that failed.
+const FAILURES_MAX: u32 = 6;
 /// Most doublings of the time between two questions to a silent sender.
 const DOUBLINGS_MAX: u32 = 2;
 
@@ -34,6 +36,10 @@ const DOUBLINGS_MAX: u32 = 2;
 pub(super) struct Receiving {
     pub(super) port: IoPort,
     pub(super) phase: Phase,
+    /// Attempts that failed in a row, and the time before which no other is made: for want of space each would fill the
+    /// disk again, and take it from the other shards of the node.
+    failures: u32,
+    not_before: Instant,
 }
 
 pub(super) enum Phase {
@@ -61,7 +67,8 @@ pub(super) struct Transfer {
 impl Receiving {
     pub(super) const fn new() -> Self {
         // The numbers of this lane's tokens may repeat those of the start: all of those have come back.
-        Self { port: IoPort::new(Lane::Replica), phase: Phase::Leftover(None) }
+        let phase = Phase::Leftover(None);
+        Self { port: IoPort::new(Lane::Replica), phase, failures: 0, not_before: Instant::ZERO }
     }
 
     /// Whether a snapshot is being received or installed.
@@ -108,7 +115,8 @@ impl Transfer {
     /// Whether it is of use to a leader whose log begins behind an entry: its sender may live, or is not needed.
     fn serves(&self, now: Now, least: LogIndex, patience: Duration) -> bool {
         let is_silent = now.monotonic.since(self.last_heard) >= patience * SILENCE_MAX;
-        let is_there = self.staging.is_whole() || !is_silent;
+        let needs_nothing = self.staging.is_whole() || self.staging.expected() == Some(&Place::End);
+        let is_there = needs_nothing || !is_silent;
         is_there && !self.staging.has_failed() && self.staging.source().applied >= least
     }
 
@@ -174,8 +182,14 @@ impl Replica {
                 }
             }
             Phase::Transfer(transfer) => {
-                let from = transfer.staging.source().replica;
-                let is_other = from != offer.source.replica || transfer.staging.is_whole();
+                let held = transfer.staging.source();
+                let is_other = held.replica != offer.source.replica || transfer.staging.is_whole();
+                let is_older =
+                    (offer.source.applied, offer.source.checkpoint) < (held.applied, held.checkpoint);
+                if !is_other && is_older {
+                    // It was long on its way: what a replica offers only gets newer.
+                    return;
+                }
                 if is_other && transfer.serves(now, offer.least, patience) {
                     let held = transfer.snapshot.clone();
                     let is_whole = transfer.staging.is_whole() && transfer.knows_configuration();
@@ -186,7 +200,7 @@ impl Replica {
                     transfer.staging.give_up();
                 }
             }
-            _ if self.raw.store().install_is_pending() => {}
+            _ if self.raw.store().install_is_pending() || now.monotonic < self.receiving.not_before => {}
             Phase::Leftover(_) => {
                 let staging = Staging::open(identity, &self.options, offer.source, offer.least, io);
                 self.receiving.phase = Phase::Transfer(Transfer::new(now, staging, offer.snapshot));
@@ -252,7 +266,7 @@ impl Replica {
 
     /// Tells the sender what became of the staged store.
     fn tell_of_staging(&mut self, now: Now, out: &mut Output) {
-        let identity = self.identity;
+        let (identity, patience) = (self.identity, self.options.snapshot_patience);
         let Phase::Transfer(transfer) = &mut self.receiving.phase else { return };
         transfer.settle_snapshot();
         while let Some(news) = transfer.staging.next_news() {
@@ -264,11 +278,17 @@ impl Replica {
                     }
                 }
                 StagingNews::Whole if transfer.knows_configuration() => {
+                    self.receiving.failures = 0;
                     let held = transfer.snapshot.clone();
                     transfer.acknowledge(identity, AckStatus::Done(held), out);
                 }
                 StagingNews::Whole => {}
-                StagingNews::Failed => transfer.acknowledge(identity, AckStatus::Failed, out),
+                StagingNews::Failed => {
+                    transfer.acknowledge(identity, AckStatus::Failed, out);
+                    let pause = patience * (1 << self.receiving.failures.min(FAILURES_MAX));
+                    self.receiving.failures += 1;
+                    self.receiving.not_before = now.monotonic + pause;
+                }
             }
         }
         if transfer.staging.is_over() {

@@ -6,8 +6,8 @@
 //! committed index, whoever leads, and a new leader whose log goes on from that index finishes what it did not begin.
 //!
 //! Invariants:
-//! - The checkpoint that is sent is pinned, and the log is kept from its index on, while it is sent and until nothing was
-//!   heard of the receiver for `snapshot_resume_within`; less where disk space is short.
+//! - The checkpoint that is sent is pinned, and the log is kept from its index on, while it is sent: until the receiver came
+//!   no further for `snapshot_resume_within`, or caught up. Where disk space runs short nothing is kept or begun.
 //! - raft is told how each snapshot it asked for ended. Its own message leaves only when the receiver has the whole, and
 //!   names that one.
 //! - The receiver is part of the configuration that the snapshot carries; raft would drop it silently otherwise.
@@ -44,6 +44,8 @@ pub(super) struct Sending {
     stream: Stream,
     pages: Pages,
     last_heard: Instant,
+    /// When the receiver last came further.
+    progressed: Instant,
     last_offered: Instant,
     /// Offers since the receiver was heard.
     offers: u32,
@@ -102,9 +104,21 @@ impl Replica {
             self.offer(now, to, out);
             return Ok(());
         }
+        // Of one that was delivered its index: the receiver may have that already when it is offered this one.
+        let delivered = self.sending.get(&to).and_then(|sending| match sending.stage {
+            Stage::Delivered(index) => Some(index),
+            Stage::Offered | Stage::Streaming | Stage::Elsewhere => None,
+        });
+        let kept = delivered.map(|index| self.log().hold(index));
         self.end_sending(to);
-        if !configuration::contains(&self.checkpointing.durable_conf, to) {
-            self.checkpointing.want();
+        let is_member = configuration::contains(&self.checkpointing.durable_conf, to);
+        if !is_member || self.is_short_of_space() {
+            if !is_member {
+                self.checkpointing.want();
+            }
+            if let Some(kept) = kept {
+                self.log().release(kept);
+            }
             if !flaw::is_planted(Flaw::ForgetFailedSnapshot) {
                 self.raw.report_snapshot(to.0, RaftStatus::Failure);
             }
@@ -119,11 +133,12 @@ impl Replica {
             snapshot,
             request: Some(message),
             pin: Some(self.state.store.pin()),
-            hold: self.log().hold(applied),
+            hold: kept.unwrap_or_else(|| self.log().hold(applied)),
             stage: Stage::Offered,
             stream: Stream::new(),
             pages: Pages::There,
             last_heard: now.monotonic,
+            progressed: now.monotonic,
             last_offered: now.monotonic,
             offers: 0,
             matched: 0,
@@ -166,6 +181,11 @@ impl Replica {
         sending.offers += 1;
         let (source, snapshot) = (sending.source, sending.snapshot.clone());
         Offer { to, source, least, snapshot }.send(self.identity.shard, out);
+    }
+
+    /// Whether nothing may be kept for others.
+    fn is_short_of_space(&self) -> bool {
+        self.raw.store().space() == Space::Full || self.checkpointing.is_out_of_space()
     }
 
     /// Goes on with every sending.
@@ -229,21 +249,26 @@ impl Replica {
     /// Offers again what is not answered in time; gives up at last; ends what has done its work.
     fn watch_sending(&mut self, now: Now, to: ReplicaId, out: &mut Output) {
         let is_member = configuration::contains(&self.state.conf, to);
-        let is_full = self.raw.store().space() == Space::Full || self.checkpointing.is_out_of_space();
-        let patience = self.options.snapshot_patience;
+        let (patience, within) = (self.options.snapshot_patience, self.options.snapshot_resume_within);
+        if self.is_short_of_space() {
+            self.fail_sending(to);
+            self.end_sending(to);
+            return;
+        }
         let Some(sending) = self.sending.get_mut(&to) else { return };
         if let Stage::Delivered(index) = sending.stage {
             self.watch_delivered(now, to, index);
             return;
         }
-        if !is_member {
+        let is_stuck = sending.stage != Stage::Elsewhere && now.monotonic.since(sending.progressed) >= within;
+        if !is_member || is_stuck {
             self.fail_sending(to);
             self.end_sending(to);
             return;
         }
         let silence = now.monotonic.since(sending.last_heard);
         if sending.request.is_none() {
-            if silence >= self.options.snapshot_resume_within || is_full || sending.pin.is_none() {
+            if silence >= within || sending.pin.is_none() {
                 self.end_sending(to);
             }
             return;
@@ -281,7 +306,7 @@ impl Replica {
             return;
         }
         // The log is kept until the receiver has caught up, or has long made no progress.
-        if self.is_caught_up(to) || silence >= self.options.snapshot_patience * 10 {
+        if self.is_caught_up(to) || silence >= self.options.snapshot_resume_within {
             self.end_sending(to);
         }
     }
@@ -296,8 +321,15 @@ impl Replica {
         sending.last_heard = now.monotonic;
         sending.offers = 0;
         match ack.status {
-            AckStatus::Ok(place) => sending.stream.acknowledge(place),
+            AckStatus::Ok(place) => {
+                if sending.stream.acknowledge(place) {
+                    sending.progressed = now.monotonic;
+                }
+            }
             AckStatus::Resume(place) if sending.pin.is_some() => {
+                if sending.stage != Stage::Streaming || !sending.stream.is_at(&place) {
+                    sending.progressed = now.monotonic;
+                }
                 sending.stage = Stage::Streaming;
                 sending.stream.resume(now.monotonic, place, patience);
             }

@@ -53,16 +53,22 @@ impl Stream {
         self.rest = end;
     }
 
-    /// The receiver has everything before a place.
-    pub(super) fn acknowledge(&mut self, place: Place) {
+    /// The receiver has everything before a place. Whether that is further than before.
+    pub(super) fn acknowledge(&mut self, place: Place) -> bool {
         if place <= self.acknowledged {
-            return;
+            return false;
         }
         while self.under_way.pop_front_if(|(end, _)| *end <= place).is_some() {}
         if self.rest < place {
             self.rest = place.clone();
         }
         self.acknowledged = place;
+        true
+    }
+
+    /// Whether the receiver was last known to be there.
+    pub(super) fn is_at(&self, place: &Place) -> bool {
+        self.acknowledged == *place
     }
 
     /// The receiver wants what begins at a place, and has waited for it. It is sent again unless it has hardly left.

@@ -166,8 +166,10 @@ impl Replica {
             }
             Some(Stopping::Saving { through }) => {
                 let noted = self.raw.store().least_checkpoint().applied;
-                let saved = noted >= through || self.checkpointing.is_out_of_space();
-                if saved && !self.checkpointing.is_busy() && self.raw.store().is_all_durable() {
+                // A checkpoint that finds no space would not end.
+                let saved = noted >= through && !self.checkpointing.is_busy();
+                let over = saved || self.checkpointing.is_out_of_space();
+                if over && self.raw.store().is_all_durable() {
                     self.log().close(&mut out.io);
                     self.stopping = Some(Stopping::Closing);
                 }
