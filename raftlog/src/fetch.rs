@@ -220,6 +220,14 @@ impl Reading {
             });
             entries.extend(live);
         }
+        // Each entry keeps all bytes that were read: a few of them get their own.
+        let kept: usize = entries.iter().map(entry_record_bytes).sum();
+        if kept < bytes.len() / 2 {
+            for entry in &mut entries {
+                entry.data = Bytes::copy_from_slice(&entry.data);
+                entry.context = Bytes::copy_from_slice(&entry.context);
+            }
+        }
         Ok(entries)
     }
 }
