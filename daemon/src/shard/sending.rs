@@ -305,8 +305,10 @@ impl Replica {
             }
             return;
         }
-        // The log is kept until the receiver has caught up, or has long made no progress.
-        if self.is_caught_up(to) || silence >= self.options.snapshot_resume_within {
+        // The log is kept until the receiver has caught up, and has all of it that a checkpoint makes dispensable; or has
+        // long made no progress.
+        let has_the_old = matched >= self.raw.store().least_checkpoint().applied.get();
+        if self.is_caught_up(to) && has_the_old || silence >= self.options.snapshot_resume_within {
             self.end_sending(to);
         }
     }
