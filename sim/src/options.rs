@@ -201,9 +201,10 @@ impl FaultOptions {
     }
 }
 
-/// Slow enough, at times, for much to happen while a snapshot is sent, and fast enough for all of them in the end.
+/// Slow enough, at times, for much to happen while a snapshot is sent, and fast enough for one to arrive before the logs of
+/// those that lead by turns have gone on from it.
 fn draw_snapshot_rate(prng: &mut Prng, value_bytes_max: usize) -> u64 {
-    let rates = [256 * 1024, 1024 * 1024, 8 * 1024 * 1024, SNAPSHOT_BYTES_PER_SECOND];
+    let rates = [2 * 1024 * 1024, 4 * 1024 * 1024, 8 * 1024 * 1024, SNAPSHOT_BYTES_PER_SECOND];
     pick(prng, if value_bytes_max > 4096 { &rates[2..] } else { &rates })
 }
 
