@@ -203,8 +203,12 @@ impl Opening {
 
     /// Whether no operation of it is in flight. One that failed is not over before.
     #[must_use]
-    pub const fn is_quiet(&self) -> bool {
-        self.in_flight == 0
+    pub fn is_quiet(&self) -> bool {
+        match &self.stage {
+            // Those of its first checkpoint are the store's own.
+            Stage::FirstCheckpoint(store) => store.is_quiet(),
+            _ => self.in_flight == 0,
+        }
     }
 
     fn submit(&mut self, op: IoOp, io: &mut IoQueue) -> IoToken {
