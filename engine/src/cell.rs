@@ -93,6 +93,7 @@ pub(crate) struct Cell<'a> {
 
 impl<'a> Cell<'a> {
     /// Takes a cell apart; nothing if it is not one.
+    #[inline]
     pub(crate) fn parse(bytes: &'a [u8]) -> Option<Self> {
         let (fixed, rest) = bytes.split_first_chunk::<LEAF_FIXED_BYTES>()?;
         let revision = Revision(page::u64_at(fixed, 0));
@@ -103,8 +104,13 @@ impl<'a> Cell<'a> {
             let attributes = Attributes::created(revision);
             return Some(Self { key, attributes, payload: Payload::Inline(rest) });
         }
+        Self::parse_fields(key, flags, rest)
+    }
+
+    /// Takes the rest of a cell apart that is more than a key and a value.
+    fn parse_fields(key: KeyRef<'a>, flags: u16, rest: &'a [u8]) -> Option<Self> {
         let mut reader = Reader::new(rest);
-        let attributes = read_attributes(&mut reader, flags, revision)?;
+        let attributes = read_attributes(&mut reader, flags, key.revision)?;
         let payload = match flags & (flag::TOMBSTONE | flag::LARGE) {
             0 => Payload::Inline(reader.rest()),
             flag::TOMBSTONE if reader.is_empty() => Payload::Tombstone,

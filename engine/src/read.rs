@@ -213,6 +213,7 @@ impl<'a> Value<'a> {
 
 impl<'a> KeyAt<'a> {
     /// What a cell says of its key. Extents must be resident if the value is wanted; those that are not are missed.
+    #[inline]
     pub(crate) fn of_cell(cell: &Cell<'a>, want: Want, frames: &'a Frames) -> Result<Self, Vec<PageWant>> {
         let parts = match cell.payload {
             Payload::Tombstone => return Ok(Self::Deleted { revision: cell.key.revision }),

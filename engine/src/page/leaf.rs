@@ -19,6 +19,7 @@ pub(crate) fn key(page: &[u8], index: usize) -> KeyRef<'_> {
 }
 
 /// A cell, taken apart.
+#[inline]
 #[allow(clippy::expect_used, reason = "cells are parsed when their page comes in, and encoded by us after")]
 pub(crate) fn cell(page: &[u8], index: usize) -> Cell<'_> {
     Cell::parse(slotted::cell(page, index)).expect("checked page")

@@ -52,12 +52,27 @@ pub(crate) fn fits(page: &[u8], length: usize) -> bool {
 /// Reads a byte of each cache line of the header and of as many slots as a leaf of middling cells has, without a look at how
 /// many there are: that would wait for the first line.
 pub(crate) fn touch_slots(page: &[u8]) -> u8 {
-    page.iter().step_by(CACHE_LINE_BYTES).take(TOUCHED_LINES).fold(0, |sum, byte| sum ^ byte)
+    touch(&page[..TOUCHED_LINES * CACHE_LINE_BYTES])
 }
 
 /// Reads a byte of the first and the second cache line of a cell: its key, and where its value begins.
 pub(crate) fn touch_cell(page: &[u8], index: usize) -> u8 {
-    cell(page, index).iter().step_by(CACHE_LINE_BYTES).take(2).fold(0, |sum, byte| sum ^ byte)
+    let cell = cell(page, index);
+    touch(&cell[..cell.len().min(2 * CACHE_LINE_BYTES)])
+}
+
+/// Reads a byte of each cache line of a number of cells.
+pub(crate) fn touch_cells(page: &[u8], from: usize, cells: usize) -> u8 {
+    // Most of the cells are most of the heap, and that is read from end to end as fast as memory allows.
+    if cells * 2 > count(page) {
+        return touch(&page[heap_start(page)..]);
+    }
+    slots(page)[from..from + cells].iter().fold(0, |sum, slot| sum ^ touch(cell_of(page, *slot)))
+}
+
+/// Reads a byte of each cache line.
+fn touch(bytes: &[u8]) -> u8 {
+    bytes.iter().step_by(CACHE_LINE_BYTES).fold(0, |sum, byte| sum ^ byte)
 }
 
 /// Puts a cell before the one at `index`.

@@ -19,7 +19,7 @@ use crate::key::{CellKey, KEY_FIXED_BYTES, KeyRef};
 use crate::page::{Expected, extent, interior, leaf, slotted};
 use crate::pointer::ExtentPointer;
 use crate::read::{Lookup, Misses, PageWant, missing_extents};
-use crate::tree::{MissAt, Seek, Touch, TreeView};
+use crate::tree::{ChildAt, MissAt, Seek, Touch, TreeView};
 use crate::write::{CellWrite, Change};
 
 /// The version of the encoding that this release writes.
@@ -304,7 +304,9 @@ impl<'a> Gathering<'a> {
     /// The missing page, and the leaves after it that the chunk has room for.
     fn ahead(&self, miss: &MissAt<'_>) -> Vec<PageWant> {
         let mut wants = vec![miss.want];
-        if let (Some((parent, index)), Expected::Node { level: 0 }) = (miss.parent, miss.want.expected) {
+        if let (Some(ChildAt { parent, index, .. }), Expected::Node { level: 0 }) =
+            (miss.place, miss.want.expected)
+        {
             let count = self.bytes_max.saturating_sub(self.body_bytes) / parent.len();
             let pointers =
                 (index + 1..slotted::count(parent)).take(count).map(|at| interior::pointer(parent, at));

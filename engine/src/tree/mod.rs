@@ -32,7 +32,7 @@ use crate::superblock::{Root, Shape};
 pub use self::collect::{SweepPoint, SweepProgress};
 pub(crate) use self::pack::PackPlan;
 pub use self::pack::{Density, PackPoint, PackProgress};
-pub(crate) use self::read::{MissAt, Seek, Touch, TreeView};
+pub(crate) use self::read::{ChildAt, MissAt, Seek, Touch, TreeView};
 
 /// One step of the way from the root to a leaf.
 #[derive(Clone, Copy, Debug)]

@@ -2,12 +2,13 @@
 
 use std::hint::black_box;
 
-use mesh_base::{Namespace, PageNo, Revision};
+use mesh_base::{Namespace, Revision};
 
 use crate::cell::Cell;
 use crate::frames::Frames;
 use crate::key::KeyRef;
 use crate::page::{Expected, interior, leaf, slotted};
+use crate::pointer::PagePointer;
 use crate::read::{KeyAt, Lookup, Misses, PageWant, Want};
 use crate::sealed::Sealed;
 use crate::superblock::Root;
@@ -51,23 +52,72 @@ struct SeparatorAt<'a> {
     index: usize,
 }
 
-/// A leaf, and the bounds that the pages above set for its keys.
+impl<'a> SeparatorAt<'a> {
+    fn read(&self) -> KeyRef<'a> {
+        interior::separator(self.page, self.index)
+    }
+}
+
+/// The place of a page among the children of the one above.
+#[derive(Clone, Copy)]
+pub(crate) struct ChildAt<'a> {
+    pub(crate) parent: &'a [u8],
+    pub(crate) index: usize,
+    /// The bounds of the parent's keys; nothing where the tree begins or ends with it.
+    parent_lower: Option<SeparatorAt<'a>>,
+    parent_upper: Option<SeparatorAt<'a>>,
+}
+
+impl<'a> ChildAt<'a> {
+    fn of(parent: &'a [u8], index: usize, place: Option<&Self>) -> Self {
+        let (parent_lower, parent_upper) = place.map_or((None, None), |place| (place.lower(), place.upper()));
+        Self { parent, index, parent_lower, parent_upper }
+    }
+
+    fn pointer(&self) -> PagePointer {
+        interior::pointer(self.parent, self.index)
+    }
+
+    fn lower(&self) -> Option<SeparatorAt<'a>> {
+        if self.index == 0 {
+            return self.parent_lower;
+        }
+        Some(SeparatorAt { page: self.parent, index: self.index })
+    }
+
+    fn upper(&self) -> Option<SeparatorAt<'a>> {
+        let next = self.next();
+        next.map_or(self.parent_upper, |next| Some(SeparatorAt { page: self.parent, index: next.index }))
+    }
+
+    /// The next child of the same parent.
+    fn next(&self) -> Option<Self> {
+        let index = self.index + 1;
+        (index < slotted::count(self.parent)).then_some(Self { index, ..*self })
+    }
+}
+
+/// A leaf, and its place in the tree; none if it is all of the tree.
 #[derive(Clone, Copy)]
 pub(crate) struct LeafAt<'a> {
     pub(crate) page: &'a [u8],
-    lower: Option<SeparatorAt<'a>>,
-    upper: Option<SeparatorAt<'a>>,
+    place: Option<ChildAt<'a>>,
 }
 
 impl<'a> LeafAt<'a> {
     /// The least key that the leaf may hold.
     pub(crate) fn lower(&self) -> KeyRef<'a> {
-        self.lower.map_or(KeyRef::FIRST, |at| interior::separator(at.page, at.index))
+        self.place.and_then(|place| place.lower()).map_or(KeyRef::FIRST, |at| at.read())
     }
 
     /// The key that the leaf's must stay below; nothing for the last leaf.
     pub(crate) fn upper(&self) -> Option<KeyRef<'a>> {
-        self.upper.map(|at| interior::separator(at.page, at.index))
+        self.place.and_then(|place| place.upper()).map(|at| at.read())
+    }
+
+    /// The place of the leaf after it, if that has the same parent.
+    pub(crate) fn next(&self) -> Option<ChildAt<'a>> {
+        self.place.and_then(|place| place.next())
     }
 }
 
@@ -75,40 +125,45 @@ impl<'a> LeafAt<'a> {
 #[derive(Clone, Copy)]
 pub(crate) struct MissAt<'a> {
     pub(crate) want: PageWant,
-    /// The page above it, and which child of that it is.
-    pub(crate) parent: Option<(&'a [u8], usize)>,
+    /// Its place; none if it is the root.
+    pub(crate) place: Option<ChildAt<'a>>,
 }
 
 impl<'a> TreeView<'a> {
     /// Goes from the root to a leaf.
     pub(crate) fn descend(&self, seek: &Seek<'_>, touch: Touch) -> Result<LeafAt<'a>, MissAt<'a>> {
-        let (mut pointer, mut level) = (self.root.pointer, self.root.level);
-        let (mut lower, mut upper) = (None, None);
-        let mut parent = None;
-        loop {
-            let Some(page) = self.visit(pointer.page, level, touch) else {
-                let want =
-                    PageWant { pointer: self.sealed.resolve(pointer), expected: Expected::Node { level } };
-                return Err(MissAt { want, parent });
-            };
+        let mut place: Option<ChildAt<'a>> = None;
+        for level in (0..=self.root.level).rev() {
+            let pointer = place.map_or(self.root.pointer, |place| place.pointer());
+            let page = self.visit(pointer, level, touch).map_err(|want| MissAt { want, place })?;
             if level == 0 {
-                return Ok(LeafAt { page, lower, upper });
+                return Ok(LeafAt { page, place });
             }
             let index = match seek {
                 Seek::At(key) => interior::child_of(page, key),
                 Seek::Before(key) => interior::child_before(page, key),
                 Seek::Last => slotted::count(page) - 1,
             };
-            if index > 0 {
-                lower = Some(SeparatorAt { page, index });
-            }
-            if index + 1 < slotted::count(page) {
-                upper = Some(SeparatorAt { page, index: index + 1 });
-            }
-            parent = Some((page, index));
-            pointer = interior::pointer(page, index);
-            level -= 1;
+            place = Some(ChildAt::of(page, index, place.as_ref()));
         }
+        unreachable!("the last level is that of the leaves")
+    }
+
+    /// The leaf at a place, as [`LeafAt::next`] gives it.
+    pub(crate) fn leaf_at(&self, place: ChildAt<'a>, touch: Touch) -> Result<LeafAt<'a>, MissAt<'a>> {
+        let page = self.visit(place.pointer(), 0, touch);
+        let place = Some(place);
+        page.map(|page| LeafAt { page, place }).map_err(|want| MissAt { want, place })
+    }
+
+    /// Looks at the cells of a leaf that a scan will look at, and at the slots of the leaf after it, all together: see
+    /// [`TreeView::warm`].
+    pub(crate) fn warm_ahead(&self, leaf: &LeafAt<'a>, from: usize, cells: usize) {
+        let here = slotted::count(leaf.page).saturating_sub(from);
+        let next = leaf.next().filter(|_| here < cells);
+        let next =
+            next.and_then(|place| self.frames.peek(place.pointer().page)).map_or(0, slotted::touch_slots);
+        black_box(next ^ slotted::touch_cells(leaf.page, from, here.min(cells)));
     }
 
     /// Looks at what lookups of these keys will look at, many keys at a time, so that the processor's cache misses for one key
@@ -139,9 +194,15 @@ impl<'a> TreeView<'a> {
         Some(page)
     }
 
-    fn visit(&self, page: PageNo, level: u8, touch: Touch) -> Option<&'a [u8]> {
+    #[inline]
+    fn visit(&self, pointer: PagePointer, level: u8, touch: Touch) -> Result<&'a [u8], PageWant> {
         // Pages above the leaves are worth keeping however they were reached.
-        if level > 0 || touch == Touch::Point { self.frames.get(page) } else { self.frames.get_once(page) }
+        let is_use = level > 0 || touch == Touch::Point;
+        let found = if is_use { self.frames.get(pointer.page) } else { self.frames.get_once(pointer.page) };
+        found.ok_or_else(|| PageWant {
+            pointer: self.sealed.resolve(pointer),
+            expected: Expected::Node { level },
+        })
     }
 
     /// The newest version of a key at or below a revision.

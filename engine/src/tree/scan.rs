@@ -5,7 +5,7 @@
 
 use mesh_base::{Namespace, Revision};
 
-use super::read::{LeafAt, MissAt, Seek, Touch, TreeView};
+use super::read::{ChildAt, LeafAt, MissAt, Seek, Touch, TreeView};
 use crate::cell::Cell;
 use crate::key::KeyRef;
 use crate::page::{Expected, interior, leaf, slotted};
@@ -101,8 +101,13 @@ impl<'a> Scan<'a, '_> {
         let ScanRequest { namespace, start, at, .. } = self.request;
         let mut target = KeyRef { namespace, key: start, revision: at };
         let mut done = Mark::Begin;
+        let mut place = None;
         loop {
-            let found = match self.view.descend(&Seek::At(target), Touch::Scan) {
+            let found = match place {
+                Some(place) => self.view.leaf_at(place, Touch::Scan),
+                None => self.view.descend(&Seek::At(target), Touch::Scan),
+            };
+            let found = match found {
                 Ok(found) => found,
                 Err(miss) => return Stop::Miss(forward_mark(&target, done), self.ahead(&miss)),
             };
@@ -112,12 +117,16 @@ impl<'a> Scan<'a, '_> {
             let Some(upper) = found.upper().filter(|upper| self.is_before_end(upper)) else {
                 return Stop::Complete;
             };
-            target = match done {
+            (target, place) = match done {
                 // The versions of a key that is done may fill many leaves: pass over them in one step.
                 Mark::After(key) if upper.namespace == namespace && upper.key == key => {
-                    KeyRef { namespace, key, revision: Revision::ZERO }
+                    (KeyRef { namespace, key, revision: Revision::ZERO }, None)
                 }
-                _ => KeyRef { revision: upper.revision.min(at), ..upper },
+                // So may those that are too new.
+                _ if upper.revision > at && upper.revision < Revision::MAX => {
+                    (KeyRef { revision: at, ..upper }, None)
+                }
+                _ => (KeyRef { revision: upper.revision.min(at), ..upper }, found.next()),
             };
         }
     }
@@ -135,6 +144,7 @@ impl<'a> Scan<'a, '_> {
         let ends_here = found.upper().is_none_or(|upper| !self.is_before_end(&upper));
         let mut may_be_done = true;
         let (mut index, _) = leaf::lower_bound(page, target);
+        self.view.warm_ahead(found, index, self.request.items_max - self.items);
         while index < count {
             let cell = leaf::cell(page, index);
             let key = cell.key;
@@ -274,7 +284,9 @@ impl<'a> Scan<'a, '_> {
     /// The missing page, and the leaves after it that the scan will want next.
     fn ahead(&self, miss: &MissAt<'a>) -> Vec<PageWant> {
         let mut wants = vec![miss.want];
-        let (Some((parent, index)), Expected::Node { level: 0 }) = (miss.parent, miss.want.expected) else {
+        let (Some(ChildAt { parent, index, .. }), Expected::Node { level: 0 }) =
+            (miss.place, miss.want.expected)
+        else {
             return wants;
         };
         let room = self.request.bytes_max.saturating_sub(self.bytes) / parent.len();
