@@ -1,6 +1,6 @@
 //! Searching a leaf.
 
-use super::search::{has_equal_heads, same_head, search};
+use super::search::{end_of_head, next_alike, same_head, search};
 use super::slotted;
 use crate::cell::{self, Cell};
 use crate::key::KeyRef;
@@ -30,7 +30,13 @@ pub(crate) fn is_same_key(page: &[u8], one: usize, other: usize) -> bool {
     same_head(page, one, other) && key(page, one).same_key(&key(page, other))
 }
 
-/// Whether there may be two versions of a key. It looks at the slots alone.
-pub(crate) fn may_have_versions(page: &[u8]) -> bool {
-    has_equal_heads(page)
+/// The index after the last version in the page of the key at `index`.
+pub(crate) fn end_of_key(page: &[u8], index: usize) -> usize {
+    let alike = end_of_head(page, index);
+    (index + 1..alike).find(|next| !key(page, index).same_key(&key(page, *next))).unwrap_or(alike)
+}
+
+/// The first cell from `index` on that may have an older version behind it in the page. It looks at the slots alone.
+pub(crate) fn next_versions(page: &[u8], index: usize) -> Option<usize> {
+    next_alike(page, index)
 }

@@ -95,9 +95,18 @@ pub(super) fn same_head(page: &[u8], one: usize, other: usize) -> bool {
     head(one) == head(other)
 }
 
-/// Whether two neighbours have the same head.
-pub(super) fn has_equal_heads(page: &[u8]) -> bool {
-    slotted::slots(page).array_windows().any(|[one, other]| head_of(*one) == head_of(*other))
+/// The index after the last cell of those from `index` on that have its head.
+pub(super) fn end_of_head(page: &[u8], index: usize) -> usize {
+    let rest = slotted::slots(page).get(index..).unwrap_or_default();
+    let same = rest.array_windows().take_while(|[one, other]| head_of(*one) == head_of(*other)).count();
+    index + same + 1
+}
+
+/// The first cell from `index` on whose neighbour behind it has the same head.
+pub(super) fn next_alike(page: &[u8], index: usize) -> Option<usize> {
+    let rest = slotted::slots(page).get(index..)?;
+    let at = rest.array_windows().position(|[one, other]| head_of(*one) == head_of(*other))?;
+    Some(index + at)
 }
 
 /// Whether the prefix and the heads are those of the keys. The cells must have been checked.

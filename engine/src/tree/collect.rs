@@ -143,16 +143,13 @@ fn garbage_of(
     let mut garbage = Vec::new();
     let mut index = 0;
     let has_tombstones = slotted::tombstones(page) > 0;
-    if !has_tombstones && hidden_from.is_none() && !leaf::may_have_versions(page) {
-        return garbage;
-    }
     while index < cells {
-        let end = (index + 1..cells).find(|next| !leaf::is_same_key(page, *next - 1, *next)).unwrap_or(cells);
         // A single version is garbage only if it is a tombstone, or if the sweep passed a newer one in the leaf before.
-        if end == index + 1 && !has_tombstones && (index > 0 || hidden_from.is_none()) {
-            index = end;
-            continue;
+        if !has_tombstones && (index > 0 || hidden_from.is_none()) {
+            let Some(next) = leaf::next_versions(page, index) else { break };
+            index = next;
         }
+        let end = leaf::end_of_key(page, index);
         let key = leaf::key(page, index);
         if key.namespace != Namespace::SYSTEM {
             let goes_on = end == cells && upper.is_some_and(|upper| upper.same_key(&key));

@@ -2,7 +2,7 @@
 
 use mesh_base::{Namespace, Revision};
 
-use super::read::{Seek, Touch};
+use super::read::{Seek, Touch, warm_leaves};
 use super::{Step, Tree};
 use crate::cell::{self, NewPayload};
 use crate::error::StoreError;
@@ -20,14 +20,17 @@ impl Tree {
     pub(crate) fn look_for(&self, writes: &[CellWrite<'_>]) -> Result<Misses, StoreError> {
         let view = self.view();
         let mut misses = Misses::none(self.allocator.reuses());
-        if writes.len() > 1 {
-            view.warm(writes.iter().map(CellWrite::cell_key));
-        }
+        let mut leaves = Vec::with_capacity(writes.len());
         for write in writes {
             self.check_size(write)?;
-            if let Err(miss) = view.descend(&Seek::At(write.cell_key()), Touch::Point) {
-                misses.add(miss.want);
+            let key = write.cell_key();
+            match view.descend(&Seek::At(key), Touch::Point) {
+                Ok(found) => leaves.push((key, found.page)),
+                Err(miss) => misses.add(miss.want),
             }
+        }
+        if leaves.len() > 1 {
+            warm_leaves(&leaves);
         }
         Ok(misses)
     }
