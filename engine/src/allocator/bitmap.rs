@@ -195,9 +195,25 @@ impl Bitmap {
         words.flat_map(|(at, (a, b))| ones_of(a ^ b).map(move |bit| at as u64 * WORD_BITS + bit))
     }
 
-    /// The bits that are set in both of two bitmaps of the same length.
+    /// Sets the bits that another bitmap has; it becomes as long as that, if it is shorter.
+    pub(crate) fn unite(&mut self, other: &Self) {
+        self.grow(other.length.saturating_sub(self.length));
+        for (group, words) in other.words.chunks(GROUP_WORDS).enumerate() {
+            if other.group_ones[group] == 0 {
+                continue;
+            }
+            let mut new = 0;
+            for (mine, word) in self.words[group * GROUP_WORDS..].iter_mut().zip(words) {
+                new += (word & !*mine).count_ones();
+                *mine |= word;
+            }
+            self.group_ones[group] += new;
+            self.ones += u64::from(new);
+        }
+    }
+
+    /// The bits that are set in both of two bitmaps.
     pub(crate) fn common(&self, other: &Self) -> impl Iterator<Item = u64> {
-        assert_eq!(self.length, other.length);
         let words = self.words.iter().zip(&other.words).enumerate();
         words.flat_map(|(at, (a, b))| ones_of(a & b).map(move |bit| at as u64 * WORD_BITS + bit))
     }
@@ -301,6 +317,10 @@ mod tests {
             let mut copy = Bitmap::default();
             copy.grow(5000);
             let inverted = bitmap.inverted();
+            let mut all = Bitmap::default();
+            all.unite(&bitmap);
+            all.unite(&inverted);
+            assert!(all.inverted().ones() == 0 && (0..5000).all(|bit| all.get(bit)));
             copy.read_bytes(0, &bytes) && copy.differences(&bitmap).next().is_none()
                 && bitmap.common(&inverted).next().is_none()
                 && bitmap.differences(&inverted).eq(0..5000)

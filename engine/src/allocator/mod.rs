@@ -15,8 +15,7 @@
 mod bitmap;
 mod disk;
 mod space;
-
-use std::collections::BTreeMap;
+mod waiting;
 
 use mesh_base::flaw::{self, Flaw};
 use mesh_base::{CheckpointNo, PageNo};
@@ -26,23 +25,7 @@ use self::disk::BitmapSlot;
 pub(crate) use self::disk::{
     AllocatorRoot, INDEX_PAGES_MAX, bitmap_pages, index_pages, pages_per_bitmap, parse_index,
 };
-
-/// A run of pages that nothing refers to now.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Freed {
-    page: PageNo,
-    pages: u64,
-    /// The first checkpoint that refers to it.
-    born: CheckpointNo,
-    /// The first checkpoint that does not any more.
-    died: CheckpointNo,
-}
-
-impl Freed {
-    fn is_needed_by(&self, pin: CheckpointNo) -> bool {
-        self.born <= pin && pin < self.died
-    }
-}
+use self::waiting::Waiting;
 
 /// Where the pages of one store are.
 pub(crate) struct Allocator {
@@ -56,10 +39,7 @@ pub(crate) struct Allocator {
     lowest: u64,
     /// Where the search for the next run begins.
     run_cursor: u64,
-    /// Runs that wait for the checkpoint that no longer refers to them to be durable.
-    waiting: BTreeMap<CheckpointNo, Vec<Freed>>,
-    /// Runs that wait for a pin alone.
-    held: Vec<Freed>,
+    waiting: Waiting,
     slots: Vec<BitmapSlot>,
     root: AllocatorRoot,
     /// The end of the file is to be given up down to here, as far as it is free.
@@ -85,8 +65,7 @@ impl Allocator {
             available: Bitmap::default(),
             lowest: 0,
             run_cursor: 0,
-            waiting: BTreeMap::new(),
-            held: Vec::new(),
+            waiting: Waiting::default(),
             slots: Vec::new(),
             root: AllocatorRoot::default(),
             give_up: None,
@@ -163,52 +142,32 @@ impl Allocator {
         assert_eq!(self.used.ones_in_run(page.get(), pages), pages, "{page} freed twice");
         self.used.clear_run(page.get(), pages);
         self.mark_changed(page.get(), pages);
-        let freed = Freed { page, pages, born, died: epoch };
-        if born == epoch || flaw::is_planted(Flaw::ReusePagesEarly) {
-            self.make_available(&freed);
-        } else {
-            self.waiting.entry(epoch).or_default().push(freed);
+        let is_needed = born < epoch && self.waiting.insert((page, pages), born, epoch, self.file_pages());
+        if !is_needed || flaw::is_planted(Flaw::ReusePagesEarly) {
+            self.make_available(page.get(), pages);
         }
     }
 
-    /// A checkpoint is durable: what only older ones referred to becomes available, unless a pin holds it.
-    /// Returns the runs that became available.
-    pub(crate) fn checkpoint_durable(
-        &mut self,
-        done: CheckpointNo,
-        pins: &[CheckpointNo],
-    ) -> Vec<(PageNo, u64)> {
-        let later = self.waiting.split_off(&done.next());
-        let due: Vec<Freed> = std::mem::replace(&mut self.waiting, later).into_values().flatten().collect();
-        self.settle(due, pins)
+    /// Keeps what a checkpoint refers to: it is durable, or begins, or is pinned. It is the newest that is kept, or kept already.
+    pub(crate) fn keep(&mut self, checkpoint: CheckpointNo) {
+        self.waiting.keep(checkpoint);
     }
 
-    /// A pin went. Returns the runs that became available.
-    pub(crate) fn unpinned(&mut self, pins: &[CheckpointNo]) -> Vec<(PageNo, u64)> {
-        let held = std::mem::take(&mut self.held);
-        self.settle(held, pins)
-    }
-
-    fn settle(&mut self, freed: Vec<Freed>, pins: &[CheckpointNo]) -> Vec<(PageNo, u64)> {
-        let mut available = Vec::new();
+    /// Takes back one reason to keep a checkpoint. Returns the pages that became available, if there are any.
+    pub(crate) fn let_go(&mut self, checkpoint: CheckpointNo) -> Option<Bitmap> {
+        let free = self.waiting.let_go(checkpoint)?;
+        let first = free.first_one(0, free.len())?;
+        let others = self.available.common(&free).chain(self.used.common(&free)).next();
+        assert_eq!(others, None, "a page in two states");
+        self.available.unite(&free);
         self.reuses += 1;
-        // What came free lies lower, perhaps, than where runs were found last.
-        let lowest = freed.iter().map(|run| run.page.get()).min();
-        self.run_cursor = self.run_cursor.min(lowest.unwrap_or(self.run_cursor));
-        for run in freed {
-            let is_pinned = pins.iter().any(|pin| run.is_needed_by(*pin));
-            if is_pinned && !flaw::is_planted(Flaw::ReusePinnedPages) {
-                self.held.push(run);
-            } else {
-                self.make_available(&run);
-                available.push((run.page, run.pages));
-            }
-        }
-        available
+        // What came free lies lower, perhaps, than where pages and runs were found last.
+        self.lowest = self.lowest.min(first);
+        self.run_cursor = self.run_cursor.min(first);
+        Some(free)
     }
 
-    fn make_available(&mut self, freed: &Freed) {
-        let (page, pages) = (freed.page.get(), freed.pages);
+    fn make_available(&mut self, page: u64, pages: u64) {
         let others = self.available.ones_in_run(page, pages) + self.used.ones_in_run(page, pages);
         assert_eq!(others, 0, "page {page} in two states");
         self.available.set_run(page, pages);
@@ -237,13 +196,11 @@ impl Allocator {
     pub(crate) fn check(&self) -> Result<(), (PageNo, &'static str)> {
         let mut waiting = Bitmap::default();
         waiting.grow(self.file_pages());
-        for run in self.waiting.values().flatten().chain(&self.held) {
-            for page in run.page.get()..run.page.get() + run.pages {
-                if page >= self.file_pages() || waiting.get(page) {
-                    return Err((PageNo(page), "waits twice, or is beyond the file"));
-                }
-                waiting.set(page);
+        for set in self.waiting.sets() {
+            if let Some(page) = waiting.common(set).next() {
+                return Err((PageNo(page), "waits twice"));
             }
+            waiting.unite(set);
         }
         // Waiting and available pages are those not in use, and nothing is both.
         let mut overlaps = waiting
@@ -314,11 +271,12 @@ mod tests {
                 }
             }
             let (root, writes) = allocator.freeze(epoch);
+            allocator.keep(epoch);
             disk.extend(writes.into_iter().map(|write| (write.page, write.bytes)));
             let copy = reload(&disk, allocator.file_pages(), &root, 16);
             assert_eq!(copy.used_pages(), allocator.used_pages());
             assert!(mine.iter().all(|(page, _)| copy.used.get(page.get())));
-            allocator.checkpoint_durable(epoch, &[]);
+            allocator.let_go(CheckpointNo(epoch.get() - 1));
             allocator.check().unwrap();
             assert_eq!(copy.available_pages(), allocator.available_pages());
         }
@@ -329,14 +287,19 @@ mod tests {
         Allocator::new(4096, 64 * 4096, 16)
     }
 
+    fn pages(free: Option<Bitmap>) -> Vec<u64> {
+        free.map_or(Vec::new(), |free| (0..free.len()).filter(|page| free.get(*page)).collect())
+    }
+
     #[test]
     fn a_page_of_a_durable_checkpoint_waits_for_the_next() {
         let mut allocator = allocator();
         let page = allocator.allocate();
+        allocator.keep(CheckpointNo(1));
         allocator.free(page, 1, CheckpointNo(1), CheckpointNo(2));
         assert!((0..200).all(|_| allocator.allocate() != page));
-        assert_eq!(allocator.checkpoint_durable(CheckpointNo(1), &[]), []);
-        assert_eq!(allocator.checkpoint_durable(CheckpointNo(2), &[]), [(page, 1)]);
+        allocator.keep(CheckpointNo(2));
+        assert_eq!(pages(allocator.let_go(CheckpointNo(1))), [page.get()]);
         assert!((0..400).any(|_| allocator.allocate() == page));
         allocator.check().unwrap();
     }
@@ -355,10 +318,14 @@ mod tests {
     fn a_pin_holds_what_its_checkpoint_refers_to_and_nothing_else() {
         let mut allocator = allocator();
         let (old, new) = (allocator.allocate(), allocator.allocate());
+        let (pinned, durable) = (CheckpointNo(2), CheckpointNo(3));
+        allocator.keep(pinned);
+        allocator.keep(durable);
         allocator.free(old, 1, CheckpointNo(1), CheckpointNo(4));
         allocator.free(new, 1, CheckpointNo(3), CheckpointNo(4));
-        assert_eq!(allocator.checkpoint_durable(CheckpointNo(4), &[CheckpointNo(2)]), [(new, 1)]);
-        assert_eq!(allocator.unpinned(&[]), [(old, 1)]);
+        allocator.keep(CheckpointNo(4));
+        assert_eq!(pages(allocator.let_go(durable)), [new.get()]);
+        assert_eq!(pages(allocator.let_go(pinned)), [old.get()]);
         allocator.check().unwrap();
     }
 

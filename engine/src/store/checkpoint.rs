@@ -161,6 +161,7 @@ impl Store {
         let checkpoint = tree.epoch;
         tree.revision = tree.revision.max(meta.revision);
         let (allocator, writes) = tree.allocator.freeze(checkpoint);
+        tree.allocator.keep(checkpoint);
         writes.iter().for_each(|write| tree.frames.discard(write.page));
         let allocator_bytes: usize = writes.iter().map(|write| write.bytes.len()).sum();
         let total_bytes = (tree.frames.dirty_bytes() + allocator_bytes) as u64;
@@ -394,9 +395,8 @@ impl Store {
         let CheckpointInfo { checkpoint, applied, .. } = CheckpointInfo::of(&running.superblock);
         assert_eq!(self.tree.running, Some(checkpoint));
         self.tree.running = None;
-        self.durable = running.superblock;
-        let available = self.tree.allocator.checkpoint_durable(checkpoint, &self.pins.checkpoints());
-        self.forget_reads(&available);
+        let last = std::mem::replace(&mut self.durable, running.superblock);
+        self.let_go(last.checkpoint);
         tracing::debug!(file = %self.file, %checkpoint, %applied, "checkpoint is durable");
         self.events.push_back(StoreEvent::CheckpointDone { checkpoint, applied });
     }

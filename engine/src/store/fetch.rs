@@ -13,6 +13,7 @@ use mesh_base::PageNo;
 use mesh_base::io::{IoError, IoOp, IoQueue, IoValue, page_offset};
 
 use super::{Purpose, Store, StoreEvent};
+use crate::allocator::Bitmap;
 use crate::error::StoreError;
 use crate::frames::FrameId;
 use crate::page::{Expected, check};
@@ -103,21 +104,17 @@ impl Store {
         number
     }
 
-    /// Runs of pages became available: reads of them are for a meaning that is gone.
-    pub(super) fn forget_reads(&mut self, runs: &[(PageNo, u64)]) {
-        if self.fetches.by_page.is_empty() {
-            return;
-        }
-        for (page, pages) in runs {
-            let range = *page..PageNo(page.get() + pages);
-            let stale: Vec<PageNo> = self.fetches.by_page.range(range).map(|(page, _)| *page).collect();
-            for page in stale {
-                let number = self.fetches.by_page.remove(&page);
-                if let Some(read) = number.and_then(|number| self.fetches.reads.get_mut(&number)) {
-                    read.is_stale = true;
-                }
+    /// Pages became available: reads of them are for a meaning that is gone.
+    pub(super) fn forget_reads(&mut self, available: &Bitmap) {
+        let is_stale = |page: &PageNo| page.get() < available.len() && available.get(page.get());
+        let Fetches { by_page, reads, .. } = &mut self.fetches;
+        by_page.retain(|page, number| {
+            let is_stale = is_stale(page);
+            if let Some(read) = reads.get_mut(number).filter(|_| is_stale) {
+                read.is_stale = true;
             }
-        }
+            !is_stale
+        });
     }
 
     pub(super) fn complete_fetch(

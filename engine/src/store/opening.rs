@@ -395,7 +395,8 @@ impl Opening {
         self.store(tree, nothing, 0)
     }
 
-    fn store(&mut self, tree: Tree, durable: Superblock, taken_pages: u64) -> Store {
+    fn store(&mut self, mut tree: Tree, durable: Superblock, taken_pages: u64) -> Store {
+        tree.allocator.keep(durable.checkpoint);
         Store {
             file: self.file,
             identity: self.identity,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use mesh_base::CheckpointNo;
+use mesh_base::flaw::{self, Flaw};
 
 use super::Store;
 use super::checkpoint::CheckpointInfo;
@@ -20,10 +21,6 @@ pub(super) struct Pins {
 }
 
 impl Pins {
-    pub(super) fn checkpoints(&self) -> Vec<CheckpointNo> {
-        self.pins.values().map(|superblock| superblock.checkpoint).collect()
-    }
-
     #[allow(clippy::expect_used, reason = "documented: a pin is used only between pin and unpin")]
     pub(super) fn superblock(&self, pin: PinId) -> &Superblock {
         self.pins.get(&pin).expect("pin was taken back")
@@ -36,6 +33,9 @@ impl Store {
         self.pins.last += 1;
         let id = PinId(self.pins.last);
         self.pins.pins.insert(id, self.durable.clone());
+        if !flaw::is_planted(Flaw::ReusePinnedPages) {
+            self.tree.allocator.keep(self.durable.checkpoint);
+        }
         id
     }
 
@@ -43,10 +43,19 @@ impl Store {
     ///
     /// # Panics
     /// When it was taken back before: a bug of the caller.
+    #[allow(clippy::expect_used, reason = "documented: a pin is taken back once")]
     pub fn unpin(&mut self, pin: PinId) {
-        assert!(self.pins.pins.remove(&pin).is_some(), "unpinned twice");
-        let available = self.tree.allocator.unpinned(&self.pins.checkpoints());
-        self.forget_reads(&available);
+        let pinned = self.pins.pins.remove(&pin).expect("unpinned twice");
+        if !flaw::is_planted(Flaw::ReusePinnedPages) {
+            self.let_go(pinned.checkpoint);
+        }
+    }
+
+    /// Lets the pages go that a checkpoint alone refers to.
+    pub(super) fn let_go(&mut self, checkpoint: CheckpointNo) {
+        if let Some(available) = self.tree.allocator.let_go(checkpoint) {
+            self.forget_reads(&available);
+        }
     }
 
     /// The checkpoint that a pin holds.
