@@ -174,7 +174,9 @@ impl Store {
     /// [`StoreError::TooLarge`], with nothing changed; [`StoreError::Poisoned`].
     pub fn write(&mut self, writes: &[CellWrite<'_>]) -> Result<Lookup<()>, StoreError> {
         self.check_usable()?;
-        self.tree.write(writes)
+        let written = self.tree.write(writes);
+        self.tree.frames.evict();
+        written
     }
 
     /// The pages that these writes would miss, to be fetched ahead of them.
@@ -216,7 +218,9 @@ impl Store {
     ) -> Result<Lookup<SweepProgress>, StoreError> {
         self.check_usable()?;
         let first = SweepPoint::first();
-        Ok(self.tree.sweep(from.unwrap_or(&first), leaves_max))
+        let swept = self.tree.sweep(from.unwrap_or(&first), leaves_max);
+        self.tree.frames.evict();
+        Ok(swept)
     }
 
     /// Goes on with a walk that packs thin pages into fewer, and moves pages to the front of the file.
@@ -226,7 +230,9 @@ impl Store {
         plan: &PackPlan,
     ) -> Result<Lookup<PackProgress>, StoreError> {
         self.check_usable()?;
-        Ok(self.tree.pack(from, plan))
+        let packed = self.tree.pack(from, plan);
+        self.tree.frames.evict();
+        Ok(packed)
     }
 
     /// Takes the completion of an operation that this store submitted.

@@ -189,6 +189,7 @@ impl Store {
             });
         }
         let done = self.tree.append(&chunk.writes)?;
+        self.tree.frames.evict();
         Ok(done.map(|()| {
             self.ingest.expected = chunk.next.map(|next| next.to_owned());
             if chunk.next.is_some() { IngestProgress::More } else { IngestProgress::Complete }

@@ -56,6 +56,29 @@ fn any_operation_gets_to_its_end_with_memory_for_a_single_page() {
 }
 
 #[test]
+fn what_writes_make_dirty_takes_the_place_of_what_is_clean() {
+    let budget = 128 * 4096;
+    let mut rig = cold(7, StoreOptions { frame_bytes_max: budget, ..small() });
+    // Memory is full of clean pages, and from then on nothing misses: writes go on in what is there.
+    for number in (0..3000).step_by(3) {
+        rig.get(&key(number), 1);
+    }
+    assert!(rig.store().resident_bytes() > budget - 2 * 4096);
+    let mut written = 0;
+    for number in 0..3000 {
+        let done = rig.store().write(&[put(&key(number), 2, &[2; 400])]).unwrap().ready();
+        written += usize::from(done.is_some());
+        assert!(rig.store().resident_bytes() <= budget);
+        if rig.store().dirty_bytes() > budget / 2 {
+            break;
+        }
+    }
+    assert!(written > 100 && rig.store().dirty_bytes() > budget / 2);
+    rig.checkpoint(2).unwrap();
+    rig.assert_sound();
+}
+
+#[test]
 fn fetched_pages_stay_until_they_are_released() {
     let mut rig = cold(2, StoreOptions { frame_bytes_max: 4096, ..small() });
     let mut fetches = Vec::new();
