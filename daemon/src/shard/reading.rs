@@ -19,6 +19,8 @@ use super::replica::{Parked, Replica};
 
 /// What an answer may hold: the rest of the frame is for the largest value.
 const ANSWER_BYTES_SOFT_MAX: usize = FRAME_PAYLOAD_BYTES_MAX - VALUE_BYTES_MAX - 64 * 1024;
+/// Bytes that a read of many keys fetches together, about.
+const MISSED_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes of an item in an answer beside its key and value, at most.
 const ITEM_BYTES_MAX: usize = 128;
 
@@ -197,7 +199,11 @@ impl Replica {
         let at = if is_late && flaw::is_planted(Flaw::ReadBatchAnew) { newest } else { at };
         while let Some(key) = keys.get(read.found.len()) {
             match self.state.store.get(Namespace::USER, key, at, Want::Value)? {
-                Lookup::Miss(misses) => return Ok(Some(misses)),
+                Lookup::Miss(_) => {
+                    let rest = keys.iter().skip(read.found.len()).map(AsRef::as_ref);
+                    let store = &self.state.store;
+                    return Ok(Some(store.missing_of(Namespace::USER, rest, at, MISSED_BYTES_MAX)?));
+                }
                 Lookup::Ready(found) => {
                     let found = found.live().map(|version| Found::copy(&[], &version, Shape::Items));
                     read.keep(found);

@@ -9,8 +9,8 @@
 
 use std::collections::BTreeMap;
 
-use mesh_base::PageNo;
 use mesh_base::io::{IoError, IoOp, IoQueue, IoValue, page_offset};
+use mesh_base::{Namespace, PageNo, Revision};
 
 use super::{Purpose, Store, StoreEvent};
 use crate::allocator::Bitmap;
@@ -102,6 +102,36 @@ impl Store {
         let read = PageRead { want: *want, waiters: Vec::new(), is_stale: false };
         self.fetches.reads.insert(number, read);
         number
+    }
+
+    /// What lookups of these keys miss, to be fetched together: of the first of them, as far as that is about `bytes_max`, but of
+    /// one at least. Values that are kept apart are missed only once the pages that tell where they are have come.
+    ///
+    /// # Errors
+    /// As of [`Store::get`].
+    pub fn missing_of<'k>(
+        &self,
+        namespace: Namespace,
+        keys: impl Iterator<Item = &'k [u8]>,
+        at: Revision,
+        bytes_max: usize,
+    ) -> Result<Misses, StoreError> {
+        self.check_readable(namespace, at)?;
+        let view = self.tree.view();
+        let mut all = Misses::none(view.stamp);
+        let mut bytes = 0;
+        for key in keys {
+            let known = all.len();
+            view.missing_of(namespace, key, at).into_iter().for_each(|want| all.add(want));
+            let new = all.wants.iter().skip(known);
+            bytes += new
+                .map(|want| file_bytes(&want.pointer, want.expected, self.tree.options.page_bytes))
+                .sum::<usize>();
+            if bytes >= bytes_max {
+                break;
+            }
+        }
+        Ok(all)
     }
 
     /// Pages became available: reads of them are for a meaning that is gone.

@@ -56,6 +56,35 @@ fn any_operation_gets_to_its_end_with_memory_for_a_single_page() {
 }
 
 #[test]
+fn what_many_keys_miss_is_fetched_level_by_level() {
+    let mut rig = cold(8, StoreOptions { frame_bytes_max: 300 * 4096, ..small() });
+    let keys: Vec<Vec<u8>> = (0..3000).step_by(50).map(key).collect();
+    let missing = |rig: &mut Rig, bytes_max| {
+        let keys = keys.iter().map(Vec::as_slice);
+        rig.store().missing_of(USER, keys, Revision::MAX, bytes_max).unwrap()
+    };
+    let mut rounds = Vec::new();
+    loop {
+        let misses = missing(&mut rig, usize::MAX);
+        if misses.is_empty() {
+            break;
+        }
+        rounds.push(misses.len());
+        fetch(&mut rig, &misses);
+        rig.settle();
+    }
+    // The root, what is under it, and a leaf for every key.
+    assert_eq!(rounds.len(), 3, "{rounds:?}");
+    assert!(rounds[0] == 1 && rounds[2] > 50);
+    assert!(keys.iter().all(|key| rig.get(key, 1) == Some(vec![1; 400])));
+    rig.crash(Crash::LoseAll);
+    rig.open(CheckpointNo(1)).unwrap().unwrap();
+    for bytes_max in [0, 4096] {
+        assert_eq!(missing(&mut rig, bytes_max).len(), 1);
+    }
+}
+
+#[test]
 fn what_writes_make_dirty_takes_the_place_of_what_is_clean() {
     let budget = 128 * 4096;
     let mut rig = cold(7, StoreOptions { frame_bytes_max: budget, ..small() });

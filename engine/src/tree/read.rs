@@ -216,6 +216,15 @@ impl<'a> TreeView<'a> {
         Ok(found.key.same_key(&target).then_some(found))
     }
 
+    /// What a lookup of a key misses at first. No use of the pages that it finds is noted: the lookup is still to come.
+    pub(crate) fn missing_of(&self, namespace: Namespace, key: &[u8], at: Revision) -> Vec<PageWant> {
+        match self.find(namespace, key, at, Touch::Scan) {
+            Ok(Some(cell)) => KeyAt::of_cell(&cell, Want::Value, self.frames).err().unwrap_or_default(),
+            Ok(None) => Vec::new(),
+            Err(miss) => vec![miss.want],
+        }
+    }
+
     /// What a key is at a revision.
     pub(crate) fn get(
         &self,
