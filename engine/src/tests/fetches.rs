@@ -3,7 +3,7 @@
 use mesh_base::{CheckpointNo, Revision};
 
 use super::disk::Crash;
-use super::driver::{Rig, USER, put, small};
+use super::driver::{Rig, USER, all, put, small};
 use crate::*;
 
 fn key(number: u64) -> Vec<u8> {
@@ -81,6 +81,35 @@ fn what_many_keys_miss_is_fetched_level_by_level() {
     rig.open(CheckpointNo(1)).unwrap().unwrap();
     for bytes_max in [0, 4096] {
         assert_eq!(missing(&mut rig, bytes_max).len(), 1);
+    }
+}
+
+#[test]
+fn a_scan_reads_the_large_values_of_a_leaf_together() {
+    let mut rig = Rig::with_store(9, StoreOptions { frame_bytes_max: 300 * 4096, ..small() });
+    for number in 0..12 {
+        // Of two versions a scan sees one.
+        rig.put(&key(number), 1, &[3; 20_000]).unwrap();
+        rig.put(&key(number), 2, &[4; 20_000]).unwrap();
+    }
+    let no = rig.checkpoint(1).unwrap();
+    for direction in [ScanDirection::Forward, ScanDirection::Reverse] {
+        for (bytes_max, items_max, expected) in [(usize::MAX, 100, 12), (70_000, 100, 4), (usize::MAX, 5, 5)]
+        {
+            rig.crash(Crash::LoseAll);
+            rig.open(no).unwrap().unwrap();
+            let request = ScanRequest { bytes_max, items_max, ..all(direction, 2) };
+            let mut missed = Vec::new();
+            loop {
+                let end =
+                    rig.store().scan(&request, |_, version| assert_eq!(version.value.to_vec(), [4; 20_000]));
+                let ScanEnd::Miss { misses, .. } = end.unwrap().end else { break };
+                missed.push(misses.len());
+                fetch(&mut rig, &misses);
+                rig.settle();
+            }
+            assert_eq!(missed.pop(), Some(expected), "{direction:?}, {bytes_max} bytes, {items_max} items");
+        }
     }
 }
 
@@ -212,7 +241,7 @@ fn pages_changed_while_a_checkpoint_is_written_are_copied_and_both_are_right() {
 fn a_scan_reads_ahead() {
     let mut rig = cold(7, StoreOptions { frame_bytes_max: 1 << 20, ..small() });
     rig.get(&key(0), 1);
-    let request = super::driver::all(ScanDirection::Forward, 9);
+    let request = all(ScanDirection::Forward, 9);
     let outcome = rig.store().scan(&request, |_, _| {}).unwrap();
     let ScanEnd::Miss { misses, .. } = outcome.end else { panic!("the next leaves are not in memory") };
     assert_eq!(misses.len(), 17);

@@ -6,15 +6,18 @@
 use mesh_base::{Namespace, Revision};
 
 use super::read::{ChildAt, LeafAt, MissAt, Seek, Touch, TreeView};
-use crate::cell::Cell;
+use crate::cell::{Cell, Payload};
 use crate::key::KeyRef;
 use crate::page::{Expected, interior, leaf, slotted};
 use crate::read::{
     KeyAt, Misses, PageWant, ScanDirection, ScanEnd, ScanOutcome, ScanRequest, ScanRest, Version, Want,
+    missing_extents,
 };
 
 /// Leaves read ahead of a scan, at most.
 const READ_AHEAD_MAX: usize = 16;
+/// Bytes of values that are read ahead of a scan beside the one that it misses, at most.
+const READ_AHEAD_BYTES: usize = 1024 * 1024;
 /// Cells that one call looks at, at most.
 const CELLS_MAX: usize = 64 * 1024;
 
@@ -161,7 +164,8 @@ impl<'a> Scan<'a, '_> {
                 continue;
             }
             if !is_done {
-                if let Err(wants) = self.offer(&cell) {
+                if let Err(mut wants) = self.offer(&cell) {
+                    self.ahead_in_leaf(page, index + 1..count, &mut wants);
                     return Some(Stop::Miss(forward_mark(&key, *done), wants));
                 }
                 *done = Mark::After(key.key);
@@ -232,7 +236,8 @@ impl<'a> Scan<'a, '_> {
             } else {
                 (index < rest).then(|| leaf::cell(page, index))
             };
-            if let Some(Err(wants)) = cell.map(|cell| self.offer(&cell)) {
+            if let Some(Err(mut wants)) = cell.map(|cell| self.offer(&cell)) {
+                self.ahead_in_leaf(page, (0..begin).rev(), &mut wants);
                 return Some(Stop::Miss(Mark::After(key.key), wants));
             }
             self.cells += 1;
@@ -279,6 +284,31 @@ impl<'a> Scan<'a, '_> {
         } else {
             Mark::After(target.key)
         }
+    }
+
+    /// Adds the missing extents of the cells that the scan will come to next in a leaf.
+    fn ahead_in_leaf(&self, page: &[u8], cells: impl Iterator<Item = usize>, wants: &mut Vec<PageWant>) {
+        let mut room = self.request.bytes_max.saturating_sub(self.bytes).min(READ_AHEAD_BYTES);
+        let mut items = self.request.items_max.saturating_sub(self.items + 1);
+        for index in cells {
+            let Payload::Large(list) = leaf::cell(page, index).payload else { continue };
+            if !self.is_seen(page, index) {
+                continue;
+            }
+            if items == 0 || room < list.value_bytes {
+                break;
+            }
+            (items, room) = (items - 1, room - list.value_bytes);
+            wants.extend(missing_extents(&list, self.view.frames));
+        }
+    }
+
+    /// Whether a cell is the newest of its key at the scan's revision, as far as its page tells.
+    fn is_seen(&self, page: &[u8], index: usize) -> bool {
+        let at = self.request.at;
+        let is_hidden_by =
+            |newer: usize| leaf::is_same_key(page, newer, index) && leaf::key(page, newer).revision <= at;
+        leaf::key(page, index).revision <= at && !index.checked_sub(1).is_some_and(is_hidden_by)
     }
 
     /// The missing page, and the leaves after it that the scan will want next.
