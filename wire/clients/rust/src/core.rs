@@ -112,7 +112,8 @@ impl Core {
     pub(crate) fn target(&self, topology: &Topology, shard: ShardId) -> Option<Target> {
         let known = topology.leadership(shard);
         let hint = lock(&self.shard(shard).route).hint.filter(|hint| hint.term == known.term);
-        let node = hint.map(|hint| hint.leader).or(known.leader)?;
+        // The only node is asked in any case: it knows better than anybody why it does not lead.
+        let node = hint.map(|hint| hint.leader).or(known.leader).or_else(|| topology.only_node())?;
         Some(Target { node, term: known.term })
     }
 

@@ -116,6 +116,11 @@ impl Topology {
         self.nodes.binary_search_by_key(&id, |node| node.id).ok().and_then(|at| self.nodes.get(at))
     }
 
+    /// The node of a cluster of one.
+    pub(crate) fn only_node(&self) -> Option<NodeId> {
+        if let [node] = self.nodes.as_slice() { Some(node.id) } else { None }
+    }
+
     /// A node by its name or address.
     #[must_use]
     pub fn find(&self, name_or_address: &str) -> Option<&Node> {
