@@ -71,10 +71,6 @@ impl Allocator {
         let (from, nearest) = (self.run_cursor, last.min(RUN_SEARCH_PAGES));
         let found = self.available.first_run(from, last.min(from + RUN_SEARCH_PAGES), pages);
         let start = found.or_else(|| self.available.first_run(0, nearest, pages))?;
-        // A run that begins before the limit may go on behind it.
-        if start >= last {
-            return None;
-        }
         self.take(start, pages);
         Some(PageNo(start))
     }
