@@ -60,6 +60,16 @@ impl StoreOptions {
         assert!(cell::interior_cell_bytes_max(self.key_bytes_max) <= half, "keys too long for the page");
     }
 
+    /// Pages by which the file grows at a time.
+    pub(crate) const fn grow_pages(&self) -> u64 {
+        (self.grow_bytes / self.page_bytes) as u64
+    }
+
+    /// Bytes of cells and slots that a page holds.
+    pub(crate) const fn page_capacity(&self) -> usize {
+        page::payload_bytes(self.page_bytes)
+    }
+
     /// Longest value that is kept in its cell.
     pub(crate) const fn inline_bytes_max(&self) -> usize {
         self.page_bytes / 4

@@ -224,6 +224,11 @@ impl Store {
         self.tree.running
     }
 
+    /// The checkpoint that changes made now will be part of.
+    pub(crate) const fn next_checkpoint(&self) -> CheckpointNo {
+        self.tree.epoch
+    }
+
     /// The newest durable checkpoint.
     #[must_use]
     pub const fn checkpoint(&self) -> CheckpointInfo {

@@ -33,6 +33,7 @@ use self::snapshot::Ingest;
 use self::verify::Pinned;
 use crate::error::StoreError;
 use crate::key::KeyRef;
+use crate::options::StoreOptions;
 use crate::read::{KeyAt, Lookup, Misses, ScanOutcome, ScanRequest, Version, Want};
 use crate::superblock::{SnapshotSource, Superblock};
 use crate::tree::{PackPlan, PackPoint, PackProgress, SweepPoint, SweepProgress, Tree};
@@ -324,10 +325,20 @@ impl Store {
         self.tree.frames.dirty_bytes()
     }
 
+    /// Bytes that were ever made dirty.
+    pub(crate) const fn dirtied_bytes(&self) -> u64 {
+        self.tree.frames.dirtied_bytes()
+    }
+
     /// Bytes of pages in memory, dirty ones included.
     #[must_use]
     pub const fn resident_bytes(&self) -> usize {
         self.tree.frames.resident_bytes()
+    }
+
+    /// The sizes of the store.
+    pub(crate) const fn options(&self) -> &StoreOptions {
+        &self.tree.options
     }
 
     /// The store's figures.

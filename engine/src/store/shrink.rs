@@ -7,10 +7,10 @@
 //! - Space is never taken and given back at the same time: a checkpoint that has to take space waits for the cut to end.
 //! - A cut is done in parts of a bounded size, so that none of them keeps the disk busy for long.
 
+use mesh_base::PageNo;
 use mesh_base::flaw::{self, Flaw};
 use mesh_base::io::{IoOp, IoQueue, page_offset};
 use mesh_base::limits::TRUNCATE_BYTES_MAX;
-use mesh_base::{CheckpointNo, PageNo};
 
 use super::{Purpose, Store};
 
@@ -38,29 +38,9 @@ impl Store {
         Behind { movable: allocator.movable_behind(end), needed: allocator.needed_behind(end) }
     }
 
-    /// Pages by which the file grows.
-    pub(crate) const fn grow_pages(&self) -> u64 {
-        (self.tree.options.grow_bytes / self.tree.options.page_bytes) as u64
-    }
-
-    /// Bytes of cells and slots that a page holds.
-    pub(crate) const fn page_capacity(&self) -> usize {
-        crate::page::payload_bytes(self.tree.options.page_bytes)
-    }
-
-    /// Bytes that were ever made dirty.
-    pub(crate) const fn dirtied_bytes(&self) -> u64 {
-        self.tree.frames.dirtied_bytes()
-    }
-
-    /// The checkpoint that changes made now will be part of.
-    pub(crate) const fn next_checkpoint(&self) -> CheckpointNo {
-        self.tree.epoch
-    }
-
     /// Lets the next checkpoint do without the end of the file behind `keep` pages, as far as nothing needs it by then. The
     /// disk has it back when that checkpoint is durable.
-    pub fn give_up_behind(&mut self, keep: PageNo) {
+    pub(crate) fn give_up_behind(&mut self, keep: PageNo) {
         self.tree.allocator.give_up_behind(keep.get());
     }
 

@@ -116,7 +116,7 @@ impl Tree {
 
     /// Bytes of a page's cells beyond which it is full.
     const fn capacity(&self) -> usize {
-        page::payload_bytes(self.options.page_bytes)
+        self.options.page_capacity()
     }
 
     fn is_owned(&self, page: PageNo) -> bool {

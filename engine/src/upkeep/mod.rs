@@ -255,7 +255,7 @@ impl Upkeep {
     /// gives up what is behind.
     fn give_back(&mut self, store: &mut Store, figures: &StoreStatistics) -> Option<PageNo> {
         let spare = self.spare.take()?;
-        let kept = store.grow_pages() + figures.used_pages / USED_PER_KEPT;
+        let kept = store.options().grow_pages() + figures.used_pages / USED_PER_KEPT;
         if spare <= 2 * kept {
             return None;
         }
@@ -303,6 +303,6 @@ impl Walk {
 
 /// Leaves that the tree would have less if all were packed.
 fn gain(figures: &StoreStatistics, store: &Store, density: Density) -> u64 {
-    let fill = density.fill_bytes(store.page_capacity()).max(1) as u64;
+    let fill = density.fill_bytes(store.options().page_capacity()).max(1) as u64;
     figures.leaves.saturating_sub(figures.leaf_bytes.div_ceil(fill))
 }
