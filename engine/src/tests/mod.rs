@@ -12,6 +12,7 @@ mod flips;
 mod inspection;
 mod matrix;
 mod model;
+mod packing;
 mod snapshots;
 mod space;
 mod versions;

@@ -175,7 +175,7 @@ impl Tree {
 
     /// The point behind the children before `end`.
     fn behind(&self, point: &PackPoint, parent: &Parent, end: usize) -> PackPoint {
-        let page = self.page(parent.page);
+        let page = self.look(parent.page);
         if end < slotted::count(page) {
             PackPoint { level: point.level, from: interior::separator(page, end).to_owned() }
         } else {
@@ -209,10 +209,16 @@ impl Tree {
         self.frames.get_once(pointer.page).ok_or_else(want)
     }
 
+    /// A page that the step has looked for: to look at it again is no further use of it.
+    #[allow(clippy::panic, reason = "a step looks for all that it needs, and nothing leaves before its end")]
+    fn look(&self, page: PageNo) -> &[u8] {
+        self.frames.peek(page).unwrap_or_else(|| panic!("{page} is not resident"))
+    }
+
     /// The next child that has to be looked at. Where pages are only to be moved, most can be told to stay by their
     /// numbers.
     fn next_child(&self, parent: &Parent, level: u8, plan: &PackPlan) -> Option<usize> {
-        let page = self.page(parent.page);
+        let page = self.look(parent.page);
         let mut children = parent.index..slotted::count(page);
         if self.looks_into_all(level, plan) {
             return children.next();
@@ -233,7 +239,7 @@ impl Tree {
 
     /// Looks for the neighbours that may be packed together.
     fn look_for_children(&self, parent: &Parent, level: u8) -> Result<(), Vec<PageWant>> {
-        let page = self.page(parent.page);
+        let page = self.look(parent.page);
         let window = (parent.index..slotted::count(page)).take(WINDOW);
         let wants: Vec<PageWant> =
             window.filter_map(|index| self.child(&interior::pointer(page, index), level).err()).collect();
@@ -242,12 +248,12 @@ impl Tree {
 
     /// The run, from the first child of the window on, that gains most for what it costs.
     fn find_run(&self, parent: &Parent, plan: &PackPlan) -> Option<Run> {
-        let page = self.page(parent.page);
+        let page = self.look(parent.page);
         let fill = plan.density.fill_bytes(self.capacity());
         let window = (parent.index..slotted::count(page)).take(WINDOW);
         let (mut bytes, mut best) = (0, None);
         for (count, index) in (1..).zip(window) {
-            let child = self.page(interior::pointer(page, index).page);
+            let child = self.look(interior::pointer(page, index).page);
             // The separator of an interior page comes back to its first cell where it is joined to another.
             let separator =
                 usize::from(page::level(child) > 0) * (interior::separator(page, index).key.len() + 8);
@@ -273,10 +279,10 @@ impl Tree {
     /// Puts the cells of a run of children into fewer pages. Says how many fewer; none where the cells, or the separators
     /// above them, do not fit after all.
     fn pack_run(&mut self, parent: &Parent, run: &Run, level: u8) -> u64 {
-        let above = self.page(parent.page);
+        let above = self.look(parent.page);
         let olds: Vec<PagePointer> =
             run.children.clone().map(|index| interior::pointer(above, index)).collect();
-        let pages: Vec<Vec<u8>> = olds.iter().map(|old| self.page(old.page).to_vec()).collect();
+        let pages: Vec<Vec<u8>> = olds.iter().map(|old| self.look(old.page).to_vec()).collect();
         let joints: Vec<Vec<u8>> = run
             .children
             .clone()
@@ -311,7 +317,7 @@ impl Tree {
 
     /// Whether the page above has room for these separators in place of those it has.
     fn has_room_for(&self, parent: &Parent, run: &Run, separators: &[CellKey]) -> bool {
-        let page = self.page(parent.page);
+        let page = self.look(parent.page);
         let size = |index| slotted::cell(page, index).len() + SLOT_BYTES;
         let old: usize = run.children.clone().map(size).sum();
         let new = separators.iter().map(|it| crate::cell::interior_cell_bytes_max(it.key.len()) + SLOT_BYTES);
@@ -336,7 +342,7 @@ impl Tree {
         self.path.clone_from(&parent.path);
         self.own_path();
         let page_no = self.leaf_step().page;
-        let old = self.page(page_no).to_vec();
+        let old = self.look(page_no).to_vec();
         let before = (0..children.start).map(|index| slotted::cell(&old, index));
         let behind = (children.end..slotted::count(&old)).map(|index| slotted::cell(&old, index));
         let all = before.chain(cells.iter().map(Vec::as_slice)).chain(behind);
@@ -346,7 +352,7 @@ impl Tree {
 
     /// Moves a child, and what large values it has, if they lie too far back. True if there is no place for them.
     fn move_child(&mut self, parent: &Parent, level: u8, plan: &PackPlan) -> Result<bool, Vec<PageWant>> {
-        let pointer = interior::pointer(self.page(parent.page), parent.index);
+        let pointer = interior::pointer(self.look(parent.page), parent.index);
         let is_high = is_high(pointer.page, plan);
         if plan.before.is_none() || !is_high && !self.looks_into_all(level, plan) {
             return Ok(false);
