@@ -60,9 +60,14 @@ impl Allocator {
         self.reserved + own.filter(|pointer| pointer.is_some()).count() as u64
     }
 
-    /// Whether a page before `limit` is available.
-    pub(crate) fn has_before(&self, limit: PageNo) -> bool {
-        self.first_available().is_some_and(|page| page < limit.get())
+    /// Whether so many pages before `limit` are available.
+    pub(crate) fn has_before(&self, limit: PageNo, pages: u64) -> bool {
+        let to = limit.get().min(self.file_pages());
+        let mut from = self.lowest;
+        (0..pages).all(|_| {
+            let found = self.available.first_one(from, to);
+            found.inspect(|page| from = page + 1).is_some()
+        })
     }
 
     /// Hands out a run of adjacent pages before `limit`, if one is found.
@@ -123,7 +128,9 @@ mod tests {
         assert_eq!(allocator.allocate_run_before(PageNo(20), 5), None);
         assert_eq!(allocator.allocate_run_before(PageNo(21), 5), Some(PageNo(16)));
         assert_eq!(allocator.allocate_run_before(PageNo(21), 1), None);
-        assert!(allocator.has_before(PageNo(22)) && !allocator.has_before(PageNo(21)));
+        assert!(allocator.has_before(PageNo(22), 1) && !allocator.has_before(PageNo(21), 1));
+        assert!(allocator.has_before(PageNo(23), 2) && !allocator.has_before(PageNo(22), 2));
+        assert!(!allocator.has_before(PageNo(1000), allocator.available_pages() + 1));
         allocator.check().unwrap();
     }
 }

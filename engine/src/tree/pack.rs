@@ -15,7 +15,7 @@
 //! - A step looks for all pages that it needs first, and changes nothing if one is missing. After each the tree is valid.
 //! - Cells stay as they are, in their order. Separators between the new pages are made from the cells beside them, so the
 //!   versions of a key go on in the next leaf only if the separator between is one of them.
-//! - A page moves only if a lower one is available.
+//! - A page moves only if a lower one is available, for itself and for each page above it that has to be copied for that.
 
 use std::ops::Range;
 
@@ -363,10 +363,12 @@ impl Tree {
         if !is_high && extents.is_empty() {
             return Ok(false);
         }
-        if is_high && !self.has_place(plan) {
+        self.path.clone_from(&parent.path);
+        let above = self.path.iter().filter(|step| !self.is_owned(step.page)).count();
+        let copies = above + usize::from(is_high || !self.is_owned(pointer.page));
+        if !self.has_place(plan, copies) {
             return Ok(true);
         }
-        self.path.clone_from(&parent.path);
         self.own_path();
         let parent_no = self.leaf_step().page;
         let child = if is_high {
@@ -386,7 +388,7 @@ impl Tree {
         let page = self.child(&pointer, level).map_err(|want| vec![want])?;
         let extents = if level == 0 { high_extents(page, plan) } else { Vec::new() };
         self.look_for_extents(&extents)?;
-        let is_high = is_high(pointer.page, plan) && self.has_place(plan);
+        let is_high = is_high(pointer.page, plan) && self.has_place(plan, 1);
         if is_high || !extents.is_empty() && !self.is_owned(pointer.page) {
             self.root.pointer = self.copy_page(pointer.page);
         }
@@ -394,8 +396,9 @@ impl Tree {
         Ok(Done::default())
     }
 
-    fn has_place(&self, plan: &PackPlan) -> bool {
-        plan.before.is_some_and(|before| self.allocator.has_before(before))
+    /// Whether so many pages can be copied to lower places.
+    fn has_place(&self, plan: &PackPlan, copies: usize) -> bool {
+        plan.before.is_some_and(|before| self.allocator.has_before(before, copies as u64))
     }
 
     fn look_for_extents(&self, extents: &[(usize, usize, ExtentPointer)]) -> Result<(), Vec<PageWant>> {
