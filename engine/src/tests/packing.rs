@@ -1,9 +1,11 @@
 //! Walks that pack and move: what they cost, how much of it at a time, and what they leave alone.
 
 use mesh_base::PageNo;
+use mesh_base::limits::EXTENT_BYTES_MAX;
 
 use super::disk::Crash;
-use super::driver::{Rig, small};
+use super::driver::{Rig, put, small};
+use crate::store::file_bytes;
 use crate::tree::PackPlan;
 use crate::*;
 
@@ -39,6 +41,11 @@ fn reopen(rig: &mut Rig) {
     let newest = rig.store().checkpoint().checkpoint;
     rig.crash(Crash::KeepAll);
     rig.open(newest).unwrap().unwrap();
+}
+
+/// Bytes that a walk misses at once.
+fn missed_bytes(misses: &Misses, page_bytes: usize) -> usize {
+    misses.wants.iter().map(|want| file_bytes(&want.pointer, want.expected, page_bytes)).sum()
 }
 
 #[test]
@@ -98,6 +105,66 @@ fn a_page_moves_only_if_its_ancestors_have_lower_places_too() {
         assert_eq!(rig.store().dirtied_bytes() - dirtied, if moved > 0 { places * 4096 } else { 0 });
         assert!(after.movable <= behind.movable - moved);
         rig.checkpoint(2).unwrap();
+        rig.assert_sound();
+    }
+}
+
+#[test]
+fn large_values_move_a_mebibyte_at_a_time() {
+    const MIB: usize = 1024 * 1024;
+    for small_keys in [0, 2000] {
+        let options = StoreOptions { frame_bytes_max: 4 * MIB, ..StoreOptions::default() };
+        let page_bytes = options.page_bytes;
+        let mut rig = Rig::with_store(3, options);
+        let value = |number: usize| vec![number as u8; (number % 8 + 1) * MIB - number];
+        for number in 0..small_keys {
+            rig.put(&format!("a-{number:05}").into_bytes(), 1, &[1; 400]).unwrap();
+        }
+        for number in 0..24 {
+            rig.put(&key(number), 1, &value(number)).unwrap();
+            rig.checkpoint(1).unwrap();
+        }
+        for number in 0..12 {
+            rig.write(&[CellWrite { change: Change::Remove, ..put(&key(number), 1, &[]) }]).unwrap();
+        }
+        rig.checkpoint(2).unwrap();
+        rig.checkpoint(2).unwrap();
+        let used = rig.store().statistics().used_pages;
+        let before = PageNo(used + used / 8);
+        let to_move = rig.store().pages_behind(before).movable;
+        assert!(to_move as usize * page_bytes > 20 * MIB, "{to_move} pages to move");
+        let step_bytes_max = EXTENT_BYTES_MAX + 4 * page_bytes;
+        let plan = PackPlan { bytes_max: 1, ..moving(before) };
+        reopen(&mut rig);
+        let mut next = Some(PackPoint::first());
+        while let Some(from) = next {
+            let dirtied = rig.store().dirtied_bytes();
+            let look = |store: &mut Store| {
+                let found = store.pack(&from, &plan)?;
+                if let Lookup::Miss(misses) = &found {
+                    let bytes = missed_bytes(misses, page_bytes);
+                    assert!(bytes <= EXTENT_BYTES_MAX, "{bytes} bytes are wanted at once");
+                }
+                Ok(found)
+            };
+            next = rig.until_ready(look).unwrap().unwrap().next;
+            let store = rig.store();
+            let dirtied = (store.dirtied_bytes() - dirtied) as usize;
+            assert!(dirtied <= step_bytes_max, "{dirtied} bytes in one call");
+            let clean = store.resident_bytes() - store.dirty_bytes();
+            assert!(clean <= 5 * MIB, "{clean} bytes are in memory");
+            if store.dirty_bytes() > 8 * MIB {
+                rig.checkpoint(2).unwrap();
+            }
+        }
+        rig.checkpoint(2).unwrap();
+        // One may lie across the place where the file is to end.
+        let left = rig.store().pages_behind(before).movable as usize;
+        assert!(left < EXTENT_BYTES_MAX / page_bytes, "{left} pages are left");
+        for number in 0..24 {
+            let expected = (number >= 12).then(|| value(number));
+            assert!(rig.get(&key(number), 1) == expected, "value {number}");
+        }
         rig.assert_sound();
     }
 }

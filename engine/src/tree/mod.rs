@@ -15,6 +15,7 @@ mod edit;
 mod merge;
 mod pack;
 mod read;
+mod relocate;
 mod scan;
 mod split;
 mod value;

@@ -1,5 +1,5 @@
-//! Packing: runs of neighbouring pages under one parent are put into fewer, and pages at the end of the file move to its
-//! front.
+//! Packing: runs of neighbouring pages under one parent are put into fewer. The same walk moves pages from the end of the file to
+//! its front ([`super::relocate`]).
 //!
 //! A tree that is filled in random order has leaves that are half full to full, 69% on average (Yao, "On random 2-3 trees",
 //! 1978), and one that is deleted from has thinner ones: [`super::merge`] joins only what is very thin. So a walk looks at
@@ -15,22 +15,20 @@
 //! - A step looks for all pages that it needs first, and changes nothing if one is missing. After each the tree is valid.
 //! - Cells stay as they are, in their order. Separators between the new pages are made from the cells beside them, so the
 //!   versions of a key go on in the next leaf only if the separator between is one of them.
-//! - A page moves only if a lower one is available, for itself and for each page above it that has to be copied for that.
 
 use std::ops::Range;
 
 use mesh_base::PageNo;
 
+use super::relocate::Moved;
 use super::{Step, Tree, resolve_children};
-use crate::cell::Payload;
 use crate::key::{CellKey, KeyRef};
-use crate::page::{self, Expected, PageStamp, SLOT_BYTES, interior, leaf, slotted};
-use crate::pointer::{Checksum, ExtentPointer, PagePointer};
+use crate::page::{self, Expected, SLOT_BYTES, interior, slotted};
+use crate::pointer::PagePointer;
 use crate::read::{Lookup, Misses, PageWant};
-use crate::superblock::Root;
 
 /// Neighbours that are looked at together.
-const WINDOW: usize = 16;
+pub(super) const WINDOW: usize = 16;
 /// A run is packed if it gives up one page of so many, at least.
 const PAGES_PER_GAIN_MAX: usize = 8;
 
@@ -65,7 +63,7 @@ pub(crate) struct PackPlan {
     pub(crate) before: Option<PageNo>,
     /// Pages to look at.
     pub(crate) pages_max: usize,
-    /// Bytes of pages to make dirty; the last step may go beyond.
+    /// Bytes of pages to make dirty; the last step may go beyond, by a window of pages or a portion of extents.
     pub(crate) bytes_max: usize,
 }
 
@@ -83,14 +81,21 @@ pub struct PackProgress {
 /// Where a walk goes on. It stays true whatever is written meanwhile.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PackPoint {
-    level: u8,
-    from: CellKey,
+    pub(super) level: u8,
+    pub(super) from: CellKey,
+    /// Extents of the cell there that were looked at.
+    pub(super) extents: usize,
 }
 
 impl PackPoint {
     /// Before everything.
     pub(crate) fn first() -> Self {
-        Self { level: 0, from: KeyRef::FIRST.to_owned() }
+        Self::at(0, KeyRef::FIRST.to_owned())
+    }
+
+    /// Before all that is not below a key.
+    const fn at(level: u8, from: CellKey) -> Self {
+        Self { level, from, extents: 0 }
     }
 
     fn level_above(&self) -> Self {
@@ -99,11 +104,11 @@ impl PackPoint {
 }
 
 /// A page above those that a step is about, and the way to it.
-struct Parent {
-    path: Vec<Step>,
-    page: PageNo,
+pub(super) struct Parent {
+    pub(super) path: Vec<Step>,
+    pub(super) page: PageNo,
     /// The child that the step begins with.
-    index: usize,
+    pub(super) index: usize,
     upper: Option<CellKey>,
 }
 
@@ -114,6 +119,17 @@ struct Done {
     looked: usize,
     is_stuck: bool,
     next: Option<PackPoint>,
+}
+
+impl Done {
+    /// Pages were moved from a point on, and `behind` is the point behind them.
+    fn moved(moved: Moved, point: &PackPoint, behind: Option<PackPoint>) -> Self {
+        match moved {
+            Moved::All => Self { next: behind, ..Self::default() },
+            Moved::Part { next } => Self { next: Some(next), ..Self::default() },
+            Moved::Stuck => Self { is_stuck: true, next: Some(point.clone()), ..Self::default() },
+        }
+    }
 }
 
 /// Children of a page that are to be packed into fewer.
@@ -141,7 +157,7 @@ impl Tree {
                     progress.next = done.next;
                 }
                 // What was done stays done: a miss is an answer only where nothing was.
-                Err(_) if point != *from => break,
+                Err(_) if looked > 0 => break,
                 Err(wants) => return Lookup::Miss(Misses { stamp: self.allocator.reuses(), wants }),
             }
         }
@@ -150,7 +166,8 @@ impl Tree {
 
     fn pack_step(&mut self, point: &PackPoint, plan: &PackPlan) -> Result<Done, Vec<PageWant>> {
         if point.level >= self.root.level {
-            return self.pack_root(plan);
+            let moved = self.move_root(point, plan)?;
+            return Ok(Done { looked: 1, ..Done::moved(moved, point, None) });
         }
         let parent = self.parent_of(point)?;
         let Some(index) = self.next_child(&parent, point.level, plan) else {
@@ -169,15 +186,15 @@ impl Tree {
             return Ok(Done { gained, looked, next: Some(next), ..Done::default() });
         }
         let next = self.behind(point, &parent, index + 1);
-        let is_stuck = self.move_child(&parent, point.level, plan)?;
-        Ok(Done { looked: 1, is_stuck, next: Some(if is_stuck { point.clone() } else { next }), gained: 0 })
+        let moved = self.move_child(point, &parent, plan)?;
+        Ok(Done { looked: 1, ..Done::moved(moved, point, Some(next)) })
     }
 
     /// The point behind the children before `end`.
     fn behind(&self, point: &PackPoint, parent: &Parent, end: usize) -> PackPoint {
         let page = self.look(parent.page);
         if end < slotted::count(page) {
-            PackPoint { level: point.level, from: interior::separator(page, end).to_owned() }
+            PackPoint::at(point.level, interior::separator(page, end).to_owned())
         } else {
             after(point, parent.upper.as_ref())
         }
@@ -204,14 +221,14 @@ impl Tree {
     }
 
     /// A page of the tree, or what to fetch for it.
-    fn child(&self, pointer: &PagePointer, level: u8) -> Result<&[u8], PageWant> {
+    pub(super) fn child(&self, pointer: &PagePointer, level: u8) -> Result<&[u8], PageWant> {
         let want = || PageWant { pointer: self.sealed.resolve(*pointer), expected: Expected::Node { level } };
         self.frames.get_once(pointer.page).ok_or_else(want)
     }
 
     /// A page that the step has looked for: to look at it again is no further use of it.
     #[allow(clippy::panic, reason = "a step looks for all that it needs, and nothing leaves before its end")]
-    fn look(&self, page: PageNo) -> &[u8] {
+    pub(super) fn look(&self, page: PageNo) -> &[u8] {
         self.frames.peek(page).unwrap_or_else(|| panic!("{page} is not resident"))
     }
 
@@ -227,7 +244,7 @@ impl Tree {
     }
 
     /// Whether pages of a level have to be looked into: to be packed, or for the extents that they point at.
-    fn looks_into_all(&self, level: u8, plan: &PackPlan) -> bool {
+    pub(super) fn looks_into_all(&self, level: u8, plan: &PackPlan) -> bool {
         plan.density > Density::AsIs || level == 0 && self.extent_pages() > 0
     }
 
@@ -349,117 +366,16 @@ impl Tree {
         slotted::fill(self.edit(page_no), all);
         self.balance();
     }
-
-    /// Moves a child, and what large values it has, if they lie too far back. True if there is no place for them.
-    fn move_child(&mut self, parent: &Parent, level: u8, plan: &PackPlan) -> Result<bool, Vec<PageWant>> {
-        let pointer = interior::pointer(self.look(parent.page), parent.index);
-        let is_high = is_high(pointer.page, plan);
-        if plan.before.is_none() || !is_high && !self.looks_into_all(level, plan) {
-            return Ok(false);
-        }
-        let page = self.child(&pointer, level).map_err(|want| vec![want])?;
-        let extents = if level == 0 { high_extents(page, plan) } else { Vec::new() };
-        self.look_for_extents(&extents)?;
-        if !is_high && extents.is_empty() {
-            return Ok(false);
-        }
-        self.path.clone_from(&parent.path);
-        let above = self.path.iter().filter(|step| !self.is_owned(step.page)).count();
-        let copies = above + usize::from(is_high || !self.is_owned(pointer.page));
-        if !self.has_place(plan, copies) {
-            return Ok(true);
-        }
-        self.own_path();
-        let parent_no = self.leaf_step().page;
-        let child = if is_high {
-            let moved = self.copy_page(pointer.page);
-            interior::set_pointer(self.edit(parent_no), parent.index, &moved);
-            moved
-        } else {
-            self.own_child(parent_no, parent.index)
-        };
-        self.move_extents(child.page, &extents);
-        Ok(false)
-    }
-
-    /// The last step: the root has no page above it.
-    fn pack_root(&mut self, plan: &PackPlan) -> Result<Done, Vec<PageWant>> {
-        let Root { pointer, level } = self.root;
-        let page = self.child(&pointer, level).map_err(|want| vec![want])?;
-        let extents = if level == 0 { high_extents(page, plan) } else { Vec::new() };
-        self.look_for_extents(&extents)?;
-        let is_high = is_high(pointer.page, plan) && self.has_place(plan, 1);
-        if is_high || !extents.is_empty() && !self.is_owned(pointer.page) {
-            self.root.pointer = self.copy_page(pointer.page);
-        }
-        self.move_extents(self.root.pointer.page, &extents);
-        Ok(Done::default())
-    }
-
-    /// Whether so many pages can be copied to lower places.
-    fn has_place(&self, plan: &PackPlan, copies: usize) -> bool {
-        plan.before.is_some_and(|before| self.allocator.has_before(before, copies as u64))
-    }
-
-    fn look_for_extents(&self, extents: &[(usize, usize, ExtentPointer)]) -> Result<(), Vec<PageWant>> {
-        let missing = extents.iter().filter(|(.., extent)| !self.frames.contains(extent.pointer.page));
-        let wants: Vec<PageWant> = missing
-            .map(|(.., extent)| PageWant {
-                pointer: extent.pointer,
-                expected: Expected::Extent { value_bytes: extent.value_bytes },
-            })
-            .collect();
-        if wants.is_empty() { Ok(()) } else { Err(wants) }
-    }
-
-    /// Moves extents of a leaf that is dirty for this epoch, those for which there is a lower place.
-    fn move_extents(&mut self, leaf_no: PageNo, extents: &[(usize, usize, ExtentPointer)]) {
-        for (index, behind, extent) in extents {
-            let pages = extent.pages(self.options.page_bytes);
-            let Some(bytes) = self.frames.share(extent.pointer.page) else { continue };
-            let Some(page) = self.allocator.allocate_run_before(extent.pointer.page, pages) else { continue };
-            let moved = self.place_extent(page, bytes.to_vec(), extent.value_bytes);
-            let cell = slotted::cell_mut(self.edit(leaf_no), *index);
-            let at = cell.len() - behind * ExtentPointer::BYTES;
-            let mut encoded = Vec::with_capacity(ExtentPointer::BYTES);
-            moved.encode(&mut encoded);
-            if let Some(place) = cell.get_mut(at..at + encoded.len()) {
-                place.copy_from_slice(&encoded);
-            }
-            self.release_run(extent.pointer.page, pages, extent.pointer.checkpoint);
-        }
-    }
-
-    fn place_extent(&mut self, page: PageNo, mut bytes: Vec<u8>, value_bytes: u32) -> ExtentPointer {
-        page::set_stamp(&mut bytes, PageStamp { page, checkpoint: self.epoch });
-        let checksum = Checksum::of(&bytes);
-        self.insert_extent(page, bytes, value_bytes);
-        ExtentPointer { pointer: PagePointer { page, checksum, checkpoint: self.epoch }, value_bytes }
-    }
 }
 
-fn is_high(page: PageNo, plan: &PackPlan) -> bool {
+/// Whether a page lies too far back.
+pub(super) fn is_high(page: PageNo, plan: &PackPlan) -> bool {
     plan.before.is_some_and(|before| page >= before)
-}
-
-/// The extents of a leaf that lie too far back: the cell of each, how many of the cell's extents begin with it, and itself.
-fn high_extents(page: &[u8], plan: &PackPlan) -> Vec<(usize, usize, ExtentPointer)> {
-    let mut high = Vec::new();
-    for index in 0..slotted::count(page) {
-        if crate::cell::flags_of(slotted::cell(page, index)) & crate::cell::flag::LARGE == 0 {
-            continue;
-        }
-        let Payload::Large(list) = leaf::cell(page, index).payload else { continue };
-        let count = list.iter().count();
-        let parts = list.iter().enumerate().filter(|(_, part)| is_high(part.pointer.page, plan));
-        high.extend(parts.map(|(at, part)| (index, count - at, part)));
-    }
-    high
 }
 
 /// The point behind the pages below an upper bound.
 fn after(point: &PackPoint, upper: Option<&CellKey>) -> PackPoint {
-    upper.map_or_else(|| point.level_above(), |upper| PackPoint { level: point.level, from: upper.clone() })
+    upper.map_or_else(|| point.level_above(), |upper| PackPoint::at(point.level, upper.clone()))
 }
 
 /// The first cell of an interior page with its separator, which is above while the page is one of its own. Nothing for a leaf.
