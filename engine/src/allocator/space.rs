@@ -72,12 +72,17 @@ impl Allocator {
 
     /// Hands out a run of adjacent pages before `limit`, if one is found.
     pub(crate) fn allocate_run_before(&mut self, limit: PageNo, pages: u64) -> Option<PageNo> {
+        let start = self.run_before(limit, pages)?;
+        self.take(start.get(), pages);
+        Some(start)
+    }
+
+    /// A run of adjacent pages before `limit` that is available, if one is found.
+    pub(crate) fn run_before(&self, limit: PageNo, pages: u64) -> Option<PageNo> {
         let last = (limit.get().checked_sub(pages)? + 1).min(self.file_pages());
         let (from, nearest) = (self.run_cursor, last.min(RUN_SEARCH_PAGES));
         let found = self.available.first_run(from, last.min(from + RUN_SEARCH_PAGES), pages);
-        let start = found.or_else(|| self.available.first_run(0, nearest, pages))?;
-        self.take(start, pages);
-        Some(PageNo(start))
+        found.or_else(|| self.available.first_run(0, nearest, pages)).map(PageNo)
     }
 }
 

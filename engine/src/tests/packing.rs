@@ -168,3 +168,61 @@ fn large_values_move_a_mebibyte_at_a_time() {
         rig.assert_sound();
     }
 }
+
+/// A store with values of one page each in its front, every second of which was deleted, and behind them a page, from which
+/// on values of three pages lie, for none of which there is a lower place.
+fn without_runs(rig: &mut Rig) -> PageNo {
+    for number in 0..200 {
+        rig.put(&key(number), 1, &[1; 3000]).unwrap();
+    }
+    rig.checkpoint(1).unwrap();
+    let before = rig.store().statistics().file_pages;
+    // What is free before is used up, so that the others lie behind.
+    let mut filled = 200;
+    while available_before(rig, PageNo(before)) > 0 {
+        rig.put(&key(filled), 1, &[1; 3000]).unwrap();
+        filled += 1;
+    }
+    for number in 0..40 {
+        rig.put(&format!("large-{number:05}").into_bytes(), 1, &[2; 10_000]).unwrap();
+    }
+    rig.checkpoint(1).unwrap();
+    for number in (0..200).step_by(2) {
+        rig.write(&[CellWrite { change: Change::Remove, ..put(&key(number), 1, &[]) }]).unwrap();
+    }
+    rig.checkpoint(1).unwrap();
+    rig.checkpoint(1).unwrap();
+    PageNo(before)
+}
+
+#[test]
+fn a_leaf_whose_large_values_have_no_lower_place_is_left_alone() {
+    let mut rig = Rig::with_store(4, small());
+    let before = without_runs(&mut rig);
+    // The pages of the tree move, and a value at a time to where the one before it was.
+    let moves_nothing = |rig: &mut Rig| {
+        let dirtied = rig.store().dirtied_bytes();
+        assert_eq!(walk(rig, &moving(before)).next, None);
+        rig.checkpoint(1).unwrap();
+        rig.store().dirtied_bytes() == dirtied
+    };
+    assert!((0..60).any(|_| moves_nothing(&mut rig)), "walks write without an end");
+    assert!(rig.store().pages_behind(before).movable > 30 * 3);
+    assert!(available_before(&mut rig, before) > 10, "single pages are free");
+    reopen(&mut rig);
+    rig.disk.read_at.clear();
+    assert_eq!(walk(&mut rig, &moving(before)).next, None);
+    assert_eq!(rig.store().dirtied_bytes(), 0);
+    let reads = &rig.disk.read_at;
+    assert!(reads.iter().all(|(from, to)| to - from == 4096), "values are read that cannot move: {reads:?}");
+    // Where nothing at all is free, there is no point in going on.
+    for number in 0.. {
+        if available_before(&mut rig, before) == 0 {
+            break;
+        }
+        rig.put(&format!("z-{number:05}").into_bytes(), 1, &[3; 3000]).unwrap();
+    }
+    let dirtied = rig.store().dirtied_bytes();
+    assert!(walk(&mut rig, &moving(before)).is_stuck);
+    assert_eq!(rig.store().dirtied_bytes(), dirtied);
+}

@@ -4,7 +4,9 @@
 //! - A step looks for all that it needs first, and changes nothing if a page is missing.
 //! - A page moves only if a lower one is available, for itself and for each page above it that has to be copied for that.
 //! - A step reads and moves no more than a portion of a leaf's extents: those that make up [`EXTENT_BYTES_MAX`] bytes, or one. The
-//!   walk stays at the leaf until all of them were looked at; those that have no lower place are passed over.
+//!   walk stays at the leaf until all of them were looked at.
+//! - Extents that have no lower place are passed over, neither read nor their leaf copied: single pages behind them may move, and
+//!   make room.
 
 use mesh_base::PageNo;
 use mesh_base::limits::EXTENT_BYTES_MAX;
@@ -111,17 +113,53 @@ impl Tree {
     /// Moves extents of the page at the end of the way, which is resident, from the point on: those for which there is a lower
     /// place, of one portion.
     fn move_extents(&mut self, point: &PackPoint, plan: &PackPlan) -> Result<Moved, Vec<PageWant>> {
-        let Portion { extents, next } = self.portion(self.leaf_step().page, point, plan);
-        self.look_for_extents(&extents)?;
+        let Portion { mut extents, next } = self.portion(self.leaf_step().page, point, plan);
         if extents.is_empty() {
             return Ok(Moved::All);
         }
-        if !self.has_place(plan, self.pages_to_own()) {
+        self.keep_movable(&mut extents);
+        self.look_for_extents(&extents)?;
+        let places = self.take_places(extents);
+        // Where not even a page is free, there is no point in going on.
+        let copies = if places.is_empty() { 1 } else { self.pages_to_own() };
+        if !self.has_place(plan, copies) {
+            places.iter().for_each(|(high, place)| self.give_back(high, *place));
             return Ok(Moved::Stuck);
         }
-        self.own_path();
-        extents.iter().for_each(|high| self.move_extent(high));
+        if !places.is_empty() {
+            self.own_path();
+            places.iter().for_each(|(high, place)| self.move_extent(high, *place));
+        }
         Ok(next.map_or(Moved::All, |next| Moved::Part { next }))
+    }
+
+    /// Keeps those of some extents that have a lower place now.
+    fn keep_movable(&self, extents: &mut Vec<HighExtent>) {
+        let pages = |high: &HighExtent| high.extent.pages(self.options.page_bytes);
+        let has_place = |page, pages| self.allocator.run_before(page, pages).is_some();
+        let last = extents.iter().map(|high| high.extent.pointer.page).max();
+        let fewest = extents.iter().map(pages).min();
+        // One search tells that there is no place for any, as mostly when there is none for one.
+        if last.zip(fewest).is_none_or(|(last, fewest)| !has_place(last, fewest)) {
+            return extents.clear();
+        }
+        extents.retain(|high| has_place(high.extent.pointer.page, pages(high)));
+    }
+
+    /// Takes lower places for extents: for as many as there are places.
+    fn take_places(&mut self, extents: Vec<HighExtent>) -> Vec<(HighExtent, PageNo)> {
+        let page_bytes = self.options.page_bytes;
+        let take = |high: HighExtent| {
+            let ExtentPointer { pointer, .. } = high.extent;
+            let place = self.allocator.allocate_run_before(pointer.page, high.extent.pages(page_bytes))?;
+            Some((high, place))
+        };
+        extents.into_iter().filter_map(take).collect()
+    }
+
+    /// Gives back a place that was taken and not used.
+    fn give_back(&mut self, high: &HighExtent, place: PageNo) {
+        self.allocator.free(place, high.extent.pages(self.options.page_bytes), self.epoch, self.epoch);
     }
 
     /// The first extents of a page, from the point on, that lie too far back.
@@ -165,11 +203,12 @@ impl Tree {
         if wants.is_empty() { Ok(()) } else { Err(wants) }
     }
 
-    /// Moves an extent of the leaf at the end of the way, which is dirty for this epoch, if there is a lower place for it.
-    fn move_extent(&mut self, HighExtent { cell, from_end, extent }: &HighExtent) {
+    /// Moves an extent, which is resident, of the leaf at the end of the way, which is dirty for this epoch.
+    #[allow(clippy::panic, reason = "the step has looked for it, and nothing leaves before its end")]
+    fn move_extent(&mut self, HighExtent { cell, from_end, extent }: &HighExtent, place: PageNo) {
         let pages = extent.pages(self.options.page_bytes);
-        let Some(bytes) = self.frames.share(extent.pointer.page) else { return };
-        let Some(place) = self.allocator.allocate_run_before(extent.pointer.page, pages) else { return };
+        let old = extent.pointer.page;
+        let bytes = self.frames.share(old).unwrap_or_else(|| panic!("{old} is not resident"));
         let moved = self.place_extent(place, bytes.to_vec(), extent.value_bytes);
         let leaf_no = self.leaf_step().page;
         let cell = slotted::cell_mut(self.edit(leaf_no), *cell);
@@ -179,7 +218,7 @@ impl Tree {
         if let Some(place) = cell.get_mut(at..at + encoded.len()) {
             place.copy_from_slice(&encoded);
         }
-        self.release_run(extent.pointer.page, pages, extent.pointer.checkpoint);
+        self.release_run(old, pages, extent.pointer.checkpoint);
     }
 
     fn place_extent(&mut self, page: PageNo, mut bytes: Vec<u8>, value_bytes: u32) -> ExtentPointer {
