@@ -108,6 +108,11 @@ impl ExtentPointer {
         (page::HEADER_BYTES as u64 + self.value_bytes as u64).div_ceil(page_bytes as u64)
     }
 
+    /// The last of its pages.
+    pub(crate) const fn last_page(&self, page_bytes: usize) -> PageNo {
+        PageNo(self.pointer.page.get() + self.pages(page_bytes) - 1)
+    }
+
     /// How many bytes it takes in the file.
     #[allow(clippy::cast_possible_truncation, reason = "an extent is at most EXTENT_BYTES_MAX long")]
     pub(crate) const fn file_bytes(&self, page_bytes: usize) -> usize {

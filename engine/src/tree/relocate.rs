@@ -175,7 +175,7 @@ impl Tree {
             let looked = if cell == first && is_there { point.extents } else { 0 };
             let extents = extents_of(page, cell);
             for (at, extent) in extents.iter().enumerate().skip(looked) {
-                if !is_high(extent.pointer.page, plan) {
+                if !is_high(extent.last_page(self.options.page_bytes), plan) {
                     continue;
                 }
                 bytes += extent.file_bytes(self.options.page_bytes);
