@@ -29,7 +29,7 @@ pub(crate) struct EngineFlags {
     /// Whom to measure beside: all, none, or some.
     #[arg(long, value_name = "PEER,...", value_delimiter = ',', default_value = "all", help_heading = WHAT)]
     pub(super) peers: Vec<PeerName>,
-    /// Page sizes of Mesh, each measured as a system of its own.
+    /// Page sizes of Mesh, each measured as a system of its own. In pages of 4096 bytes keys have 1 KiB at most.
     #[arg(
         long,
         value_name = "N,...",

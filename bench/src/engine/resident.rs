@@ -7,8 +7,11 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use mesh_base::io::{Completion, FileId, IoOp, IoQueue, IoValue, Submission};
+
 use mesh_base::prng::Prng;
-use mesh_base::{ClusterId, LogIndex, Namespace, ReplicaId, ReplicaIdentity, Revision, ShardId, Term};
+use mesh_base::{
+    ClusterId, LogIndex, Namespace, ReplicaId, ReplicaIdentity, Revision, ShardId, Term, limits,
+};
 use mesh_engine::effect::{Effect, EntryBuilder, EntryHead, EntryView};
 use mesh_engine::{
     Attributes, CellWrite, CheckpointMeta, KeyAt, Opening, ScanDirection, ScanRequest, Store, StoreError,
@@ -21,6 +24,12 @@ use raft::eraftpb::{Entry, HardState};
 const CACHE_BYTES: usize = 1 << 30;
 /// Keys of an entry while a store is filled.
 const LOAD_BATCH: usize = 256;
+
+/// What a store with pages of this size can be: in small pages keys must be short.
+pub(super) fn options_of(page_bytes: usize) -> StoreOptions {
+    let key_bytes_max = limits::KEY_BYTES_MAX.min(page_bytes / 4);
+    StoreOptions { page_bytes, key_bytes_max, ..StoreOptions::default() }
+}
 
 /// A store whose pages are all in memory.
 pub(super) struct ResidentStore {
@@ -38,7 +47,7 @@ impl ResidentStore {
     /// # Errors
     /// The store's; it has no reason for one.
     pub(super) fn load(page_bytes: usize, keys: &[[u8; 16]], value: &[u8]) -> Result<Self, StoreError> {
-        let options = StoreOptions { page_bytes, frame_bytes_max: CACHE_BYTES, ..StoreOptions::default() };
+        let options = StoreOptions { frame_bytes_max: CACHE_BYTES, ..options_of(page_bytes) };
         let (mut io, mut disk) = (IoQueue::new(), Nowhere::default());
         let mut opening = Opening::create(FileId::Store, identity(), options, &mut io);
         let mut opened = None;

@@ -10,6 +10,7 @@ use super::super::flags::{EngineFlags, PeerName, RowName};
 use super::super::peers;
 use super::super::place::Place;
 use super::super::replica::{Replica, ReplicaOptions};
+use super::super::resident::options_of;
 use super::super::system::{Run, System};
 use super::super::table::{Bound, Rounds, Row, Unit};
 use crate::progress::show;
@@ -68,8 +69,7 @@ fn systems(flags: &EngineFlags, place: &Place) -> Run<Vec<Box<dyn System>>> {
     let mut systems: Vec<Box<dyn System>> = Vec::new();
     for (at, page_bytes) in flags.page_bytes.iter().enumerate() {
         let name = if at == 0 { "Mesh" } else { name_of(*page_bytes) };
-        let store =
-            StoreOptions { page_bytes: *page_bytes, frame_bytes_max: cache, ..StoreOptions::default() };
+        let store = StoreOptions { frame_bytes_max: cache, ..options_of(*page_bytes) };
         let options = ReplicaOptions::with_cache(name, store);
         systems.push(Box::new(Replica::create(&place.directory(&format!("mesh-{page_bytes}"))?, &options)?));
     }

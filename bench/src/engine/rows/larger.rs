@@ -11,6 +11,7 @@ use super::super::flags::{EngineFlags, PeerName, RowName};
 use super::super::peers;
 use super::super::place::Place;
 use super::super::replica::{Replica, ReplicaOptions};
+use super::super::resident::options_of;
 use super::super::system::{InFlight, Run};
 use super::super::table::{Bound, Rounds, Row, Unit};
 use crate::progress::show;
@@ -34,7 +35,7 @@ pub(in super::super) fn larger(flags: &EngineFlags) -> Run<Option<Row>> {
     let place = Place::new(&flags.dir)?;
     let cache = flags.keys() as usize * (KEY_BYTES + VALUE_BYTES) / TIMES;
     let page_bytes = flags.page_bytes.first().copied().unwrap_or(StoreOptions::default().page_bytes);
-    let store = StoreOptions { page_bytes, frame_bytes_max: cache, ..StoreOptions::default() };
+    let store = StoreOptions { frame_bytes_max: cache, ..options_of(page_bytes) };
     let options = ReplicaOptions::with_cache("Mesh", store);
     let directory = place.directory("mesh")?;
     let mut systems: Vec<Box<dyn InFlight>> = vec![Box::new(Replica::create(&directory, &options)?)];

@@ -6,6 +6,7 @@ use super::super::data::{Data, KEY_BYTES, VALUE_BYTES};
 use super::super::flags::{EngineFlags, RowName};
 use super::super::place::Place;
 use super::super::replica::{OpenTime, Replica, ReplicaOptions};
+use super::super::resident::options_of;
 use super::super::system::{Run, System};
 use super::super::table::{Bound, Rounds, Row, Unit};
 use crate::progress::show;
@@ -30,7 +31,7 @@ pub(in super::super) fn open(flags: &EngineFlags) -> Run<Option<Row>> {
     }
     let place = Place::new(&flags.dir)?;
     let page_bytes = flags.page_bytes.first().copied().unwrap_or(StoreOptions::default().page_bytes);
-    let store = StoreOptions { page_bytes, ..StoreOptions::default() };
+    let store = options_of(page_bytes);
     let options = ReplicaOptions::with_cache("Mesh", store);
     let much = if flags.quick { QUICK_BYTES } else { MUCH_BYTES };
     let mut directories = Vec::new();

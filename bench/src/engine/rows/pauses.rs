@@ -10,6 +10,7 @@ use super::super::files::Written;
 use super::super::flags::{EngineFlags, RowName};
 use super::super::place::Place;
 use super::super::replica::{Replica, ReplicaOptions};
+use super::super::resident::options_of;
 use super::super::system::{Run, System};
 use super::super::table::{Bound, Rounds, Row, Unit};
 use crate::progress::show;
@@ -34,7 +35,7 @@ pub(in super::super) fn pauses(flags: &EngineFlags) -> Run<Option<Row>> {
     let place = Place::new(&flags.dir)?;
     let mut data = Data::new(flags.keys(), flags.seed);
     let page_bytes = flags.page_bytes.first().copied().unwrap_or(StoreOptions::default().page_bytes);
-    let store = StoreOptions { page_bytes, frame_bytes_max: CACHE_BYTES, ..StoreOptions::default() };
+    let store = StoreOptions { frame_bytes_max: CACHE_BYTES, ..options_of(page_bytes) };
     let mut options = ReplicaOptions::with_cache("Mesh", store);
     options.pace.at_bytes = CHECKPOINT_AT_BYTES;
     let mut replica = Replica::create(&place.directory("mesh")?, &options)?;
