@@ -102,7 +102,7 @@ impl Replica {
             }
             InstallStep::NameDurable { token, mut staged } if token == completion.token => {
                 completion.result?;
-                staged.promote();
+                staged.promote(self.options.store.frame_bytes_max);
                 InstallStep::Loading(Box::new(Loading::new(None, State::new(*staged))))
             }
             step => step,

@@ -84,6 +84,11 @@ impl Frames {
         }
     }
 
+    /// Has another budget from now on.
+    pub(crate) const fn set_bytes_max(&mut self, bytes_max: usize) {
+        self.bytes_max = bytes_max;
+    }
+
     /// Bytes of frames that a checkpoint has to write.
     pub(crate) const fn dirty_bytes(&self) -> usize {
         self.dirty_bytes

@@ -295,16 +295,25 @@ impl Store {
         self.events.pop_front()
     }
 
-    /// The store was received as [`FileId::StagedStore`] and its owner has given it the live store's name.
+    /// The store was received as [`FileId::StagedStore`] and its owner has given it the live store's name. From now on it has
+    /// the memory of a live one: so many bytes of pages, as in [`crate::StoreOptions::frame_bytes_max`].
     ///
     /// # Panics
     /// When operations are in flight under the old name: a bug of the caller.
-    pub fn promote(&mut self) {
+    pub fn promote(&mut self, frame_bytes_max: usize) {
         assert_eq!(self.file, FileId::StagedStore, "promoted already");
         assert!(self.in_flight.is_empty(), "operations in flight under the old name");
         self.file = FileId::Store;
         self.source = None;
         self.port = IoPort::new(Lane::Store);
+        self.tree.options.frame_bytes_max = frame_bytes_max;
+        self.tree.frames.set_bytes_max(frame_bytes_max);
+    }
+
+    /// The sizes it has now.
+    #[cfg(test)]
+    pub(crate) const fn options(&self) -> &crate::StoreOptions {
+        &self.tree.options
     }
 
     /// Which file this is.

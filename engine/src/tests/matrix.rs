@@ -148,7 +148,8 @@ fn play(rig: &mut Rig, promise: &mut Promise, chunks: &[SnapshotChunk]) -> Run<(
     *promise = staged;
     rig.perform(IoOp::Rename { from: FileId::StagedStore, to: FileId::Store })?;
     rig.perform(IoOp::SyncDirectory)?;
-    rig.store().promote();
+    let frame_bytes_max = rig.options.frame_bytes_max;
+    rig.store().promote(frame_bytes_max);
     rig.file = FileId::Store;
     write_rounds(rig, promise, 10..12)?;
     give_back(rig, promise)

@@ -115,7 +115,7 @@ fn a_promoted_store_goes_on_under_its_new_name() {
     copy.settle();
     copy.perform(IoOp::Rename { from: FileId::StagedStore, to: FileId::Store }).unwrap();
     copy.perform(IoOp::SyncDirectory).unwrap();
-    copy.store().promote();
+    copy.store().promote(small().frame_bytes_max);
     copy.file = FileId::Store;
     copy.put(b"after", 9000, b"promotion").unwrap();
     copy.checkpoint(400).unwrap();
@@ -123,6 +123,29 @@ fn a_promoted_store_goes_on_under_its_new_name() {
     copy.open(no).unwrap().unwrap();
     assert_eq!(copy.get(b"after", 9000), Some(b"promotion".to_vec()));
     copy.assert_sound();
+}
+
+#[test]
+fn a_promoted_store_has_the_memory_of_a_live_one() {
+    let mut rig = filled(3);
+    let mut copy = Rig::new(4, StoreOptions { frame_bytes_max: 4 * 4096, ..small() });
+    copy.file = FileId::StagedStore;
+    copy.create().unwrap();
+    copy.store().begin_ingest(SOURCE);
+    for chunk in chunks(&mut rig, 50_000) {
+        copy.until_ready(|store| store.ingest(&chunk.bytes)).unwrap().unwrap();
+    }
+    copy.checkpoint(399).unwrap();
+    copy.settle();
+    assert!(copy.store().resident_bytes() <= 4 * 4096);
+    copy.perform(IoOp::Rename { from: FileId::StagedStore, to: FileId::Store }).unwrap();
+    copy.perform(IoOp::SyncDirectory).unwrap();
+    copy.store().promote(small().frame_bytes_max);
+    copy.file = FileId::Store;
+    assert_eq!(copy.store().options().frame_bytes_max, small().frame_bytes_max);
+    copy.scan(&all(ScanDirection::Forward, 9000)).unwrap();
+    let resident = copy.store().resident_bytes();
+    assert!((8 * 4096..=16 * 4096).contains(&resident), "{resident} bytes in memory");
 }
 
 #[test]
