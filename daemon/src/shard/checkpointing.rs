@@ -20,6 +20,8 @@ use super::replica::{Parked, Replica};
 pub(super) struct Checkpointing {
     running: Option<Running>,
     wanted: Wanted,
+    /// Of the next one.
+    urgency: Urgency,
     /// The configuration in the newest durable checkpoint.
     pub(super) durable_conf: ConfState,
     last_begun: Instant,
@@ -29,6 +31,7 @@ pub(super) struct Checkpointing {
 #[derive(Debug)]
 struct Running {
     conf: ConfState,
+    urgency: Urgency,
     begun: Instant,
     /// Bytes of log since the checkpoint before, and of entries in memory, when this one began.
     log_bytes: u64,
@@ -41,6 +44,16 @@ enum Wanted {
     Yes,
     /// The records wait for pages.
     SavingRecords,
+}
+
+/// How a checkpoint is written.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+enum Urgency {
+    /// In step with what makes the next one due.
+    #[default]
+    InStep,
+    /// As fast as it goes: somebody waits for its end.
+    Awaited,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -56,14 +69,16 @@ impl Checkpointing {
         Self {
             running: None,
             wanted: Wanted::No,
+            urgency: Urgency::InStep,
             durable_conf,
             last_begun: Instant::ZERO,
             space: DiskSpace::Enough,
         }
     }
 
-    /// Asks for a checkpoint as soon as one can begin.
+    /// Asks for a checkpoint as soon as one can begin, for somebody who waits for its end, and so for that of the one that runs.
     pub(super) fn want(&mut self) {
+        self.urgency = Urgency::Awaited;
         if self.wanted == Wanted::No {
             self.wanted = Wanted::Yes;
         }
@@ -130,6 +145,7 @@ impl Replica {
         self.state.begin_checkpoint();
         self.checkpointing.running = Some(Running {
             conf: self.state.conf.clone(),
+            urgency: std::mem::take(&mut self.checkpointing.urgency),
             begun: now.monotonic,
             log_bytes: self.raw.store().bytes_since_checkpoint(),
             entry_bytes: self.raw.store().memory_bytes(),
@@ -166,7 +182,8 @@ impl Replica {
             log_bytes: log.bytes_since_checkpoint().saturating_sub(running.log_bytes),
             age: now.monotonic.since(running.begun),
         };
-        let is_urgent = self.checkpointing.wanted != Wanted::No || self.is_out_of_memory();
+        let is_awaited = [running.urgency, self.checkpointing.urgency].contains(&Urgency::Awaited);
+        let is_urgent = is_awaited || self.is_out_of_memory();
         let due = if is_urgent {
             progress.total_bytes
         } else {

@@ -3,6 +3,8 @@
 use mesh_base::ShardId;
 use mesh_sim::scenario::{Power, Process, Scenario, ms, secs};
 
+use crate::words::long;
+
 #[test]
 fn a_minority_acknowledges_nothing_and_the_majority_goes_on() {
     Scenario::of(3).play(|cluster| {
@@ -81,6 +83,25 @@ fn nodes_that_are_told_to_stop_together_all_do() {
             cluster.within(secs(10), a.is_down().and(b.is_down()).and(c.is_down()));
         });
     }
+}
+
+/// The last checkpoint was written at the pace of one that nobody waits for.
+#[test]
+fn a_node_that_is_told_to_stop_writes_its_checkpoint_without_restraint() {
+    let story = Scenario::of(3).sizes(|sizes| {
+        sizes.checkpoint.period = secs(60);
+        sizes.checkpoint.at_log_bytes = 64 << 20;
+        sizes.checkpoint.at_bytes = 64 << 20;
+        sizes.checkpoint.bytes_per_second_min = 1024;
+    });
+    story.seeds(1..=3).play(|cluster| {
+        let [_, _, c] = cluster.nodes();
+        for number in 0..100 {
+            cluster.write(&format!("long-{number}"), &long(number));
+        }
+        cluster.node(c).stop();
+        cluster.within(secs(2), c.is_down());
+    });
 }
 
 #[test]
