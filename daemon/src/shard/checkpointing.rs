@@ -215,6 +215,7 @@ impl Replica {
     pub(super) fn retry_checkpoint_space(&mut self, now: Now, out: &mut Output) -> Result<(), ShardError> {
         if let DiskSpace::Missing(retry_at) = self.checkpointing.space
             && now.monotonic >= retry_at
+            && !self.receiving.is_installing()
         {
             self.checkpointing.space = DiskSpace::Missing(now.monotonic + SPACE_PATIENCE);
             self.state.store.retry_space(&mut out.io)?;

@@ -3,7 +3,7 @@
 //! Invariants:
 //! - The log's record of the installation is durable before the staged store takes the live one's name; from then on a
 //!   restart finishes it.
-//! - The live store has no operation in flight when its file is replaced.
+//! - From the decision on the live store submits nothing, and it has no operation in flight when its file is replaced.
 
 use mesh_base::flaw::{self, Flaw};
 use mesh_base::io::{Completion, FileId, IoOp, IoToken};
@@ -57,6 +57,7 @@ impl Replica {
         };
         let base = SnapshotBase { index: LogIndex(meta.index), term: Term(meta.term), checkpoint };
         let batch = self.log().install(base)?;
+        self.state.store.seal();
         let step = InstallStep::Deciding { batch, staged: Box::new(store) };
         self.receiving.phase = Phase::Installing(Box::new(Installing { base, step }));
         self.end_all_sendings();

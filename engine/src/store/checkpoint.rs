@@ -269,7 +269,7 @@ impl Store {
             let length = page_offset(PageNo(wanted - self.taken_pages), page_bytes);
             let op = IoOp::Allocate { file: self.file, offset, length };
             running.stage = Stage::Waiting;
-            self.submit_checkpoint(op, CheckpointIo::Space, io);
+            self.submit(op, Purpose::Checkpoint(CheckpointIo::Space), io);
         } else {
             sort_level(running.levels.front_mut());
             running.stage = Stage::Pages;
@@ -286,14 +286,15 @@ impl Store {
             running.submitted_bytes += bytes as u64;
             let offset = page_offset(first, self.tree.options.page_bytes);
             let op = IoOp::Write { file: self.file, offset, data: data.clone() };
-            self.submit_checkpoint(op, CheckpointIo::Pages { first, frames, data }, io);
+            self.submit(op, Purpose::Checkpoint(CheckpointIo::Pages { first, frames, data }), io);
         }
         if running.levels.is_empty() && running.bytes_in_flight == 0 {
             running.stage = Stage::Waiting;
             if flaw::is_planted(Flaw::SuperblockBeforePages) {
                 return self.write_superblock(running, io);
             }
-            self.submit_checkpoint(IoOp::Sync { file: self.file }, CheckpointIo::PagesSync, io);
+            let op = IoOp::Sync { file: self.file };
+            self.submit(op, Purpose::Checkpoint(CheckpointIo::PagesSync), io);
         }
     }
 
@@ -302,7 +303,7 @@ impl Store {
         superblock.root.pointer = self.tree.sealed.resolve(superblock.root.pointer);
         let (offset, data) = (copy_offset(superblock.checkpoint), superblock.encode());
         let op = IoOp::Write { file: self.file, offset, data };
-        self.submit_checkpoint(op, CheckpointIo::Superblock, io);
+        self.submit(op, Purpose::Checkpoint(CheckpointIo::Superblock), io);
     }
 
     /// Takes the next page to write, of the lowest level that has one.
@@ -345,11 +346,6 @@ impl Store {
         (last.get() - first.get() + 1, joined.into())
     }
 
-    fn submit_checkpoint(&mut self, op: IoOp, step: CheckpointIo, io: &mut IoQueue) {
-        let number = self.port.submit(io, op).number;
-        self.in_flight.insert(number, Purpose::Checkpoint(step));
-    }
-
     pub(super) fn complete_checkpoint(
         &mut self,
         step: CheckpointIo,
@@ -385,7 +381,8 @@ impl Store {
                 return Ok(());
             }
             (CheckpointIo::Superblock, Ok(_)) => {
-                self.submit_checkpoint(IoOp::Sync { file: self.file }, CheckpointIo::SuperblockSync, io);
+                let op = IoOp::Sync { file: self.file };
+                self.submit(op, Purpose::Checkpoint(CheckpointIo::SuperblockSync), io);
             }
             (CheckpointIo::SuperblockSync, Ok(_)) => {
                 self.finish_checkpoint(*running);

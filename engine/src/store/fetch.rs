@@ -96,8 +96,7 @@ impl Store {
         let page = want.pointer.page;
         assert!(want.pointer.checksum.is_sealed(), "{page} is missed but was never written");
         let op = read_op(self.file, &want.pointer, want.expected, self.tree.options.page_bytes);
-        let number = self.port.submit(io, op).number;
-        self.in_flight.insert(number, Purpose::Fetch);
+        let number = self.submit(op, Purpose::Fetch, io);
         self.fetches.by_page.insert(page, number);
         let read = PageRead { want: *want, waiters: Vec::new(), is_stale: false };
         self.fetches.reads.insert(number, read);

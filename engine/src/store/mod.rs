@@ -6,6 +6,7 @@
 //! - Nothing waits. An operation that misses pages says so and has changed nothing; I/O is submitted by
 //!   [`Store::fetch`] and [`Store::pump`] alone and comes back through [`Store::complete`].
 //! - After a failure of the disk the store is poisoned and acknowledges nothing more.
+//! - A sealed store submits nothing: the name of its file may be another's by then.
 //!
 //! Deliberately absent: pacing of checkpoints, bounds on dirty bytes, what entries mean. Those are the owner's.
 
@@ -22,7 +23,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use mesh_base::buffers::Buffers;
 use mesh_base::flaw::{self, Flaw};
-use mesh_base::io::{Completion, FileId, IoPort, IoQueue, Lane};
+use mesh_base::io::{Completion, FileId, IoOp, IoPort, IoQueue, Lane};
 use mesh_base::{CheckpointNo, LogIndex, Namespace, ReplicaIdentity, Revision};
 
 use self::checkpoint::{CheckpointIo, Running};
@@ -119,6 +120,8 @@ pub struct Store {
     taken_pages: u64,
     shrinking: Shrinking,
     in_flight: BTreeMap<u64, Purpose>,
+    /// Whether another is to take its place.
+    is_sealed: bool,
     fetches: Fetches,
     running: Option<Box<Running>>,
     /// What checkpoints write from.
@@ -244,6 +247,10 @@ impl Store {
         let number = completion.token.number;
         assert_eq!(completion.token.lane, self.port_lane(), "completion of another lane");
         let purpose = self.in_flight.remove(&number);
+        if self.is_sealed {
+            completion.result?;
+            return Ok(());
+        }
         self.check_usable()?;
         let handled = match purpose {
             Some(Purpose::Fetch) => self.complete_fetch(number, completion.result),
@@ -282,6 +289,12 @@ impl Store {
     #[must_use]
     pub const fn is_busy(&self) -> bool {
         self.running.is_some() || self.verify.is_some()
+    }
+
+    /// Another store is to take this one's place, under its name. From now on this one submits nothing; what is in flight comes to
+    /// its end, which concerns nobody any more.
+    pub const fn seal(&mut self) {
+        self.is_sealed = true;
     }
 
     /// Whether no operation of the store is in flight: its file may be given another name, or be removed.
@@ -366,6 +379,14 @@ impl Store {
             dirty_bytes: self.tree.frames.dirty_bytes(),
             resident_bytes: self.tree.frames.resident_bytes(),
         }
+    }
+
+    /// Submits an operation; its number.
+    fn submit(&mut self, op: IoOp, purpose: Purpose, io: &mut IoQueue) -> u64 {
+        assert!(!self.is_sealed, "{}: {} for a store that is about to be replaced", self.file, op.verb());
+        let number = self.port.submit(io, op).number;
+        self.in_flight.insert(number, purpose);
+        number
     }
 
     const fn port_lane(&self) -> Lane {

@@ -405,6 +405,7 @@ impl Opening {
             taken_pages,
             shrinking: Shrinking::No,
             in_flight: BTreeMap::new(),
+            is_sealed: false,
             fetches: Fetches::default(),
             running: None,
             buffers: Buffers::new(WRITE_BUFFERS_MAX, WRITE_BYTES_MAX),

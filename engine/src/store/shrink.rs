@@ -55,8 +55,7 @@ impl Store {
         self.taken_pages = needed.max(self.taken_pages.saturating_sub(part));
         self.shrinking = Shrinking::Cutting;
         let length = page_offset(PageNo(self.taken_pages), page_bytes);
-        let number = self.port.submit(io, IoOp::Truncate { file: self.file, length }).number;
-        self.in_flight.insert(number, Purpose::Shrink);
+        self.submit(IoOp::Truncate { file: self.file, length }, Purpose::Shrink, io);
     }
 
     /// The pages that no checkpoint can do without.

@@ -231,8 +231,8 @@ impl Store {
         while verify.reads.len() < READS_IN_FLIGHT_MAX {
             let Some(work) = verify.work.pop() else { break };
             if let Some(Span { offset, length }) = verify.span_of(&work) {
-                let number = self.port.submit(io, IoOp::Read { file: self.file, offset, length }).number;
-                self.in_flight.insert(number, Purpose::Verify);
+                let op = IoOp::Read { file: self.file, offset, length };
+                let number = self.submit(op, Purpose::Verify, io);
                 verify.reads.insert(number, work);
             }
         }

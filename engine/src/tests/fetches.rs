@@ -155,6 +155,24 @@ fn fetched_pages_stay_until_they_are_released() {
 }
 
 #[test]
+fn the_steps_of_a_checkpoint_end_where_the_store_is_sealed() {
+    for steps in 0..12 {
+        let mut rig = cold(9, small());
+        rig.put(&key(1), 2, b"new").unwrap();
+        rig.begin_checkpoint(2);
+        for _ in 0..steps {
+            rig.turn().unwrap().unwrap();
+        }
+        rig.store().seal();
+        let mut io = std::mem::take(&mut rig.io);
+        while let Some(completion) = rig.disk.complete_one() {
+            rig.store().complete(completion, &mut io).unwrap();
+        }
+        assert!(rig.store().is_quiet() && io.drain().next().is_none(), "after {steps} steps");
+    }
+}
+
+#[test]
 fn two_fetches_of_a_page_share_one_read_and_an_early_release_harms_neither() {
     let mut rig = cold(3, small());
     let misses = misses_of(&mut rig, 5).unwrap();

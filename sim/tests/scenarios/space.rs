@@ -1,9 +1,10 @@
 //! Disk space: where there is none, nothing is lost, elections go on, and all is well again when there is some; what page stores
 //! do not need they give back.
 
-use mesh_sim::scenario::{Power, Process, Scenario, Stage, ms, secs};
+use mesh_sim::scenario::Message::Snapshot;
+use mesh_sim::scenario::{Power, Process, Scenario, Stage, ms, reaches, secs};
 
-use crate::words::{leave_behind, long};
+use crate::words::{leave_behind, long, outrun};
 
 #[test]
 fn a_group_whose_disks_are_full_reads_and_elects_and_writes_again_when_there_is_space() {
@@ -77,6 +78,35 @@ fn a_snapshot_that_finds_no_space_is_sent_again_when_there_is_some() {
         cluster.node(c).disk().repair();
         cluster.within(secs(10), c.takes_in_a_snapshot());
         cluster.within(secs(10), c.serves().and(c.has_caught_up()));
+    });
+}
+
+/// The old store's checkpoint looked for space under a name that was about to be the new store's.
+#[test]
+fn a_checkpoint_without_space_goes_no_further_when_a_snapshot_replaces_its_store() {
+    let story = Scenario::of(3).values(1 << 20).sizes(|sizes| sizes.unsaved_bytes_max = 16 << 20);
+    story.seeds(1..=5).play(|cluster| {
+        let [a, b, c] = cluster.nodes();
+        cluster.until(a.leads());
+        cluster.write("k", "v");
+        // There will be space for a small snapshot, and none for a large value.
+        cluster.put("large", &"v".repeat(1_000_000));
+        cluster.until(c.reports("has the value", |status| status.dirty_bytes > 900_000));
+        cluster.node(c).disk().leave(600 * 1024);
+        cluster.until(c.is_read_only());
+        cluster.isolate(c);
+        cluster.write("large", "small");
+        cluster.run_for(secs(3));
+        let last = cluster.status(c).map(|status| status.last_index).unwrap_or_default();
+        outrun(cluster, last, &[a, b]);
+        cluster.run_for(secs(2));
+        cluster.heal();
+        cluster.until(reaches(Snapshot, c));
+        cluster.node(c).disk().slow(5000);
+        cluster.until(c.takes_in_a_snapshot());
+        cluster.run_for(secs(4));
+        cluster.node(c).disk().repair();
+        cluster.within(secs(10), c.has_caught_up());
     });
 }
 

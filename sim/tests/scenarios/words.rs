@@ -1,5 +1,6 @@
 //! Words that several stories use.
 
+use mesh_base::LogIndex;
 use mesh_sim::scenario::{NodeNo, Power, Stage, When, when};
 
 /// A value that fills a page.
@@ -20,6 +21,12 @@ pub(crate) fn fill_log(cluster: &mut Stage<'_>, writes: usize) {
 pub(crate) fn leave_behind(cluster: &mut Stage<'_>, node: NodeNo, others: &[NodeNo]) {
     let last = cluster.status(node).map(|status| status.last_index).unwrap_or_default();
     cluster.node(node).crash(Power);
+    outrun(cluster, last, others);
+}
+
+/// Nodes go on until none of them has the entries any more that follow one.
+#[track_caller]
+pub(crate) fn outrun(cluster: &mut Stage<'_>, last: LogIndex, others: &[NodeNo]) {
     let others = others.to_vec();
     let have_let_go = || {
         let others = others.clone();
