@@ -122,7 +122,7 @@ impl Replica {
             if let InstallStep::Loading(loading) = &mut installing.step {
                 loading.store().complete(completion, &mut out.io)?;
             } else {
-                // What the old store still had to read or write concerns nobody any more.
+                // What the old store still had to read or write concerns nobody any more, and so does its failure.
                 self.state.store.complete(completion, &mut out.io)?;
             }
             return self.continue_install(now, out);

@@ -242,13 +242,16 @@ impl Store {
     /// Takes the completion of an operation that this store submitted.
     ///
     /// # Errors
-    /// [`StoreError::Io`] and [`StoreError::Corrupt`], which poison the store; [`StoreError::Poisoned`].
+    /// [`StoreError::Io`] and [`StoreError::Corrupt`], which poison the store; [`StoreError::Poisoned`]. None of a store that is
+    /// sealed.
     pub fn complete(&mut self, completion: Completion, io: &mut IoQueue) -> Result<(), StoreError> {
         let number = completion.token.number;
         assert_eq!(completion.token.lane, self.port_lane(), "completion of another lane");
         let purpose = self.in_flight.remove(&number);
         if self.is_sealed {
-            completion.result?;
+            if let Err(error) = completion.result {
+                tracing::warn!(file = %self.file, %error, "the last operations of a page store that is replaced");
+            }
             return Ok(());
         }
         self.check_usable()?;

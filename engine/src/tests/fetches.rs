@@ -1,5 +1,6 @@
 //! Misses, fetches, and the life of pages in memory.
 
+use mesh_base::io::{FileId, IoErrorKind};
 use mesh_base::{CheckpointNo, Revision};
 
 use super::disk::Crash;
@@ -152,6 +153,24 @@ fn fetched_pages_stay_until_they_are_released() {
     fetches.into_iter().for_each(|id| rig.store().release(id));
     assert!(rig.store().resident_bytes() <= 4096);
     assert!(misses_of(&mut rig, 5).is_some());
+}
+
+#[test]
+fn what_a_sealed_store_still_had_to_read_may_fail() {
+    for kind in [None, Some(IoErrorKind::Device)] {
+        let mut rig = cold(8, small());
+        let misses = misses_of(&mut rig, 5).unwrap();
+        fetch(&mut rig, &misses);
+        rig.store().seal();
+        rig.disk.fail = kind.map(|kind| ("read", kind));
+        if kind.is_none() {
+            let length = rig.disk.bytes(FileId::Store).len();
+            rig.disk.overwrite(FileId::Store, 0, &vec![7; length]);
+        }
+        assert!(!rig.store().is_quiet());
+        rig.turn().unwrap().unwrap();
+        assert!(rig.store().is_quiet() && rig.store().next_event().is_none());
+    }
 }
 
 #[test]
