@@ -45,6 +45,16 @@ enum InstallStep {
     Over,
 }
 
+impl Installing {
+    /// Fetches of the received store that wait for pages.
+    pub(super) fn fetches_waiting(&self) -> usize {
+        match &self.step {
+            InstallStep::Loading(loading) => loading.fetches_waiting(),
+            _ => 0,
+        }
+    }
+}
+
 impl Replica {
     /// raft accepted the snapshot that the staged store holds: the log notes it first.
     pub(super) fn begin_install(&mut self, meta: &SnapshotMetadata) -> Result<(), ShardError> {

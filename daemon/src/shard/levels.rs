@@ -39,7 +39,7 @@ impl Replica {
     }
 
     /// The levels of everything that waits here.
-    pub(super) fn levels(&self) -> [Level; 8] {
+    pub(super) fn levels(&self) -> [Level; 9] {
         let options = &self.options;
         let unacknowledged = self.sending.values().map(Sending::unacknowledged).max();
         // The replica's own business that may wait for pages: apply, the records of a checkpoint, the upkeep, snapshots.
@@ -55,6 +55,7 @@ impl Replica {
             level("snapshots being sent", self.sending.len(), NODES_MAX - 1),
             level("chunks sent", unacknowledged.unwrap_or(0), SNAPSHOT_CHUNKS_IN_FLIGHT_MAX),
             level("chunks received", self.receiving.queued(), SNAPSHOT_CHUNKS_IN_FLIGHT_MAX),
+            level("fetches of records", self.receiving.loading_fetches(), 1),
         ]
     }
 }

@@ -88,6 +88,14 @@ impl Receiving {
         }
     }
 
+    /// Fetches that the loading of a received store's records waits for.
+    pub(super) fn loading_fetches(&self) -> usize {
+        match &self.phase {
+            Phase::Installing(installing) => installing.fetches_waiting(),
+            _ => 0,
+        }
+    }
+
     /// Whether one takes the live store's place: nothing is applied or read until it has.
     pub(super) const fn is_installing(&self) -> bool {
         matches!(self.phase, Phase::Installing(_))

@@ -241,6 +241,8 @@ pub(super) struct Loading {
     state: State,
     rest: ScanRest,
     fetches: Vec<FetchId>,
+    /// The last of them, whose pages are not there yet.
+    awaited: Option<FetchId>,
 }
 
 struct Replaying {
@@ -458,7 +460,7 @@ impl Loading {
     /// The loading of a store's records, with the log that waits meanwhile if there is one.
     pub(super) const fn new(log: Option<Box<RecoveredLog>>, state: State) -> Self {
         let rest = ScanRest { start: Vec::new(), end: None };
-        Self { log, state, rest, fetches: Vec::new() }
+        Self { log, state, rest, fetches: Vec::new(), awaited: None }
     }
 
     /// The state whose records are loaded.
@@ -471,9 +473,14 @@ impl Loading {
         &mut self.state.store
     }
 
+    /// Fetches that wait for pages.
+    pub(super) fn fetches_waiting(&self) -> usize {
+        self.state.store.fetches_waiting()
+    }
+
     /// Reads on as far as pages are in memory.
     pub(super) fn advance(&mut self, io: &mut IoQueue) -> Result<Progress, ShardError> {
-        loop {
+        while !self.waits() {
             let mut records = Vec::new();
             let request = ScanRequest {
                 namespace: Namespace::SYSTEM,
@@ -501,14 +508,23 @@ impl Loading {
                 ScanEnd::Limit { rest } => self.rest = rest,
                 ScanEnd::Miss { rest, misses } => {
                     self.rest = rest;
-                    self.fetches.push(self.state.store.fetch(&misses, io));
-                    // What was there already when it was asked for is announced at once.
-                    if self.state.store.next_event().is_none() {
-                        return Ok(Progress::Pending);
-                    }
+                    let fetch = self.state.store.fetch(&misses, io);
+                    self.fetches.push(fetch);
+                    self.awaited = Some(fetch);
                 }
             }
         }
+        Ok(Progress::Pending)
+    }
+
+    /// Whether pages are still to come. What was there already when it was asked for is announced at once.
+    fn waits(&mut self) -> bool {
+        while self.awaited.is_some()
+            && let Some(event) = self.state.store.next_event()
+        {
+            self.awaited = self.awaited.filter(|fetch| event != StoreEvent::Fetched(*fetch));
+        }
+        self.awaited.is_some()
     }
 }
 

@@ -92,6 +92,12 @@ impl Store {
         self.fetches.fetches.len()
     }
 
+    /// Fetches that wait for pages.
+    #[must_use]
+    pub fn fetches_waiting(&self) -> usize {
+        self.fetches.fetches.values().filter(|fetch| fetch.waiting > 0).count()
+    }
+
     fn submit_read(&mut self, want: &PageWant, io: &mut IoQueue) -> u64 {
         let page = want.pointer.page;
         assert!(want.pointer.checksum.is_sealed(), "{page} is missed but was never written");

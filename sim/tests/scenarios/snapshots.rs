@@ -91,6 +91,27 @@ fn the_store_that_a_snapshot_replaces_may_fail() {
     assert!(struck.get() >= 3, "{} of ten", struck.get());
 }
 
+/// While the first page of its records was awaited, each turn of the replica asked for it once more.
+#[test]
+fn the_records_of_a_snapshot_that_a_slow_disk_brings_are_asked_for_once() {
+    let story = Scenario::of(3).sizes(|sizes| sizes.store.frame_bytes_max = 64 * 1024);
+    story.seeds(1..=3).play(|cluster| {
+        let [a, b, c] = cluster.nodes();
+        cluster.until(a.leads());
+        for number in 0..200 {
+            cluster.write(&format!("key-{number}"), &long(number));
+        }
+        leave_behind(cluster, c, &[a, b]);
+        cluster.node(c).start();
+        cluster.until(reaches(Snapshot, c));
+        cluster.node(c).disk().slow(2000);
+        cluster.until(c.takes_in_a_snapshot());
+        cluster.run_for(secs(3));
+        cluster.node(c).disk().repair();
+        cluster.within(secs(10), c.has_caught_up());
+    });
+}
+
 /// The log was let go when the snapshot was delivered: under load its receiver found it gone, and needed the next one.
 #[test]
 fn the_log_is_kept_until_a_snapshots_receiver_has_caught_up() {
