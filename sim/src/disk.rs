@@ -9,8 +9,9 @@
 //!   completion; a completed write that a completed [`IoOp::Sync`] covers; a name that a completed
 //!   [`IoOp::SyncDirectory`] covers. "Covers" means: completed before the sync was submitted.
 //! - Everything else is drawn at a crash: each write not durable is kept, dropped or torn between any two
-//!   [`TEAR_BYTES`], each by itself; a truncation is kept or dropped, and then what it cut off is there again; each change of a name is kept or dropped, never a later one of a file without the
-//!   earlier ones.
+//!   [`TEAR_BYTES`], each by itself; a truncation is kept or dropped, and then what it cut off is there again; so is the part of
+//!   an allocation that was refused, and what gave it back; each change of a name is kept or dropped, never a later one of a file
+//!   without the earlier ones.
 //! - A read sees every write that completed before it was submitted. Of a write in flight it sees old or new, drawn for
 //!   each [`TEAR_BYTES`].
 //! - [`Crash::Process`] keeps what was completed *visible* and does not make it *durable*: whoever recovers from it and
@@ -78,6 +79,13 @@ pub struct SimDisk<O> {
 struct Directory {
     names: Names,
     files: BTreeMap<InodeNo, File>,
+}
+
+/// Whether what was taken of the space for a file is given back when there is not enough.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum GiveBack {
+    Yes,
+    No,
 }
 
 /// A copy of a directory, as an operator keeps one.
@@ -318,7 +326,10 @@ impl<O: Copy + Ord + fmt::Debug> SimDisk<O> {
             IoOp::Write { .. } => self.write(&operation, fault),
             IoOp::Allocate { offset, length, .. } => {
                 let end = offset + length;
-                self.reserve(&operation, end)?;
+                if let Err(error) = self.reserve(&operation, end) {
+                    self.allocate_in_part(&operation, GiveBack::Yes);
+                    return Err(error);
+                }
                 self.target(&operation)?.allocate(end);
                 Ok(IoValue::Done)
             }
@@ -412,6 +423,20 @@ impl<O: Copy + Ord + fmt::Debug> SimDisk<O> {
             return Err(failure(&operation.op, IoErrorKind::NoSpace));
         }
         Ok(())
+    }
+
+    /// A file system without space may have taken some of it for a range before it says so. The host gives that back, unless
+    /// its process ends in between.
+    fn allocate_in_part(&mut self, operation: &InFlight<O>, give_back: GiveBack) {
+        let room = self.options.capacity_bytes.saturating_sub(self.used_bytes());
+        let part = self.prng.range(0..room / SECTOR_BYTES as u64 + 1) * SECTOR_BYTES as u64;
+        let Ok(file) = self.target(operation) else { return };
+        let before = file.length();
+        file.allocate(before + part);
+        if give_back == GiveBack::Yes {
+            file.truncate(before);
+            self.assert_no_write_behind(operation, before);
+        }
     }
 
     /// What such a write would leave behind would be anyone's guess.

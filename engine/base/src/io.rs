@@ -126,7 +126,8 @@ pub enum IoOp {
         file: FileId,
     },
     /// Takes disk space for a range of the file, and lengthens the file where the range ends beyond it; bytes
-    /// never written read as zeros. Fails with [`IoErrorKind::NoSpace`] and has then changed nothing that matters.
+    /// never written read as zeros. Where it fails with [`IoErrorKind::NoSpace`] the file is as long as it was; a crash may
+    /// leave it longer. Not to be submitted while a write behind the end of the file is in flight.
     Allocate {
         /// The file.
         file: FileId,

@@ -7,7 +7,7 @@ use mesh_base::prng::Prng;
 
 use super::file::InFlightWrite;
 use super::in_flight::InFlight;
-use super::{Crash, DiskStatistics, SimDisk};
+use super::{Crash, DiskStatistics, GiveBack, SimDisk};
 
 /// What a crash makes of one write.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -123,8 +123,9 @@ impl<O: Copy + Ord + fmt::Debug> SimDisk<O> {
             IoOp::Write { .. } => self.abandon_write(operation, crash, mood),
             IoOp::Allocate { offset, length, .. } if happens => {
                 let end = offset + length;
-                let is_refused = self.reserve(operation, end).is_err();
-                if let (false, Ok(file)) = (is_refused, self.target(operation)) {
+                if self.reserve(operation, end).is_err() {
+                    self.allocate_in_part(operation, GiveBack::No);
+                } else if let Ok(file) = self.target(operation) {
                     file.allocate(end);
                 }
             }

@@ -181,6 +181,12 @@ impl File {
 
     /// A write to a file that is durable on completion.
     pub(super) fn write_durable(&mut self, write: &InFlightWrite) {
+        // What cut the file off before its end is durable with it, and does not cut it off.
+        let end = write.range().end;
+        let is_before = |change: &Change| matches!(change.length, LengthChange::AtMost(most) if most < end);
+        let cuts: Vec<ChangeNo> =
+            self.changes.iter().filter(|(_, change)| is_before(change)).map(|(number, _)| *number).collect();
+        cuts.into_iter().for_each(|number| self.settle(number));
         for (number, data) in write.parts() {
             let block = self.blocks.entry(number).or_default();
             block.cached.clear();
@@ -236,15 +242,18 @@ impl File {
             .filter(|(_, change)| change.hope == Hope::Sync)
             .map(|(number, _)| *number)
             .collect();
-        for number in covered {
-            let Some(change) = self.changes.remove(&number) else { continue };
-            for block in change.blocks {
-                if let Some(block) = self.blocks.get_mut(&block) {
-                    block.make_durable(number);
-                }
+        covered.into_iter().for_each(|number| self.settle(number));
+    }
+
+    /// A change is durable.
+    fn settle(&mut self, number: ChangeNo) {
+        let Some(change) = self.changes.remove(&number) else { return };
+        for block in change.blocks {
+            if let Some(block) = self.blocks.get_mut(&block) {
+                block.make_durable(number);
             }
-            self.durable_length = change.length.of(self.durable_length);
         }
+        self.durable_length = change.length.of(self.durable_length);
     }
 
     /// A sync failed: what it covered is past saving. A truncation that is lost is lost at once: what is written later is

@@ -419,6 +419,43 @@ fn a_full_disk_refuses_to_grow_and_takes_writes_in_place() {
 }
 
 #[test]
+fn a_refused_allocation_gives_back_what_it_took_and_a_crash_may_find_a_part_of_it() {
+    for crash in [Crash::Power, Crash::Process] {
+        let survivors = outcomes(|seed| {
+            let mut bench = Bench::with(seed, &[STORE]);
+            bench.disk.set_capacity_bytes(3 * KIB4 as u64);
+            bench.write(STORE, 0, 1, 1);
+            bench.sync(STORE);
+            let grow = IoOp::Allocate { file: STORE, offset: KIB4 as u64, length: 3 * KIB4 as u64 };
+            assert_eq!(bench.run(grow.clone()).unwrap_err().kind, IoErrorKind::NoSpace);
+            assert_eq!(bench.disk.contents(1, STORE), Some(whole(1)));
+            if crash == Crash::Process {
+                bench.start(grow);
+            }
+            bench.disk.crash(crash);
+            assert_eq!(bench.read(STORE, 0).unwrap(), whole(1));
+            bench.disk.contents(1, STORE).unwrap().len() / KIB4
+        });
+        assert_eq!(survivors, [1, 2, 3].into(), "{crash:?}");
+    }
+}
+
+#[test]
+fn what_is_durable_on_completion_is_not_cut_off_by_a_refused_allocation_before_it() {
+    for seed in 0..200 {
+        let mut bench = Bench::with(seed, &[LOG]);
+        let grow = IoOp::Allocate { file: LOG, offset: 0, length: 3 * KIB4 as u64 };
+        bench.disk.set_capacity_bytes(2 * KIB4 as u64);
+        assert_eq!(bench.run(grow.clone()).unwrap_err().kind, IoErrorKind::NoSpace);
+        bench.disk.set_capacity_bytes(3 * KIB4 as u64);
+        bench.run(grow).unwrap();
+        bench.write(LOG, 1, 1, 1);
+        bench.power_loss();
+        assert_eq!(bench.read(LOG, 1).unwrap(), whole(1));
+    }
+}
+
+#[test]
 fn allocated_space_reads_as_zeros_and_may_be_gone_after_a_loss_of_power() {
     let survivors = outcomes(|seed| {
         let mut bench = Bench::with(seed, &[STORE]);

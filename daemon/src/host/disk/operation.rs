@@ -55,7 +55,9 @@ async fn attempt(files: &Files, directory: DirectoryKey, op: IoOp) -> io::Result
         IoOp::Allocate { file, offset, length } => {
             let descriptor = files.open(directory, file).await?.descriptor()?;
             blocking(move || {
-                fallocate(descriptor, FallocateFlags::empty(), offset, length).map_err(io::Error::from)
+                all_or_nothing(&descriptor, |descriptor| {
+                    fallocate(descriptor, FallocateFlags::empty(), offset, length).map_err(io::Error::from)
+                })
             })
             .await?;
         }
@@ -85,6 +87,24 @@ async fn attempt(files: &Files, directory: DirectoryKey, op: IoOp) -> io::Result
         }
     }
     Ok(IoValue::Done)
+}
+
+/// Lengthens a file, or leaves its length as it was where there is no space: the kernel may have taken a part by then, and who
+/// asks for more than there is, again and again, would keep the disk full for everyone else. Nobody writes behind the end of a
+/// file meanwhile.
+pub(super) fn all_or_nothing(
+    descriptor: &OwnedFd,
+    lengthen: impl FnOnce(&OwnedFd) -> io::Result<()>,
+) -> io::Result<()> {
+    let before = u64::try_from(fstat(descriptor)?.st_size).map_err(io::Error::other)?;
+    let result = lengthen(descriptor);
+    if let Err(error) = &result
+        && kind(error) == IoErrorKind::NoSpace
+    {
+        // Also where it seems to be no longer: some take blocks behind the end first.
+        ftruncate(descriptor, before)?;
+    }
+    result
 }
 
 /// Cuts a file off behind a length, if it is longer.

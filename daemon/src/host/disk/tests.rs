@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::future::Future;
+use std::io::ErrorKind;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -13,6 +15,7 @@ use mesh_base::limits::SECTOR_BYTES;
 use mesh_base::{ReplicaId, SegmentNo, ShardId};
 
 use super::Disk;
+use super::operation::all_or_nothing;
 use crate::core::{CoreEvent, DirectoryKey};
 use crate::host::bell::step_aside;
 use crate::host::inbox::Inbox;
@@ -189,6 +192,27 @@ fn space_is_really_taken_and_reads_as_zeros() {
         assert_eq!(bench.read(SEGMENT, 0, 4096).await, pattern(1, 1));
         assert_eq!(bench.read(SEGMENT, 8192, 1 << 20).await, vec![0; 1 << 20]);
     });
+}
+
+#[test]
+fn an_allocation_without_space_leaves_the_file_as_long_as_it_was() {
+    let data = on_disk();
+    let file = fs::File::create(data.path().join("file")).unwrap();
+    file.set_len(8192).unwrap();
+    let length = || file.metadata().unwrap().len();
+    let descriptor = OwnedFd::from(file.try_clone().unwrap());
+    let lengthen = |end: u64, error: Option<ErrorKind>| {
+        all_or_nothing(&descriptor, |_| {
+            file.set_len(end)?;
+            error.map_or(Ok(()), |kind| Err(kind.into()))
+        })
+    };
+    for kind in [ErrorKind::StorageFull, ErrorKind::QuotaExceeded] {
+        assert_eq!(lengthen(1 << 20, Some(kind)).unwrap_err().kind(), kind);
+        assert_eq!(length(), 8192);
+    }
+    assert!(lengthen(1 << 20, None).is_ok());
+    assert_eq!(length(), 1 << 20);
 }
 
 #[test]
