@@ -115,13 +115,11 @@ impl Allocator {
 
     /// Fixes what the checkpoint being built writes: places the allocator's own pages and copies the bits.
     ///
-    /// # Panics
-    /// When the file is larger than its superblock can describe, which is terabytes.
+    /// A file of terabytes may be larger than a superblock can describe: it has more than [`INDEX_PAGES_MAX`] index pages then.
     pub(crate) fn freeze(&mut self, epoch: CheckpointNo) -> (AllocatorRoot, Vec<AllocatorWrite>) {
         self.give_up_end(epoch);
         // Placing a page may change another bitmap, which then has to be placed too: until nothing moves.
         while self.place_bitmaps(epoch) || self.place_indexes(epoch) {}
-        assert!(self.root.index.len() <= INDEX_PAGES_MAX, "file larger than a superblock can describe");
         let mut writes = Vec::new();
         for slot in 0..self.slots.len() {
             self.write_bitmap(slot, epoch, &mut writes);

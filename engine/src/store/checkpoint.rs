@@ -18,6 +18,7 @@ use mesh_base::{CheckpointNo, LogIndex, PageNo, Revision, Term};
 
 use super::shrink::Shrinking;
 use super::{Purpose, Store, StoreEvent};
+use crate::allocator::INDEX_PAGES_MAX;
 use crate::error::StoreError;
 use crate::frames::FrameState;
 use crate::page::{Expected, interior, slotted};
@@ -263,7 +264,9 @@ impl Store {
         if self.shrinking != Shrinking::No {
             return;
         }
-        if self.taken_pages < wanted {
+        if running.superblock.allocator.index.len() > INDEX_PAGES_MAX {
+            self.found_no_space(running);
+        } else if self.taken_pages < wanted {
             let page_bytes = self.tree.options.page_bytes;
             let offset = page_offset(PageNo(self.taken_pages), page_bytes);
             let length = page_offset(PageNo(wanted - self.taken_pages), page_bytes);
@@ -275,6 +278,13 @@ impl Store {
             running.stage = Stage::Pages;
             self.write_pages(running, io);
         }
+    }
+
+    fn found_no_space(&mut self, running: &mut Running) {
+        let checkpoint = running.superblock.checkpoint;
+        tracing::warn!(file = %self.file, %checkpoint, "no disk space for a checkpoint");
+        running.stage = Stage::NoSpace;
+        self.events.push_back(StoreEvent::CheckpointNoSpace { checkpoint });
     }
 
     fn write_pages(&mut self, running: &mut Running, io: &mut IoQueue) {
@@ -355,10 +365,7 @@ impl Store {
         let Some(mut running) = self.running.take() else { return Ok(()) };
         match (step, result) {
             (CheckpointIo::Space, Err(error)) if error.kind == IoErrorKind::NoSpace => {
-                let checkpoint = running.superblock.checkpoint;
-                tracing::warn!(file = %self.file, %checkpoint, "no disk space for a checkpoint");
-                running.stage = Stage::NoSpace;
-                self.events.push_back(StoreEvent::CheckpointNoSpace { checkpoint });
+                self.found_no_space(&mut running);
             }
             (_, Err(error)) => return Err(error.into()),
             (CheckpointIo::Space, Ok(_)) => {

@@ -64,8 +64,8 @@ pub enum StoreEvent {
         /// The log up to this index is in it.
         applied: LogIndex,
     },
-    /// A checkpoint found no space on the disk. It waits, with nothing on the disk harmed, for
-    /// [`Store::retry_space`].
+    /// A checkpoint found no space on the disk, or in the format, which ends at terabytes. It waits, with nothing on the disk
+    /// harmed, for [`Store::retry_space`].
     CheckpointNoSpace {
         /// Which.
         checkpoint: CheckpointNo,

@@ -55,6 +55,31 @@ fn fill(rig: &mut Rig) -> u64 {
 }
 
 #[test]
+fn a_file_larger_than_the_format_can_describe_finds_no_space_and_is_left_as_it_was() {
+    let mut rig = Rig::with_store(1, small());
+    let contents = load(&mut rig, 300).unwrap();
+    let no = rig.checkpoint(300).unwrap();
+    rig.crash(Crash::LoseAll);
+    rig.options.grow_bytes = 3 << 40;
+    rig.open(no).unwrap().unwrap();
+    for number in 0..1000 {
+        rig.put(&key(number), 1000, &[1; 1000]).unwrap();
+    }
+    rig.begin_checkpoint(1000);
+    for attempts in 1..3 {
+        while rig.no_space < attempts {
+            rig.turn().unwrap().unwrap();
+        }
+        rig.store.as_mut().unwrap().retry_space(&mut rig.io).unwrap();
+    }
+    assert_eq!(rig.get(&key(7), 1000), Some(vec![1; 1000]));
+    rig.crash(Crash::LoseAll);
+    rig.options = small();
+    rig.open(no).unwrap().unwrap();
+    check(&mut rig, &contents);
+}
+
+#[test]
 fn a_random_load_that_rests_has_full_leaves_and_a_file_without_free_space() {
     let mut rig = Rig::with_store(1, small());
     let contents = load(&mut rig, 3000).unwrap();
