@@ -326,12 +326,6 @@ impl Store {
         self.tree.frames.set_bytes_max(frame_bytes_max);
     }
 
-    /// The sizes it has now.
-    #[cfg(test)]
-    pub(crate) const fn options(&self) -> &crate::StoreOptions {
-        &self.tree.options
-    }
-
     /// Which file this is.
     #[must_use]
     pub const fn file(&self) -> FileId {
