@@ -242,7 +242,7 @@ pub(super) struct Loading {
     rest: ScanRest,
     fetches: Vec<FetchId>,
     /// The last of them, whose pages are not there yet.
-    awaited: Option<FetchId>,
+    pending: Option<FetchId>,
 }
 
 struct Replaying {
@@ -460,7 +460,7 @@ impl Loading {
     /// The loading of a store's records, with the log that waits meanwhile if there is one.
     pub(super) const fn new(log: Option<Box<RecoveredLog>>, state: State) -> Self {
         let rest = ScanRest { start: Vec::new(), end: None };
-        Self { log, state, rest, fetches: Vec::new(), awaited: None }
+        Self { log, state, rest, fetches: Vec::new(), pending: None }
     }
 
     /// The state whose records are loaded.
@@ -510,7 +510,7 @@ impl Loading {
                     self.rest = rest;
                     let fetch = self.state.store.fetch(&misses, io);
                     self.fetches.push(fetch);
-                    self.awaited = Some(fetch);
+                    self.pending = Some(fetch);
                 }
             }
         }
@@ -519,12 +519,12 @@ impl Loading {
 
     /// Whether pages are still to come. What was there already when it was asked for is announced at once.
     fn waits(&mut self) -> bool {
-        while self.awaited.is_some()
+        while self.pending.is_some()
             && let Some(event) = self.state.store.next_event()
         {
-            self.awaited = self.awaited.filter(|fetch| event != StoreEvent::Fetched(*fetch));
+            self.pending = self.pending.filter(|fetch| event != StoreEvent::Fetched(*fetch));
         }
-        self.awaited.is_some()
+        self.pending.is_some()
     }
 }
 
