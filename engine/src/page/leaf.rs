@@ -1,6 +1,8 @@
 //! Searching a leaf.
 
-use super::search::{end_of_head, next_alike, same_head, search};
+use mesh_base::Revision;
+
+use super::search::{next_alike, same_head, search};
 use super::slotted;
 use crate::cell::{self, Cell};
 use crate::key::KeyRef;
@@ -31,9 +33,20 @@ pub(crate) fn is_same_key(page: &[u8], one: usize, other: usize) -> bool {
 }
 
 /// The index after the last version in the page of the key at `index`.
+#[inline]
 pub(crate) fn end_of_key(page: &[u8], index: usize) -> usize {
-    let alike = end_of_head(page, index);
-    (index + 1..alike).find(|next| !key(page, index).same_key(&key(page, *next))).unwrap_or(alike)
+    let next = index + 1;
+    if next < slotted::count(page) && is_same_key(page, index, next) {
+        end_of_versions(page, index)
+    } else {
+        next
+    }
+}
+
+/// The same of a key that has several versions, of which there may be thousands.
+fn end_of_versions(page: &[u8], index: usize) -> usize {
+    let (last, is_exact) = lower_bound(page, &KeyRef { revision: Revision::ZERO, ..key(page, index) });
+    last + usize::from(is_exact)
 }
 
 /// The first cell from `index` on that may have an older version behind it in the page. It looks at the slots alone.

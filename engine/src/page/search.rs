@@ -95,13 +95,6 @@ pub(super) fn same_head(page: &[u8], one: usize, other: usize) -> bool {
     head(one) == head(other)
 }
 
-/// The index after the last cell of those from `index` on that have its head.
-pub(super) fn end_of_head(page: &[u8], index: usize) -> usize {
-    let rest = slotted::slots(page).get(index..).unwrap_or_default();
-    let same = rest.array_windows().take_while(|[one, other]| head_of(*one) == head_of(*other)).count();
-    index + same + 1
-}
-
 /// The first cell from `index` on whose neighbour behind it has the same head.
 pub(super) fn next_alike(page: &[u8], index: usize) -> Option<usize> {
     let rest = slotted::slots(page).get(index..)?;

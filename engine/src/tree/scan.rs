@@ -174,7 +174,7 @@ impl<'a> Scan<'a, '_> {
                 }
             }
             may_be_done = false;
-            index = after_key(page, index);
+            index = leaf::end_of_key(page, index);
         }
         None
     }
@@ -347,14 +347,4 @@ fn forward_mark<'a>(target: &KeyRef<'a>, done: Mark<'a>) -> Mark<'a> {
         Mark::After(last) if last >= target.key => done,
         _ => Mark::Before(target.key),
     }
-}
-
-/// The index of the first cell after all versions of the key at `index`.
-fn after_key(page: &[u8], index: usize) -> usize {
-    if index + 1 == slotted::count(page) || !leaf::is_same_key(page, index, index + 1) {
-        return index + 1;
-    }
-    let key = leaf::key(page, index);
-    let (last, is_exact) = leaf::lower_bound(page, &KeyRef { revision: Revision::ZERO, ..key });
-    if is_exact { last + 1 } else { last }
 }
