@@ -2,7 +2,7 @@
 
 use mesh_base::{Namespace, Revision};
 
-use super::read::{Seek, Touch, warm_leaves};
+use super::read::{GROUP_KEYS, Touch};
 use super::{Step, Tree};
 use crate::cell::{self, NewPayload};
 use crate::error::StoreError;
@@ -20,17 +20,11 @@ impl Tree {
     pub(crate) fn look_for(&self, writes: &[CellWrite<'_>]) -> Result<Misses, StoreError> {
         let view = self.view();
         let mut misses = Misses::none(self.allocator.reuses());
-        let mut leaves = Vec::with_capacity(writes.len());
-        for write in writes {
-            self.check_size(write)?;
-            let key = write.cell_key();
-            match view.descend(&Seek::At(key), Touch::Point) {
-                Ok(found) => leaves.push((key, found.page)),
-                Err(miss) => misses.add(miss.want),
-            }
-        }
-        if leaves.len() > 1 {
-            warm_leaves(&leaves);
+        writes.iter().try_for_each(|write| self.check_size(write))?;
+        let keys: Vec<_> = writes.iter().map(CellWrite::cell_key).collect();
+        for group in keys.chunks(GROUP_KEYS) {
+            let ways = view.leaves_of(group, Touch::Point);
+            ways.into_iter().filter_map(Result::err).for_each(|want| misses.add(want));
         }
         Ok(misses)
     }

@@ -14,7 +14,7 @@ use crate::sealed::Sealed;
 use crate::superblock::Root;
 
 /// Keys that are looked ahead for together: a few times the cache misses that a processor has under way.
-const WARM_KEYS: usize = 32;
+pub(super) const GROUP_KEYS: usize = 32;
 
 /// Where to.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +34,8 @@ pub(crate) enum Touch {
     Point,
     /// As a part of a scan.
     Scan,
+    /// Not at all: what only looks on changes nothing.
+    Look,
 }
 
 /// A tree to read: the present one, or a checkpoint's.
@@ -172,23 +174,46 @@ impl<'a> TreeView<'a> {
     /// The idea is that of group prefetching (Chen, Ailamaki, Gibbons, Mowry: "Improving hash join performance through
     /// prefetching", ICDE 2004), with loads that nothing waits for in place of prefetch instructions.
     pub(crate) fn warm<'k>(&self, keys: impl Iterator<Item = KeyRef<'k>>) {
-        warm_leaves(&keys.filter_map(|key| Some((key, self.resident_leaf(&key)?))).collect::<Vec<_>>());
+        let keys: Vec<_> = keys.collect();
+        keys.chunks(GROUP_KEYS).for_each(|group| drop(self.leaves_of(group, Touch::Look)));
     }
 
-    /// The leaf that a key belongs into, if the whole way to it is resident. Nothing of the leaf itself is read.
-    fn resident_leaf(&self, key: &KeyRef<'_>) -> Option<&'a [u8]> {
-        let mut page = self.frames.peek(self.root.pointer.page)?;
-        for _ in 0..self.root.level {
-            page = self.frames.peek(interior::pointer(page, interior::child_of(page, key)).page)?;
+    /// The leaves that keys belong into, at most [`GROUP_KEYS`] of them, or what is missing on the way to each. All go down
+    /// together, level by level, and what a search for each key in its leaf will look at is looked at: see [`TreeView::warm`].
+    pub(crate) fn leaves_of(&self, keys: &[KeyRef<'_>], touch: Touch) -> Vec<Result<&'a [u8], PageWant>> {
+        assert!(keys.len() <= GROUP_KEYS, "a group of {} keys", keys.len());
+        let root = self.visit(self.root.pointer, self.root.level, touch);
+        let mut pages = vec![root; keys.len()];
+        let mut children = Vec::with_capacity(keys.len());
+        for level in (0..self.root.level).rev() {
+            let child_of = |(page, key): (&Result<&'a [u8], PageWant>, &KeyRef<'_>)| {
+                page.map(|page| interior::pointer(page, interior::child_of(page, key)))
+            };
+            children.clear();
+            children.extend(pages.iter().zip(keys).map(child_of));
+            for (page, child) in pages.iter_mut().zip(&children) {
+                *page = child.and_then(|child| self.visit(child, level, touch));
+            }
+            let slots = pages.iter().flatten().map(|page| slotted::touch_slots(page));
+            black_box(slots.fold(0, |sum, byte| sum ^ byte));
         }
-        Some(page)
+        let cells = pages.iter().zip(keys).filter_map(|(page, key)| {
+            let page = page.ok()?;
+            let (index, _) = leaf::lower_bound(page, key);
+            (index < slotted::count(page)).then(|| slotted::touch_cell(page, index))
+        });
+        black_box(cells.fold(0, |sum, byte| sum ^ byte));
+        pages
     }
 
     #[inline]
     fn visit(&self, pointer: PagePointer, level: u8, touch: Touch) -> Result<&'a [u8], PageWant> {
-        // Pages above the leaves are worth keeping however they were reached.
-        let is_use = level > 0 || touch == Touch::Point;
-        let found = if is_use { self.frames.get(pointer.page) } else { self.frames.get_once(pointer.page) };
+        let found = match touch {
+            Touch::Look => self.frames.peek(pointer.page),
+            Touch::Scan if level == 0 => self.frames.get_once(pointer.page),
+            // Pages above the leaves are worth keeping however they were reached.
+            Touch::Scan | Touch::Point => self.frames.get(pointer.page),
+        };
         found.ok_or_else(|| PageWant {
             pointer: self.sealed.resolve(pointer),
             expected: Expected::Node { level },
@@ -242,18 +267,5 @@ impl<'a> TreeView<'a> {
             Ok(read) => Lookup::Ready(read),
             Err(wants) => Lookup::Miss(Misses { stamp: self.stamp, wants }),
         }
-    }
-}
-
-/// Looks at what a search for each key in the leaf beside it will look at.
-pub(super) fn warm_leaves(leaves: &[(KeyRef<'_>, &[u8])]) {
-    for group in leaves.chunks(WARM_KEYS) {
-        let slots = group.iter().map(|(_, page)| slotted::touch_slots(page));
-        black_box(slots.fold(0, |sum, byte| sum ^ byte));
-        let cells = group.iter().map(|(key, page)| {
-            let (index, _) = leaf::lower_bound(page, key);
-            if index < slotted::count(page) { slotted::touch_cell(page, index) } else { 0 }
-        });
-        black_box(cells.fold(0, |sum, byte| sum ^ byte));
     }
 }
