@@ -38,6 +38,12 @@ impl Latency {
         Self { tail_per_mille, tail, ..self }
     }
 
+    /// The same, with nothing from the tail.
+    #[must_use]
+    pub const fn without_tail(self) -> Self {
+        Self { tail_per_mille: 0, ..self }
+    }
+
     /// One duration.
     pub fn draw(&self, prng: &mut Prng) -> Duration {
         if self.tail_per_mille > 0 && prng.chance_per_mille(self.tail_per_mille) {

@@ -29,6 +29,8 @@ use crate::options::Options;
 const UNKNOWNS_MAX: u32 = 3;
 /// How long a client keeps trying.
 const PATIENCE: Duration = Duration::from_millis(2500);
+/// How long an attempt waits at most because others before it were too short: on a slow link no short one is ever answered.
+const ATTEMPT_MAX: Duration = Duration::from_millis(200);
 /// What the numbers of two clients differ by of which the one came in the other's place.
 const GENERATION: u64 = 1000;
 
@@ -102,6 +104,8 @@ struct Operation {
     work: Work,
     patience: Patience,
     begun: Instant,
+    /// How long it waits for the next attempt.
+    wait: Duration,
     /// The number of the write, once it was sent; its session cannot change after that.
     write: Option<(SessionId, SessionSeq)>,
     /// Whether a write was sent in an attempt whose end is not known.
@@ -233,6 +237,7 @@ impl Client {
             work,
             patience,
             begun: now,
+            wait: self.habits.patience,
             write: None,
             is_ambiguous: false,
             sent: Sent { is_write: false, open: 0 },
@@ -255,6 +260,7 @@ impl Client {
         let current = self.current.as_mut()?;
         if std::mem::take(&mut current.sent.open) > 0 {
             current.is_ambiguous |= current.sent.is_write;
+            current.wait = (current.wait * 2).min(ATTEMPT_MAX.max(self.habits.patience));
             self.leaders.remove(&current.work.shard);
         }
         let goes_on = current.patience == Patience::UntilKnown && current.is_ambiguous;
@@ -300,7 +306,7 @@ impl Client {
         let envelope = Envelope { request: RequestId(self.attempt), shard: Some(shard), epoch: SlotEpoch(1) };
         let is_write = current.work.is_write();
         current.sent = Sent { is_write: false, open: 1 + u32::from(also.is_some()) };
-        let (attempt, wait) = (self.attempt, self.habits.patience);
+        let (attempt, wait) = (self.attempt, current.wait);
         if is_write && current.write.is_none() {
             let Some(session) = self.sessions.get_mut(&shard) else {
                 let opening = self.openings.entry(shard).or_default();

@@ -82,7 +82,10 @@ impl World {
         self.is_hostile = false;
         self.alive_until = self.heap.now() + self.options.alive_within;
         self.net.heal();
-        let calm = LinkOptions { loss_per_mille: 0, ..self.options.peers };
+        // A node that was lost comes back over a long chain of messages: it has not the time for one straggler after another.
+        let peers = self.options.peers;
+        let latency = if self.is_someone_lost() { peers.latency.without_tail() } else { peers.latency };
+        let calm = LinkOptions { loss_per_mille: 0, latency, ..peers };
         let everyone = self.everyone();
         for &from in &everyone {
             for &to in &everyone {
@@ -109,9 +112,8 @@ impl World {
     /// that its bad disk did, needs all others to come back.
     fn draw_parts(&mut self) {
         let count = self.nodes.len();
-        let is_someone_lost = self.nodes.iter().any(|node| node.lost.is_some());
         let is_someone_unborn = self.nodes.iter().any(|node| node.cluster.is_none());
-        if is_someone_lost || is_someone_unborn || self.victim.is_some() {
+        if self.is_someone_lost() || is_someone_unborn || self.victim.is_some() {
             return;
         }
         let left_out = self.options.faults.left_out_per_mille;
@@ -127,6 +129,10 @@ impl World {
                 node.part = part;
             }
         }
+    }
+
+    fn is_someone_lost(&self) -> bool {
+        self.nodes.iter().any(|node| node.lost.is_some())
     }
 
     fn part_of(&self, peer: Peer) -> Part {
