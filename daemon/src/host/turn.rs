@@ -130,7 +130,8 @@ impl<S: Server> Turn<S> {
             if rest == Rest::Taken {
                 busy_since = now;
             }
-            if now.since(busy_since) > BUSY_MAX {
+            // What a turn hands to the kernel is on its way before the server goes on with what it put off for that.
+            if self.again.get() || now.since(busy_since) > BUSY_MAX {
                 breath.take().await;
                 busy_since = now;
             } else {

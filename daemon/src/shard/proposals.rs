@@ -1,10 +1,11 @@
 //! Writes between evaluation and their answer: what is being gathered into the next entry, and what was proposed.
 //!
 //! Invariants:
-//! - A write is answered "done" only by the apply of the very entry (index and term) that carries it.
+//! - A write is answered "done" only when the very entry (index and term) that carries it is committed, if its answer needs no
+//!   more than that, or applied.
 //! - A write is answered "not applied" only if its entry was never proposed, or if another entry was applied at its index.
 //!   In every other case its end is unknown, and the session will tell.
-//! - One request is in flight once: a second copy waits for the first.
+//! - One request is in flight once, until it is applied: a second copy waits for the first.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -24,7 +25,7 @@ pub struct Waiter {
     pub deadline: Instant,
 }
 
-/// What an answer says once the write is applied.
+/// What an answer says once the write is committed or applied.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Answer {
     /// Keys were written.
@@ -39,6 +40,14 @@ pub enum Answer {
     Admitted,
     /// Nobody asked: the shard's own business.
     Nothing,
+}
+
+impl Answer {
+    /// Whether the answer can be given as soon as the write is committed. Reads that come after it wait for the apply; but a
+    /// session that is opened is used by writes, and a new id asked for, and those look at what is applied.
+    const fn is_known_at_commit(&self) -> bool {
+        matches!(self, Self::Written | Self::Deleted)
+    }
 }
 
 /// By what a copy of a request is known.
@@ -75,6 +84,13 @@ struct Proposal {
     term: Term,
     bytes: usize,
     writes: Vec<EvaluatedWrite>,
+}
+
+impl Proposal {
+    /// Whether the entry at `index` with `term` is the one that was proposed.
+    fn is_entry(&self, index: LogIndex, term: Term) -> bool {
+        self.index == index && (self.term == term || flaw::is_planted(Flaw::AnswerByIndexAlone))
+    }
 }
 
 /// All writes in flight at a leader, or left over from when the replica led.
@@ -163,15 +179,26 @@ impl Proposals {
         writes
     }
 
+    /// The entry at `index` with `term` is committed: nothing can undo its writes any more, and those who wait for one whose
+    /// answer needs no more than that are told. They wait no longer; copies that come before the apply do.
+    pub fn committed(&mut self, index: LogIndex, term: Term, mut tell: impl FnMut(&EvaluatedWrite)) {
+        let at = self.queue.binary_search_by_key(&index, |proposal| proposal.index);
+        let proposal = at.ok().and_then(|at| self.queue.get_mut(at));
+        let Some(proposal) = proposal.filter(|proposal| proposal.is_entry(index, term)) else { return };
+        for write in proposal.writes.iter_mut().filter(|write| write.answer.is_known_at_commit()) {
+            tell(write);
+            self.waiters -= write.waiters.len();
+            write.waiters.clear();
+        }
+    }
+
     /// The entry at `index` with `term` was applied. Returns the writes that are now decided: those it carried, those
     /// whose place in the log it took, and those proposed in an earlier term for a place behind it. For behind a committed
     /// entry no log that can ever lead has an entry of an earlier term.
     pub fn applied(&mut self, index: LogIndex, term: Term) -> Decided {
         let mut decided = Decided::default();
         while let Some(proposal) = self.pop_if(|front| front.index <= index || front.term < term) {
-            let done = proposal.index == index
-                && (proposal.term == term || flaw::is_planted(Flaw::AnswerByIndexAlone));
-            let to = if done { &mut decided.done } else { &mut decided.lost };
+            let to = if proposal.is_entry(index, term) { &mut decided.done } else { &mut decided.lost };
             to.extend(proposal.writes);
         }
         decided
@@ -318,6 +345,29 @@ mod tests {
         let second = proposals.applied(LogIndex(2), Term(2));
         assert_eq!((second.done.len(), second.lost.len()), (0, 2));
         assert_eq!(proposals.bytes(), 0);
+    }
+
+    #[test]
+    fn a_write_is_answered_at_commit_and_a_copy_that_comes_later_at_apply() {
+        let mut proposals = proposed(&[1, 2]);
+        let mut told = Vec::new();
+        proposals.committed(LogIndex(1), Term(2), |write| told.extend(write.waiters.clone()));
+        assert!(told.is_empty(), "the entry of another term says nothing of the write");
+        proposals.committed(LogIndex(1), Term(1), |write| told.extend(write.waiters.clone()));
+        assert_eq!((told, proposals.waiters()), (vec![waiter(1)], 1));
+        assert!(proposals.join(key(1), waiter(11)));
+        assert_eq!(proposals.applied(LogIndex(1), Term(1)).done[0].waiters, [waiter(11)]);
+        assert_eq!(proposals.waiters(), 1);
+    }
+
+    #[test]
+    fn a_session_is_answered_when_it_can_be_used() {
+        let mut proposals = Proposals::default();
+        let session = SessionId(Revision(1));
+        proposals.gather(EvaluatedWrite { answer: Answer::SessionOpened(session), ..write(1) });
+        proposals.proposed(LogIndex(1), Term(1), 10);
+        proposals.committed(LogIndex(1), Term(1), |write| panic!("{write:?} is answered early"));
+        assert_eq!(proposals.applied(LogIndex(1), Term(1)).done[0].waiters, [waiter(1)]);
     }
 
     #[test]

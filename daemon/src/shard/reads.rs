@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use mesh_base::bytesio::{Reader, Writer};
+use mesh_base::flaw::{self, Flaw};
 use mesh_base::{Instant, LogIndex, ReplicaId};
 
 /// Rounds under way at a time: enough that reads arriving during one do not wait for its end.
@@ -121,7 +122,7 @@ impl<R> Reads<R> {
     /// The next read that may be served when `applied` is applied.
     pub fn next_ready(&mut self, applied: LogIndex) -> Option<R> {
         while let Some((index, reads)) = self.proven.front_mut() {
-            if *index > applied {
+            if *index > applied && !flaw::is_planted(Flaw::ReadBeforeApplied) {
                 return None;
             }
             if let Some(read) = reads.pop_front() {

@@ -1,7 +1,8 @@
 //! A replica at work: raft, the log and the applied state, stepped together.
 //!
 //! A turn is many calls of the `on_*` methods and then one [`Replica::flush`], which proposes what was gathered, moves raft's
-//! output to the log and the network, applies what is committed, and answers.
+//! output to the log and the network, answers the writes that are committed by that, and applies what earlier turns found to be
+//! committed: so neither the disk nor a client waits for the page store.
 //!
 //! Invariants:
 //! - Between `ready()` and `advance_append_async()` raft is not touched.
@@ -175,6 +176,7 @@ impl Replica {
 
     /// Ends a turn.
     pub(super) fn flush(&mut self, now: Now, out: &mut Output) -> Result<(), ShardError> {
+        let through = self.last_committed();
         self.propose_gathered(out)?;
         self.continue_install(now, out)?;
         if self.leading.is_some()
@@ -192,10 +194,13 @@ impl Replica {
                 self.handle_ready(now, out)?;
             }
             let before = self.state.applied.index;
-            self.apply_committed(now, out)?;
+            self.apply_committed(through, now, out)?;
             if self.state.applied.index == before && !self.raw.has_ready() && !self.is_persisted() {
                 break;
             }
+        }
+        if self.may_apply() && !self.committed.is_empty() {
+            out.want_another_turn();
         }
         self.settle_role(now, out);
         self.serve_proven_reads(now, out)?;
@@ -220,13 +225,20 @@ impl Replica {
             self.reads.prove(&read.request_ctx, LogIndex(read.index));
         }
         let early = ready.take_messages();
-        self.committed.extend(ready.take_committed_entries());
+        self.take_committed(ready.take_committed_entries(), out);
         let unpersisted = self.persist(&mut ready)?;
         self.unpersisted.push_back(unpersisted);
         self.raw.advance_append_async(ready);
 
         self.send(now, early, out)?;
         self.send_early_heartbeat_responses(now, out)
+    }
+
+    fn take_committed(&mut self, entries: Vec<Entry>, out: &mut Output) {
+        for entry in &entries {
+            self.answer_committed(LogIndex(entry.index), Term(entry.term), out);
+        }
+        self.committed.extend(entries);
     }
 
     /// Hands a ready's entries, hard state and snapshot to the log.
@@ -336,12 +348,23 @@ impl Replica {
         }
     }
 
-    fn apply_committed(&mut self, now: Now, out: &mut Output) -> Result<(), ShardError> {
-        if self.receiving.is_installing() || self.apply_is_parked {
+    /// Whether the store takes entries at present.
+    fn may_apply(&self) -> bool {
+        !self.receiving.is_installing() && !self.apply_is_parked
+    }
+
+    /// The last entry that is known to be committed and is not applied.
+    fn last_committed(&self) -> LogIndex {
+        self.committed.back().map_or(self.state.applied.index, |entry| LogIndex(entry.index))
+    }
+
+    /// Applies committed entries up to one of them.
+    fn apply_committed(&mut self, through: LogIndex, now: Now, out: &mut Output) -> Result<(), ShardError> {
+        if !self.may_apply() {
             return Ok(());
         }
         let before = self.state.applied.index;
-        while let Some(entry) = self.next_committed() {
+        while let Some(entry) = self.next_committed(through) {
             match self.state.apply(&entry)? {
                 Lookup::Ready(applied) => {
                     self.applied(now, &entry, applied, out)?;
@@ -366,11 +389,11 @@ impl Replica {
         Ok(())
     }
 
-    fn next_committed(&mut self) -> Option<Entry> {
+    fn next_committed(&mut self, through: LogIndex) -> Option<Entry> {
         if self.committed.len() > 1 && flaw::is_planted(Flaw::ApplyOutOfOrder) {
             return self.committed.pop_back();
         }
-        self.committed.pop_front()
+        self.committed.pop_front_if(|entry| entry.index <= through.0)
     }
 
     /// Keeps something until the pages that it misses have come.
@@ -418,7 +441,7 @@ impl Replica {
         match parked {
             Parked::Apply => {
                 self.apply_is_parked = false;
-                self.apply_committed(now, out)
+                self.apply_committed(self.last_committed(), now, out)
             }
             Parked::Write(write) => self.evaluate(now, write, out),
             Parked::Read(read) => self.serve(now, read, out),

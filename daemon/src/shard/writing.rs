@@ -444,6 +444,12 @@ impl Replica {
         }
     }
 
+    /// An entry is committed: its writes are done for all who only want to know that.
+    pub(super) fn answer_committed(&mut self, index: LogIndex, term: Term, out: &mut Output) {
+        let tell = |write: &EvaluatedWrite| answer_write(&write.answer, write.outcome, &write.waiters, out);
+        self.proposals.committed(index, term, tell);
+    }
+
     /// An entry was applied: its writes are done, and those whose place it took are lost.
     pub(super) fn answer_applied(&mut self, now: Now, index: LogIndex, term: Term, out: &mut Output) {
         let decided = self.proposals.applied(index, term);

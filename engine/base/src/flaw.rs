@@ -94,6 +94,8 @@ flaws! {
         "A write is answered \"done\" by whatever entry is applied at its index.";
     ReadWithoutQuorum, "read-without-quorum",
         "A leader serves reads without asking a quorum whether it still leads.";
+    ReadBeforeApplied, "read-before-applied",
+        "A read is served as soon as its leader is confirmed, whatever of the log is applied by then.";
     RangeIgnoresRevision, "range-ignores-revision",
         "The later pages of a range are read at the newest revision, not at that of the first.";
     ReadBatchAnew, "read-batch-anew",
