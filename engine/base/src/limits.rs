@@ -95,7 +95,7 @@ pub const LOG_RESERVE_BYTES: usize = 1024 * 1024;
 /// Bytes of one write of zeros ahead of the append position.
 pub const LOG_ZERO_WRITE_BYTES: usize = 256 * 1024;
 /// Segments kept for reuse; more are removed.
-pub const LOG_SPARE_SEGMENTS_MAX: usize = 2;
+pub const LOG_SPARE_SEGMENTS_MAX: usize = 4;
 /// Bytes of one read when a log is recovered.
 pub const LOG_READ_BYTES: usize = 1024 * 1024;
 /// Reads in flight when a log is recovered.

@@ -19,6 +19,9 @@ pub struct EntryHead {
     pub wall_ms: u64,
 }
 
+/// The most of a buffer that is kept from one entry to the next.
+const BUFFER_BYTES_KEPT_MAX: usize = 256 * 1024;
+
 /// An entry in the making. Reusable: [`EntryBuilder::finish`] leaves it empty.
 #[derive(Default)]
 pub struct EntryBuilder {
@@ -136,7 +139,7 @@ impl EntryBuilder {
         let size = self.byte_size();
         self.start();
         let mut buffer = std::mem::take(&mut self.buffer);
-        buffer.reserve_exact(size - buffer.len());
+        buffer.reserve(size - buffer.len());
         if let Some(place) = buffer.get_mut(REVISION_AT..PREFIX_BYTES) {
             place.copy_from_slice(&head.revision_high.get().to_le_bytes());
         }
@@ -151,7 +154,13 @@ impl EntryBuilder {
         self.effects.clear();
         self.outcomes = record.outcomes;
         self.outcomes.clear();
-        bytes.into()
+        // A copy of its very size: the buffer that the next entry grows in has room for that.
+        let entry = Bytes::copy_from_slice(&bytes);
+        if bytes.capacity() <= BUFFER_BYTES_KEPT_MAX {
+            self.buffer = bytes;
+            self.buffer.clear();
+        }
+        entry
     }
 
     /// The position of the next byte; the prefix is written before the first.
