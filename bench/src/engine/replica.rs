@@ -1,13 +1,15 @@
 //! A replica of one voter without a server around it: the real log and the real page store, driven as the shard drives them.
 //!
 //! A durable put is: the keys are looked up (create revision and version come from there), the entry is encoded, the log appends
-//! it with the commit index of the one before, its durability is waited for, the entry is validated and applied. Checkpoints
+//! it with the commit index of the one before, and its durability is waited for. Meanwhile the entry before it is validated and
+//! applied: as in the server, a put is done when it is durable, and whatever reads afterwards waits for the apply. Checkpoints
 //! begin when they are due by the server's rules, and are written while puts wait for the log; the log then lets old segments
 //! go.
 //!
 //! Not included: the network, raft's own bookkeeping, sessions, watches. Versions are not kept: the horizon follows every put,
 //! because the systems beside it keep none.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -72,6 +74,14 @@ pub(super) struct OpenTime {
     pub(super) store: Duration,
 }
 
+/// An entry that was not applied yet.
+#[derive(Default)]
+struct Pending {
+    entry: bytes::Bytes,
+    /// What its keys will be.
+    keys: HashMap<Key, Attributes>,
+}
+
 /// One replica in its directory.
 pub(super) struct Replica {
     name: &'static str,
@@ -84,6 +94,8 @@ pub(super) struct Replica {
     builder: EntryBuilder,
     last: LogIndex,
     applied: LogIndex,
+    /// The entry after the last one applied, if there is one: it is durable.
+    pending: Option<Pending>,
     revision: Revision,
     begun: Instant,
     /// Bytes of log since the checkpoint before, and of entries in memory, when the last one began.
@@ -170,6 +182,7 @@ impl Replica {
         Self {
             last: log.durable_last().index,
             applied: store.checkpoint().applied,
+            pending: None,
             revision: Revision(store.newest_revision().get().max(FIRST_REVISION)),
             name: options.name,
             directory: directory.to_path_buf(),
@@ -194,6 +207,7 @@ impl Replica {
     /// # Errors
     /// What failed.
     pub(super) fn stop(mut self) -> Run<()> {
+        self.apply_pending()?;
         self.commit_last()?;
         self.checkpoint()?;
         self.close()
@@ -234,22 +248,21 @@ impl Replica {
         self.disk.written()
     }
 
-    /// Encodes an entry and hands it to the log; answers its bytes and the batch it is in.
-    fn append(&mut self, puts: &[Put<'_>]) -> Run<(bytes::Bytes, BatchSeq)> {
+    /// Encodes an entry and hands it to the log; answers it and the batch it is in.
+    fn append(&mut self, puts: &[Put<'_>]) -> Run<(Pending, BatchSeq)> {
+        let mut keys = HashMap::with_capacity(puts.len());
         if puts.len() > 1 {
             self.store.warm(Namespace::USER, puts.iter().map(|put| put.key.as_slice()));
         }
         for put in puts {
             self.revision = Revision(self.revision.get() + 1);
             let revision = self.revision;
-            let before = self.until_ready(|store| {
-                let head = store.get(Namespace::USER, &put.key, Revision(u64::MAX), Want::Head)?;
-                Ok(head.map(|found| found.live().map(|version| version.attributes)))
-            })?;
+            let before = self.attributes_before(&put.key, &keys)?;
             let attributes = before.map_or(Attributes::created(revision), |before| Attributes {
                 version: before.version + 1,
                 ..before
             });
+            keys.insert(put.key, attributes);
             self.builder.push(&Effect::Put {
                 namespace: Namespace::USER,
                 key: &put.key,
@@ -259,17 +272,35 @@ impl Replica {
             });
         }
         self.builder.push(&Effect::Horizon { revision: self.revision });
-        let data = self.builder.finish(EntryHead { revision_high: self.revision, wall_ms: 0 });
+        let entry = self.builder.finish(EntryHead { revision_high: self.revision, wall_ms: 0 });
+        let pending = Pending { entry: entry.clone(), keys };
         let before = self.last;
         self.last = before.next();
-        let entry = Entry { index: self.last.0, term: TERM.0, data: data.clone(), ..Entry::default() };
+        let entry = Entry { index: self.last.0, term: TERM.0, data: entry, ..Entry::default() };
         let batch = self.log.append(vec![entry], Some(&ballot(before))).map_err(failed(NAME))?;
-        Ok((data, batch))
+        Ok((pending, batch))
+    }
+
+    /// What a key is when everything before an entry is applied, and the writes that the entry has already.
+    fn attributes_before(&mut self, key: &Key, entry: &HashMap<Key, Attributes>) -> Run<Option<Attributes>> {
+        let pending = self.pending.as_ref().and_then(|pending| pending.keys.get(key));
+        if let Some(known) = entry.get(key).or(pending) {
+            return Ok(Some(*known));
+        }
+        self.until_ready(|store| {
+            let head = store.get(Namespace::USER, key, Revision(u64::MAX), Want::Head)?;
+            Ok(head.map(|found| found.live().map(|version| version.attributes)))
+        })
+    }
+
+    /// Has the kernel write what the log was given.
+    fn begin_writing(&mut self) -> Run<()> {
+        self.log.pump(&mut self.io);
+        self.disk.submit(&mut self.io);
+        self.disk.flush().map_err(failed(NAME))
     }
 
     fn until_durable(&mut self, batch: BatchSeq) -> Run<()> {
-        self.log.pump(&mut self.io);
-        self.disk.submit(&mut self.io);
         // As in a turn of the server, what runs in the background goes on while the log is being written.
         self.background()?;
         while !self.log.durable().covers(batch) {
@@ -278,8 +309,10 @@ impl Replica {
         Ok(())
     }
 
-    fn apply(&mut self, entry: &[u8]) -> Run<()> {
-        let view = EntryView::read(entry).map_err(failed(NAME))?;
+    /// Applies the entry that waits for it, if there is one.
+    fn apply_pending(&mut self) -> Run<()> {
+        let Some(pending) = self.pending.take() else { return Ok(()) };
+        let view = EntryView::read(&pending.entry).map_err(failed(NAME))?;
         let writes: Vec<CellWrite<'_>> = view.cell_writes().collect();
         self.until_ready(|store| store.write(&writes))?;
         for effect in view.effects() {
@@ -334,6 +367,7 @@ impl Replica {
     /// Makes the commit index of the last entry durable, as a checkpoint asks for.
     fn commit_last(&mut self) -> Run<()> {
         let batch = self.log.append(Vec::new(), Some(&ballot(self.last))).map_err(failed(NAME))?;
+        self.begin_writing()?;
         self.until_durable(batch)
     }
 
@@ -504,6 +538,7 @@ impl System for Replica {
     }
 
     fn gets(&mut self, keys: &[Key]) -> Run<()> {
+        self.apply_pending()?;
         for key in keys {
             let mut fetches = Vec::new();
             while let Some(misses) = self.try_get(key)? {
@@ -515,6 +550,7 @@ impl System for Replica {
     }
 
     fn ranges(&mut self, starts: &[Key], count: usize) -> Run<()> {
+        self.apply_pending()?;
         for start in starts {
             if self.scan(start, count)? != count {
                 return Err(not_found(NAME));
@@ -524,21 +560,25 @@ impl System for Replica {
     }
 
     fn put(&mut self, puts: &[Put<'_>]) -> Run<()> {
-        let (entry, batch) = self.append(puts)?;
+        let (pending, batch) = self.append(puts)?;
+        self.begin_writing()?;
+        self.apply_pending()?;
         self.until_durable(batch)?;
+        self.pending = Some(pending);
         // The commit index of the entry before, which is the last one applied, came with this one.
         self.begin_checkpoint_if_due();
-        self.apply(&entry)?;
         self.tidy_up()
     }
 
     fn tidy(&mut self) -> Run<()> {
+        self.apply_pending()?;
         self.commit_last()?;
         self.checkpoint()
     }
 
     fn quiet(&mut self, time: Duration) -> Run<()> {
         let until = Instant::now() + time;
+        self.apply_pending()?;
         self.commit_last()?;
         self.log.idle(&mut self.io);
         while Instant::now() < until {
@@ -558,6 +598,7 @@ impl System for Replica {
 
 impl InFlight for Replica {
     fn gets_in_flight(&mut self, keys: &[Key], in_flight: usize) -> Run<()> {
+        self.apply_pending()?;
         let mut waiting: Vec<Waiting<'_>> = Vec::with_capacity(in_flight);
         let mut keys = keys.iter();
         loop {

@@ -95,6 +95,14 @@ impl Disk {
         }
     }
 
+    /// Has the kernel begin what was submitted.
+    ///
+    /// # Errors
+    /// The ring's own.
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
+        self.ring.flush()
+    }
+
     /// Something that has completed, if anything has.
     ///
     /// # Errors

@@ -100,14 +100,23 @@ impl<T> Ring<T> {
         Ok(())
     }
 
+    /// Has the kernel begin what was entered.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
+        if self.unsubmitted > 0 {
+            self.enter(0)?;
+        }
+        Ok(())
+    }
+
     /// The next operation that ended, if one has.
     ///
     /// # Errors
     /// The kernel's.
     pub(crate) fn poll(&mut self) -> io::Result<Option<Done<T>>> {
-        if self.unsubmitted > 0 {
-            self.enter(0)?;
-        }
+        self.flush()?;
         Ok(self.done())
     }
 
