@@ -614,13 +614,11 @@ impl InFlight for Replica {
             }
             self.take_events()?;
             if self.fetched.is_empty() {
-                // What has ended meanwhile is taken together, and what is begun anew goes to the kernel together.
+                // The device has the next read before what another one brought is looked at.
                 self.disk.submit(&mut self.io);
-                let mut completion = Some(next(&mut self.disk, &mut self.io)?);
-                while let Some(ended) = completion {
-                    self.take(ended)?;
-                    completion = self.disk.done();
-                }
+                self.disk.flush().map_err(failed(NAME))?;
+                let ended = next(&mut self.disk, &mut self.io)?;
+                self.take(ended)?;
             }
             for id in std::mem::take(&mut self.fetched) {
                 let Some(at) = waiting.iter().position(|read| read.fetches.last() == Some(&id)) else {

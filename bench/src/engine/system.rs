@@ -47,6 +47,14 @@ pub(super) trait System {
     /// The system's.
     fn quiet(&mut self, time: Duration) -> Run<()>;
 
+    /// Whether threads of its own still work on what it was given.
+    ///
+    /// # Errors
+    /// The system's.
+    fn is_busy(&self) -> Run<bool> {
+        Ok(false)
+    }
+
     /// Disk space that the data takes, in bytes.
     ///
     /// # Errors

@@ -115,11 +115,6 @@ impl Disk {
         Ok(done.map(|done| self.end(done)))
     }
 
-    /// Something that is known to have completed, without asking the kernel.
-    pub(crate) fn done(&mut self) -> Option<Completion> {
-        self.done.pop_front().or_else(|| self.ring.done().map(|done| self.end(done)))
-    }
-
     /// The next completion; nothing if nothing is in flight.
     ///
     /// # Errors

@@ -149,7 +149,7 @@ impl<T> Ring<T> {
     }
 
     /// An operation that is known to have ended, without asking the kernel.
-    pub(crate) fn done(&mut self) -> Option<Done<T>> {
+    fn done(&mut self) -> Option<Done<T>> {
         let ended = self.ring.completion().next()?;
         let slot = usize::try_from(ended.user_data()).ok()?;
         let Job { owner, request, file: _ } = self.jobs.get_mut(slot)?.take()?;

@@ -77,6 +77,10 @@ impl System for Fjall {
         Ok(())
     }
 
+    fn is_busy(&self) -> Run<bool> {
+        Ok(self.database.outstanding_flushes() > 0 || self.database.active_compactions() > 0)
+    }
+
     fn disk_bytes(&self) -> Run<u64> {
         space_of(&self.directory).map_err(failed(NAME))
     }

@@ -23,6 +23,13 @@ pub(super) enum Reading {
 const NAME: &str = "RocksDB";
 const FILTER_BITS: f64 = 10.0;
 const RECYCLED_LOGS: usize = 4;
+/// What says that its threads work, or are about to.
+const BACKGROUND: [&str; 4] = [
+    "rocksdb.mem-table-flush-pending",
+    "rocksdb.num-running-flushes",
+    "rocksdb.compaction-pending",
+    "rocksdb.num-running-compactions",
+];
 
 pub(super) struct RocksDb {
     directory: PathBuf,
@@ -105,6 +112,16 @@ impl System for RocksDb {
     fn quiet(&mut self, time: Duration) -> Run<()> {
         std::thread::sleep(time);
         Ok(())
+    }
+
+    fn is_busy(&self) -> Run<bool> {
+        for property in BACKGROUND {
+            let count = self.database.property_int_value(property).map_err(failed(NAME))?;
+            if count.is_some_and(|count| count > 0) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn disk_bytes(&self) -> Run<u64> {

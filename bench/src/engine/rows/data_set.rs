@@ -25,6 +25,10 @@ const GETS: usize = 1024;
 const RANGES: usize = 32;
 const RANGE_KEYS: u16 = 100;
 
+/// How long the threads of a system may go on after its slice before the next one's begins, and how often it is asked.
+const IDLE_WITHIN: Duration = Duration::from_secs(20);
+const IDLE_PERIOD: Duration = Duration::from_millis(20);
+
 const PEERS: [PeerName; 4] = [PeerName::Lmdb, PeerName::RocksDb, PeerName::Redb, PeerName::Fjall];
 
 /// Measures those of the rows that are wanted.
@@ -177,7 +181,8 @@ impl DataSet<'_> {
         (0..self.flags.rounds()).try_for_each(|round| self.one_round(round, rounds, &mut work))
     }
 
-    /// A slice of every system, another one first each time.
+    /// A slice of every system, another one first each time. What a system's own threads do after its slice is over before the
+    /// next one's begins.
     fn one_round(
         &mut self,
         round: usize,
@@ -201,9 +206,18 @@ impl DataSet<'_> {
                 time += took;
             }
             rounds.add(system.name(), as_f64(operations) / time.as_secs_f64());
+            until_idle(system.as_ref())?;
         }
         Ok(())
     }
+}
+
+fn until_idle(system: &dyn System) -> Run<()> {
+    let since = Instant::now();
+    while since.elapsed() < IDLE_WITHIN && system.is_busy()? {
+        std::thread::sleep(IDLE_PERIOD);
+    }
+    Ok(())
 }
 
 fn put(system: &mut dyn System, data: &mut Data, batch: usize) -> Run<(usize, Duration)> {

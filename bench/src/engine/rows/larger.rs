@@ -49,6 +49,8 @@ pub(in super::super) fn larger(flags: &EngineFlags) -> Run<Option<Row>> {
         for keys in keys.chunks(LOAD_BATCH) {
             system.put(&data.puts(keys))?;
         }
+        show(&format!("{} is left alone", system.name()));
+        system.quiet(flags.quiet())?;
         system.tidy()?;
     }
     let work = "random get from data of four times the memory, 16 in flight";
