@@ -310,7 +310,9 @@ impl Writer {
             return;
         }
         if self.active.zeroed_to >= goal {
-            self.zeros = Bytes::new();
+            if goal == self.active.capacity {
+                self.zeros = Bytes::new();
+            }
             return;
         }
         let offset = self.active.zeroed_to;
@@ -336,9 +338,9 @@ impl Writer {
         self.active = active;
     }
 
-    /// Bytes of memory.
+    /// Bytes of memory, the one buffer of zeros aside.
     pub(crate) fn memory_bytes(&self) -> usize {
-        self.in_flight.iter().map(|batch| batch.data.len()).sum::<usize>() + self.zeros.len()
+        self.in_flight.iter().map(|batch| batch.data.len()).sum()
     }
 }
 

@@ -344,7 +344,7 @@ impl Replica {
     fn pace_checkpoint(&mut self) {
         let Some(progress) = self.store.checkpoint_progress() else { return };
         let since = Unsaved {
-            bytes: progress.fresh_bytes + self.log.memory_bytes().saturating_sub(self.entry_bytes) as u64,
+            bytes: progress.fresh_bytes + self.log.entry_bytes().saturating_sub(self.entry_bytes) as u64,
             log_bytes: self.log.bytes_since_checkpoint().saturating_sub(self.log_bytes),
             age: self.begun.elapsed(),
         };
@@ -374,7 +374,7 @@ impl Replica {
     fn begin_checkpoint(&mut self) {
         self.begun = Instant::now();
         self.log_bytes = self.log.bytes_since_checkpoint();
-        self.entry_bytes = self.log.memory_bytes();
+        self.entry_bytes = self.log.entry_bytes();
         self.store.begin_checkpoint(&CheckpointMeta {
             applied: self.applied,
             term: TERM,

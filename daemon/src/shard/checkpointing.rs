@@ -148,7 +148,7 @@ impl Replica {
             urgency: std::mem::take(&mut self.checkpointing.urgency),
             begun: now.monotonic,
             log_bytes: self.raw.store().bytes_since_checkpoint(),
-            entry_bytes: self.raw.store().memory_bytes(),
+            entry_bytes: self.raw.store().entry_bytes(),
         });
         self.checkpointing.wanted = Wanted::No;
         self.checkpointing.last_begun = now.monotonic;
@@ -176,7 +176,7 @@ impl Replica {
             return;
         };
         let log = self.raw.store();
-        let entry_bytes = log.memory_bytes().saturating_sub(running.entry_bytes) as u64;
+        let entry_bytes = log.entry_bytes().saturating_sub(running.entry_bytes) as u64;
         let since = Unsaved {
             bytes: progress.fresh_bytes + entry_bytes,
             log_bytes: log.bytes_since_checkpoint().saturating_sub(running.log_bytes),

@@ -84,10 +84,15 @@ impl Tail {
         self.entries.get(usize::try_from(index.0.checked_sub(self.first().0)?).ok()?)
     }
 
+    /// Bytes of the entries.
+    pub(crate) fn entry_bytes(&self) -> usize {
+        let records = usize::try_from(self.bytes).unwrap_or(usize::MAX);
+        records.saturating_add(self.entries.len() * size_of::<Entry>())
+    }
+
     /// Bytes of memory.
     pub(crate) fn memory_bytes(&self) -> usize {
-        let records = usize::try_from(self.bytes).unwrap_or(usize::MAX);
-        records.saturating_add(self.entries.capacity() * size_of::<Entry>())
+        self.entry_bytes() + (self.entries.capacity() - self.entries.len()) * size_of::<Entry>()
     }
 }
 

@@ -314,6 +314,12 @@ impl Log {
         self.contents.tail.record_bytes()
     }
 
+    /// Bytes of the entries in memory: what a checkpoint lets go of, and nothing that is there for a moment only.
+    #[must_use]
+    pub fn entry_bytes(&self) -> usize {
+        self.contents.tail.entry_bytes()
+    }
+
     /// Bytes of memory that the log takes.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {

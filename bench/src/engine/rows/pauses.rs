@@ -43,19 +43,22 @@ pub(in super::super) fn pauses(flags: &EngineFlags) -> Run<Option<Row>> {
     for keys in data.load_order().chunks(LOAD_BATCH) {
         replica.put(&data.puts(keys))?;
     }
+    // What the load left to be written is not what is measured.
+    replica.tidy()?;
     let mut bare = Appender::new(&place.directory("bare")?)?;
     let mut rounds = Rounds::new("p99.9 of puts while checkpoints run", Unit::Microseconds);
     let (mut load, mut checkpoints, mut medians) = (Written::default(), 0, [0.0; 2]);
     for round in 0..flags.rounds() {
         show(&format!("p99.9 of puts: round {} of {}", round + 1, flags.rounds()));
+        // Nobody drove the checkpoint that was running when the last round ended, and it is late by now: with the next it begins.
+        let ended = replica.checkpoints();
+        while round > 0 && replica.checkpoints() == ended {
+            put(&mut replica, &mut data)?;
+        }
         let (before, checkpoints_before) = (replica.written(), replica.checkpoints());
         let (mut times, start) = (histogram(), Instant::now());
         while start.elapsed() < flags.slice() {
-            let keys = data.keys(1);
-            let puts = data.puts(&keys);
-            let begun = Instant::now();
-            replica.put(&puts)?;
-            times.saturating_record(nanoseconds(begun.elapsed()));
+            times.saturating_record(put(&mut replica, &mut data)?);
         }
         load = replica.written().since(before);
         checkpoints = replica.checkpoints() - checkpoints_before;
@@ -73,4 +76,13 @@ pub(in super::super) fn pauses(flags: &EngineFlags) -> Run<Option<Row>> {
         load.syncs
     ));
     Ok(Some(rounds.row().bar(&[BARE], Bound::AtMost(1.5))))
+}
+
+/// A put of a random key; how long it took, in nanoseconds.
+fn put(replica: &mut Replica, data: &mut Data) -> Run<u64> {
+    let keys = data.keys(1);
+    let puts = data.puts(&keys);
+    let begun = Instant::now();
+    replica.put(&puts)?;
+    Ok(nanoseconds(begun.elapsed()))
 }
