@@ -7,7 +7,7 @@
 use bytes::Bytes;
 use mesh_base::bytesio::Writer;
 use mesh_base::checksum::xxh3;
-use mesh_base::{LogIndex, Namespace, ReplicaIdentity, Revision, Term};
+use mesh_base::{Instant, LogIndex, Namespace, ReplicaIdentity, Revision, Term};
 use mesh_engine::{CellKey, WalkedCell};
 use mesh_raftlog::EntryPosition;
 
@@ -70,6 +70,13 @@ impl<'a> Inspection<'a> {
     #[must_use]
     pub fn leads(&self) -> bool {
         self.replica.raw.raft.state == raft::StateRole::Leader
+    }
+
+    /// Whether it may read without asking a quorum, at a time on its own clock.
+    #[must_use]
+    pub fn holds_lease(&self, now: Instant) -> bool {
+        let mut lease = self.replica.lease;
+        self.leads() && self.replica.may_evaluate() && lease.covers(now, self.term())
     }
 
     /// What its page store takes, beside what it may take when it was left alone for a while.

@@ -9,12 +9,12 @@ use mesh_base::flaw::{self, Flaw};
 use mesh_base::{Instant, LogIndex, NodeId, Now, ReplicaId, Term};
 use mesh_raftlog::Space;
 use mesh_wire::{Error, LeaderAt};
-use raft::StateRole;
 use raft::eraftpb::{Message, MessageType};
+use raft::{CAMPAIGN_TRANSFER, StateRole};
 
 use super::error::ShardError;
 use super::output::{News, Output};
-use super::replica::Replica;
+use super::replica::{EarlyCampaign, Replica};
 use super::ticking::Stopping;
 
 /// What raft says of this replica's part in the group.
@@ -43,8 +43,14 @@ impl Replica {
     /// Begins an election at once if no one else could win it, or if this replica is the one that should lead.
     pub(super) fn campaign_early(&mut self, now: Now, out: &mut Output) -> Result<(), ShardError> {
         let voters = &self.state.conf.voters;
+        let is_alone = voters.len() == 1;
+        if self.early_campaign == EarlyCampaign::Over || !is_alone && self.promise.binds(now.monotonic) {
+            return Ok(());
+        }
+        self.early_campaign = EarlyCampaign::Over;
         let votes = voters.contains(&self.identity.replica.0);
-        if votes && (voters.len() == 1 || self.is_preferred_leader()) {
+        let has_leader = self.raw.raft.leader_id != raft::INVALID_ID;
+        if votes && !has_leader && (is_alone || self.is_preferred_leader()) {
             self.raw.campaign()?;
             self.settle_role(now, out);
         }
@@ -59,6 +65,9 @@ impl Replica {
         out: &mut Output,
     ) -> Result<(), ShardError> {
         if matches!(self.stopping, Some(Stopping::Saving { .. } | Stopping::Closing)) {
+            return Ok(());
+        }
+        if !self.may_hear(now, &message) {
             return Ok(());
         }
         let log = &self.raw.raft.raft_log;
@@ -81,23 +90,60 @@ impl Replica {
         if message.get_msg_type() == MessageType::MsgTimeoutNow && !may_campaign {
             return Ok(());
         }
+        let is_round = message.get_msg_type() == MessageType::MsgHeartbeat && !message.context.is_empty();
+        let (from, term) = (message.from, message.term);
         match self.raw.step(message) {
             // A message of a replica that has left, or that we do not know yet: as good as lost.
             Ok(()) | Err(raft::Error::StepPeerNotFound | raft::Error::StepLocalMsg) => {}
             Err(error) => return Err(error.into()),
         }
+        if is_round && (self.raw.raft.leader_id, self.raw.raft.term) == (from, term) {
+            self.promise.give(now.monotonic);
+        }
         self.settle_role(now, out);
         Ok(())
     }
 
+    /// Whether a message may reach raft: a request for a vote not while a promise binds, unless the leader that it was given to
+    /// asked for the campaign.
+    fn may_hear(&self, now: Now, message: &Message) -> bool {
+        let kind = message.get_msg_type();
+        let asks_for_vote = matches!(kind, MessageType::MsgRequestVote | MessageType::MsgRequestPreVote);
+        let is_handed_over = message.context == CAMPAIGN_TRANSFER && message.term == self.raw.raft.term + 1;
+        !asks_for_vote || is_handed_over || !self.promise.binds(now.monotonic)
+    }
+
     /// Lets raft's time pass.
-    pub(super) fn tick_raft(&mut self, now: Now, out: &mut Output) {
+    pub(super) fn tick_raft(&mut self, now: Now, out: &mut Output) -> Result<(), ShardError> {
         // Who is about to leave does not try to lead.
         let is_leaving = self.stopping.is_some() && self.leading.is_none();
-        if !self.takes_in_snapshot() && !is_leaving {
+        if self.takes_in_snapshot() || is_leaving {
+            return Ok(());
+        }
+        let raft = &self.raw.raft;
+        let would_campaign = raft.state != StateRole::Leader
+            && raft.election_elapsed + 1 >= raft.randomized_election_timeout();
+        if !would_campaign || !self.promise.binds(now.monotonic) {
             self.raw.tick();
             self.settle_role(now, out);
         }
+        self.campaign_early(now, out)
+    }
+
+    /// Whether this leader may read without asking a quorum: it is one by itself, or has a lease.
+    pub(super) fn may_read_at_once(&mut self, now: Now) -> bool {
+        self.may_evaluate()
+            && (self.raw.raft.prs().is_singleton() || self.lease.covers(now.monotonic, self.term()))
+    }
+
+    /// The context of a round to send so that a lease that is in use does not run out.
+    pub(super) fn lease_renewal(&mut self, now: Now) -> Option<Vec<u8>> {
+        let is_due = self.may_evaluate() && self.lease.wants_renewal(now.monotonic, self.term());
+        is_due.then(|| self.reads.begin_renewal(now.monotonic)).flatten()
+    }
+
+    fn term(&self) -> Term {
+        Term(self.raw.raft.term)
     }
 
     /// Acts on a change of the replica's role or term. To be called after everything that may bring one about.
@@ -136,6 +182,7 @@ impl Replica {
         if !self.proposals.is_empty() && flaw::is_planted(Flaw::DenyAtStepDown) {
             out.fail_all(self.proposals.expire(Instant(u64::MAX)), &error);
         }
+        self.lease.end(now.monotonic);
         self.overlay.clear();
         self.past.clear();
         self.directory_pending = false;

@@ -11,6 +11,7 @@ mod error;
 mod inspection;
 mod installing;
 mod leading;
+mod lease;
 mod levels;
 pub mod messages;
 mod options;
@@ -341,6 +342,7 @@ impl Shard {
                     Arc::clone(&self.directory),
                     started,
                     self.prng.next_u64(),
+                    now.monotonic,
                 )?;
                 if let Some(directory) = &replica.state.directory {
                     out.news.push(News::Directory(Arc::clone(directory)));

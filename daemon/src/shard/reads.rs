@@ -1,11 +1,12 @@
-//! Linearizable reads: batched into ReadIndex rounds, released when the leader has applied what the round proved.
+//! Linearizable reads: served under the leader's lease, or batched into ReadIndex rounds and released when the leader has applied
+//! what the round proved.
 //!
 //! Invariants:
 //! - A read is served from a state that includes everything committed when a quorum, asked after the read arrived, confirmed
-//!   this leader. No read joins a round that was sent before it came.
+//!   this leader, or when it came under a lease. No read joins a round that was sent before it came.
 //! - raft may drop a round without a word; a round without an answer is sent again under a new number.
 //!
-//! Deliberately absent: leases. A read costs one round trip to a quorum, shared by all reads of the turn.
+//! Without a lease a read costs one round trip to a quorum, shared by all reads of the turn; each such round extends the lease.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -79,7 +80,20 @@ impl<R> Reads<R> {
         Some(self.send(now, reads))
     }
 
-    /// The contexts of rounds to send again: their answers are overdue. Their reads move to one new round.
+    /// A read that came under a lease: it may be served once `index`, the last entry committed, is applied.
+    pub fn push_proven(&mut self, index: LogIndex, read: R) {
+        match self.proven.back_mut() {
+            Some((last, reads)) if *last == index => reads.push_back(read),
+            _ => self.proven.push_back((index, [read].into())),
+        }
+    }
+
+    /// The context of a round that is sent for the sake of a lease alone. None while another is under way: that one does as well.
+    pub fn begin_renewal(&mut self, now: Instant) -> Option<Vec<u8>> {
+        self.rounds.is_empty().then(|| self.send(now, Vec::new()))
+    }
+
+    /// The context of a round to send again in place of those whose answers are overdue. Their reads move to it.
     pub fn retry_rounds(&mut self, now: Instant) -> Option<Vec<u8>> {
         let overdue = |round: &Round<R>| now.since(round.sent) >= ROUND_PATIENCE;
         if !self.rounds.front().is_some_and(overdue) {
@@ -102,21 +116,25 @@ impl<R> Reads<R> {
         context
     }
 
-    /// raft answered a round: its reads, and those of earlier rounds, may be served once `index` is applied.
-    pub fn prove(&mut self, context: &[u8], index: LogIndex) {
+    /// raft answered a round: its reads, and those of earlier rounds, may be served once `index` is applied. Answers when the round
+    /// was sent, if it was waited for.
+    pub fn prove(&mut self, context: &[u8], index: LogIndex) -> Option<Instant> {
         let mut from = Reader::new(context);
-        let (Some(replica), Some(number)) = (from.u64(), from.u64()) else { return };
+        let (replica, number) = (from.u64()?, from.u64()?);
         if replica != self.replica.0 {
-            return;
+            return None;
         }
         let mut reads = VecDeque::new();
+        let mut sent = None;
         // An earlier round was sent earlier: what this one proves holds for its reads all the more.
         while let Some(round) = self.rounds.pop_front_if(|round| round.number <= number) {
+            sent = Some(round.sent);
             reads.extend(round.reads);
         }
         if !reads.is_empty() {
             self.proven.push_back((index, reads));
         }
+        sent
     }
 
     /// The next read that may be served when `applied` is applied.
@@ -224,6 +242,26 @@ mod tests {
         assert!(reads.take_ready(LogIndex(1)).is_empty());
         reads.prove(&again, LogIndex(1));
         assert_eq!(reads.take_ready(LogIndex(1)), [1]);
+    }
+
+    #[test]
+    fn a_read_under_a_lease_waits_for_what_was_committed_when_it_came() {
+        let mut reads = reads();
+        reads.push_proven(LogIndex(4), 1);
+        reads.push_proven(LogIndex(4), 2);
+        reads.push_proven(LogIndex(5), 3);
+        assert!(reads.take_ready(LogIndex(3)).is_empty());
+        assert_eq!(reads.take_ready(LogIndex(4)), [1, 2]);
+        assert_eq!(reads.take_ready(LogIndex(5)), [3]);
+    }
+
+    #[test]
+    fn a_round_tells_when_it_was_sent_once() {
+        let mut reads = reads();
+        let round = reads.begin_renewal(START).unwrap();
+        assert_eq!(reads.begin_renewal(START + ROUND_PATIENCE / 2), None);
+        assert_eq!(reads.prove(&round, LogIndex(1)), Some(START));
+        assert_eq!(reads.prove(&round, LogIndex(1)), None);
     }
 
     #[test]

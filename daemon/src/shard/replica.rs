@@ -26,6 +26,7 @@ use super::checkpointing::Checkpointing;
 use super::command::Request;
 use super::error::ShardError;
 use super::leading::{Leading, Role};
+use super::lease::{Lease, Promise};
 use super::options::ShardOptions;
 use super::output::{News, Output};
 use super::overlay::Overlay;
@@ -34,7 +35,7 @@ use super::reading::PendingRead;
 use super::reads::Reads;
 use super::receiving::Receiving;
 use super::sending::Sending;
-use super::startup::Started;
+use super::startup::{BIRTH, Started};
 use super::state::State;
 use super::ticking::Stopping;
 use super::upkeep::Tidying;
@@ -63,6 +64,12 @@ pub(super) struct Replica {
     pub(super) role: Role,
     /// Where and when this replica became leader; `None` while it is not.
     pub(super) leading: Option<Leading>,
+    /// What it promised to a leader.
+    pub(super) promise: Promise,
+    /// What it was promised as a leader.
+    pub(super) lease: Lease,
+    /// Whether it is to begin an election as soon as it may, being the one that should lead.
+    pub(super) early_campaign: EarlyCampaign,
     /// The newest revision in the log, committed or not, or seen from others.
     pub(super) newest: Revision,
     pub(super) builder: EntryBuilder,
@@ -96,6 +103,13 @@ pub(super) struct Replica {
     pub(super) past: VecDeque<(Instant, Revision)>,
 }
 
+/// Whether a replica that should lead still has to try.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum EarlyCampaign {
+    Due,
+    Over,
+}
+
 /// What waits for pages.
 pub(super) enum Parked {
     Apply,
@@ -121,12 +135,16 @@ impl Replica {
         directory: Arc<Directory>,
         started: Started,
         election_seed: u64,
+        now: Instant,
     ) -> Result<Self, ShardError> {
         let Started { mut log, state, newest, durable_conf } = started;
         log.set_conf_state(state.conf.clone());
         let config = options.raft_config(identity.replica, state.applied.index);
         let logged_vote = log.hard_state();
         let vote_batch = log.durable().seq();
+        // Who never saw an election has acknowledged nobody.
+        let saw_election = logged_vote.term > BIRTH.term.0;
+        let promise = if saw_election { Promise::at_start(now) } else { Promise::NONE };
         let commit_told = LogIndex(logged_vote.commit);
         let mut raw = RawNode::new(&config, log, &options.raft_logger())?;
         raw.skip_bcast_commit(true);
@@ -148,6 +166,9 @@ impl Replica {
             election_seed,
             role: Role::NONE,
             leading: None,
+            promise,
+            lease: Lease::NONE,
+            early_campaign: EarlyCampaign::Due,
             newest,
             builder: EntryBuilder::new(),
             evaluated_at: WallMillis(0),
@@ -183,7 +204,8 @@ impl Replica {
             && let Some(context) = self.reads.begin_round(now.monotonic)
         {
             if flaw::is_planted(Flaw::ReadWithoutQuorum) {
-                self.reads.prove(&context, LogIndex(self.raw.raft.raft_log.committed));
+                let commit = self.commit();
+                self.reads.prove(&context, commit);
             } else {
                 self.raw.read_index(context);
             }
@@ -222,7 +244,9 @@ impl Replica {
     fn handle_ready(&mut self, now: Now, out: &mut Output) -> Result<(), ShardError> {
         let mut ready = self.raw.ready();
         for read in ready.take_read_states() {
-            self.reads.prove(&read.request_ctx, LogIndex(read.index));
+            if let Some(sent) = self.reads.prove(&read.request_ctx, LogIndex(read.index)) {
+                self.lease.extend(sent);
+            }
         }
         let early = ready.take_messages();
         self.take_committed(ready.take_committed_entries(), out);
@@ -330,6 +354,11 @@ impl Replica {
         for message in messages {
             match message.get_msg_type() {
                 MessageType::MsgSnapshot => self.begin_sending(now, message, out)?,
+                MessageType::MsgTimeoutNow => {
+                    // From here on the other may be elected whatever anyone promised.
+                    self.lease.give_up(Term(message.term));
+                    out.raft(message);
+                }
                 _ => {
                     self.commit_told = self.commit_told.max(LogIndex(message.commit));
                     out.raft(message);
@@ -339,9 +368,14 @@ impl Replica {
         Ok(())
     }
 
+    /// The last entry that is known to be committed.
+    pub(super) fn commit(&self) -> LogIndex {
+        LogIndex(self.raw.raft.raft_log.committed)
+    }
+
     /// Tells followers of a commit index they have not heard of, when there is nothing else to tell them.
     pub(super) fn tell_commit(&mut self) {
-        let commit = LogIndex(self.raw.raft.raft_log.committed);
+        let commit = self.commit();
         if self.leading.is_some() && commit > self.commit_told {
             self.commit_told = commit;
             self.raw.ping();
@@ -472,6 +506,7 @@ impl Replica {
             );
             let conf = self.state.conf.clone();
             self.log().set_conf_state(conf);
+            self.lease.end(now.monotonic);
             self.settle_election_timeout();
         }
         if let Some(directory) = applied.directory {

@@ -28,10 +28,13 @@ pub(super) enum Stopping {
 impl Replica {
     /// A tick's period passed.
     pub(super) fn tick(&mut self, now: Now, out: &mut Output) -> Result<(), ShardError> {
-        self.tick_raft(now, out);
+        self.tick_raft(now, out)?;
         self.expire(now, out);
         if self.leading.is_some() {
             if let Some(context) = self.reads.retry_rounds(now.monotonic) {
+                self.raw.read_index(context);
+            }
+            if let Some(context) = self.lease_renewal(now) {
                 self.raw.read_index(context);
             }
             self.tell_commit();

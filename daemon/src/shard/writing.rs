@@ -59,7 +59,12 @@ impl Replica {
         let waiter = Waiter { responder: request.responder, deadline: request.deadline };
         let command = match request.command {
             Command::Read(read) => {
-                self.reads.push(PendingRead::new(waiter, read));
+                let read = PendingRead::new(waiter, read);
+                if self.may_read_at_once(now) {
+                    self.reads.push_proven(self.commit(), read);
+                } else {
+                    self.reads.push(read);
+                }
                 return Ok(());
             }
             Command::Write(write) => WriteCommand::Write(write),

@@ -96,6 +96,12 @@ flaws! {
         "A leader serves reads without asking a quorum whether it still leads.";
     ReadBeforeApplied, "read-before-applied",
         "A read is served as soon as its leader is confirmed, whatever of the log is applied by then.";
+    BreakPromise, "break-promise",
+        "A replica votes, and campaigns, although it has just acknowledged a round of its leader.";
+    ForgetPromise, "forget-promise",
+        "A replica that restarts votes at once, whatever it promised before.";
+    LeaseThroughTransfer, "lease-through-transfer",
+        "A leader that asked another replica to take over still reads under its lease.";
     RangeIgnoresRevision, "range-ignores-revision",
         "The later pages of a range are read at the newest revision, not at that of the first.";
     ReadBatchAnew, "read-batch-anew",

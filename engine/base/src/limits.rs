@@ -162,6 +162,11 @@ pub const HEARTBEAT_TICKS: usize = 2;
 pub const ELECTION_TICKS_MIN: usize = 10;
 /// Ticks without a leader after which a follower campaigns, at most.
 pub const ELECTION_TICKS_MAX: usize = 20;
+/// How long a voter that acknowledged a round of its leader votes for nobody: no longer than it would wait for a leader in any case.
+pub const LEASE_PROMISE: Duration = Duration::from_millis(100);
+/// How long, from when the round was sent, the leader relies on that: less, by what two clocks may drift apart meanwhile, of
+/// which each is off by less than a hundredth.
+pub const LEASE: Duration = Duration::from_millis(98);
 /// A client's revision further ahead of the clock than this is refused.
 pub const REVISION_AHEAD_MAX: Duration = Duration::from_secs(5);
 
@@ -263,5 +268,7 @@ const _: () = {
     assert!(CLIENT_REQUESTS_IN_FLIGHT * CLIENT_REQUEST_UNIT_BYTES <= CONNECTION_BYTES_IN_FLIGHT_MAX);
     assert!(CLIENT_RANGE_PAGE_ITEMS <= RANGE_ITEMS_MAX);
     assert!(CLIENT_CURSOR_BYTES_MAX > 3 * KEY_BYTES_MAX + SHARDS_MAX * 8);
+    assert!(LEASE_PROMISE.as_nanos() <= TICK.as_nanos() * ELECTION_TICKS_MIN as u128);
+    assert!(LEASE.as_nanos() * 101 <= LEASE_PROMISE.as_nanos() * 99);
     assert!(ELECTION_TICKS_MIN > 2 * HEARTBEAT_TICKS && ELECTION_TICKS_MAX > ELECTION_TICKS_MIN);
 };

@@ -4,6 +4,7 @@
 //! | module | is |
 //! |---|---|
 //! | [`logs`] | log matching, and what is committed stays |
+//! | [`leases`] | who reads without asking anyone is the only leader |
 //! | [`states`] | replicas that applied the same are the same |
 //! | [`stores`] | what a page store's file holds is sound |
 //! | [`bounds`] | nothing that is bounded is above its bound |
@@ -13,6 +14,7 @@
 //! What clients saw is judged by [`linearizability`](crate::linearizability) and its neighbours.
 
 pub mod bounds;
+pub mod leases;
 pub mod logs;
 pub mod states;
 pub mod stores;

@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 
 use mesh_base::io::FileId;
 use mesh_base::prng::Prng;
-use mesh_base::{LogIndex, ReplicaIdentity, ShardId};
+use mesh_base::{Instant, LogIndex, ReplicaIdentity, ShardId};
 use mesh_server::core::DirectoryKey;
 use mesh_server::shard::{Inspection, Shard};
 
-use super::World;
 use super::process::Process;
+use super::{Node, World};
+use crate::checks::leases::LeaderView;
 use crate::checks::logs::Logs;
 use crate::checks::states::States;
-use crate::checks::{bounds, stores};
+use crate::checks::{bounds, leases, stores};
 use crate::disk::SimDisk;
 use crate::driver::Failure;
 
@@ -111,14 +112,19 @@ impl World {
     }
 
     fn look(&mut self, number: usize, core: usize, compare: Compare) -> Result<(), String> {
+        let now = self.heap.now();
         let Self { nodes, checks, .. } = self;
         let Some(node) = nodes.get(number) else { return Ok(()) };
         let replicas = node.process.iter().flat_map(|process| process.replicas(core));
         for replica in replicas.filter_map(Shard::inspect) {
             let shard = replica.identity().shard;
-            checks
-                .look(number, &node.disk, &replica, compare)
-                .map_err(|what| format!("node {number}, shard {shard}: {what}"))?;
+            let seen = checks.look(number, &node.disk, &replica, compare);
+            let seen = if replica.leads() {
+                seen.and_then(|()| leases::check(&leaders(nodes, shard, now)))
+            } else {
+                seen
+            };
+            seen.map_err(|what| format!("node {number}, shard {shard}: {what}"))?;
         }
         Ok(())
     }
@@ -155,4 +161,15 @@ impl World {
         }
         Ok(())
     }
+}
+
+/// The replicas of a shard that lead.
+fn leaders(nodes: &[Node], shard: ShardId, now: Instant) -> Vec<LeaderView> {
+    let leads = |node: &Node| {
+        let replica = node.process.as_ref()?.replica(shard)?.inspect()?;
+        let holds_lease = replica.holds_lease(node.clock.read(now).monotonic);
+        let view = LeaderView { replica: replica.identity().replica, term: replica.term(), holds_lease };
+        replica.leads().then_some(view)
+    };
+    nodes.iter().filter_map(leads).collect()
 }

@@ -5,6 +5,7 @@
 mod batches;
 mod damage;
 mod elections;
+mod leases;
 mod lists;
 mod membership;
 mod recovery;
