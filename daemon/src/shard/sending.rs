@@ -375,10 +375,14 @@ impl Replica {
         }
     }
 
-    /// Tells raft, if it waits for the snapshot, that it was not sent. It may still be gone on with.
+    /// Tells raft, if it waits for the snapshot, that it was not sent. It may still be gone on with. Of one that was delivered,
+    /// whose receiver has not answered, raft waits for that answer, which may have been lost.
     fn fail_sending(&mut self, to: ReplicaId) {
-        let request = self.sending.get_mut(&to).and_then(|sending| sending.request.take());
-        if request.is_some() {
+        let Some(sending) = self.sending.get_mut(&to) else { return };
+        let is_delivered = matches!(sending.stage, Stage::Delivered(_));
+        let progress = self.raw.raft.prs().get(to.0);
+        let is_awaited = is_delivered && progress.is_some_and(|it| it.state == ProgressState::Snapshot);
+        if sending.request.take().is_some() || is_awaited {
             self.raw.report_snapshot(to.0, RaftStatus::Failure);
         }
     }

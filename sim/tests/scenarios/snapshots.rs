@@ -154,6 +154,30 @@ fn a_snapshot_of_a_short_log_whose_last_message_is_lost_is_sent_again() {
     });
 }
 
+/// A sending was given up for want of space after its snapshot was delivered: raft, which waited for the receiver's answer, was
+/// not told, and sent nothing more.
+#[test]
+fn a_snapshot_whose_last_message_is_lost_is_sent_again_by_a_leader_whose_disk_was_full() {
+    Scenario::of(3).values(1 << 20).seeds(1..=3).play(|cluster| {
+        let [a, b, c] = cluster.nodes();
+        leave_behind(cluster, c, &[a, b]);
+        cluster.node(c).start();
+        cluster.until(reaches(Snapshot, c));
+        cluster.isolate(c);
+        let leader = if cluster.holds(a.leads()) { a } else { b };
+        cluster.node(leader).disk().fill();
+        for key in ["k1", "k2", "k3", "k4", "k5", "k6", "k7", "k8"] {
+            cluster.put_at(leader, key, &"v".repeat(1_000_000));
+        }
+        cluster.within(ms(900), leader.is_read_only());
+        cluster.run_for(ms(50));
+        cluster.heal();
+        cluster.run_for(secs(1));
+        cluster.node(leader).disk().repair();
+        cluster.within(secs(20), c.has_caught_up());
+    });
+}
+
 /// The watch over silent senders let go of the store that raft was about to install.
 #[test]
 fn a_received_snapshot_stays_when_raft_takes_it_in_late() {
