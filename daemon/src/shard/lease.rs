@@ -39,7 +39,7 @@ impl Promise {
 
     /// Whatever was promised before a restart.
     pub(super) fn at_start(now: Instant) -> Self {
-        if flaw::is_planted(Flaw::ForgetPromise) { Self::NONE } else { Self { until: now + LEASE_PROMISE } }
+        Self { until: now + LEASE_PROMISE }
     }
 
     /// A round of the leader is acknowledged.

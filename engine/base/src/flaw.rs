@@ -98,8 +98,6 @@ flaws! {
         "A read is served as soon as its leader is confirmed, whatever of the log is applied by then.";
     BreakPromise, "break-promise",
         "A replica votes, and campaigns, although it has just acknowledged a round of its leader.";
-    ForgetPromise, "forget-promise",
-        "A replica that restarts votes at once, whatever it promised before.";
     LeaseThroughTransfer, "lease-through-transfer",
         "A leader that asked another replica to take over still reads under its lease.";
     RangeIgnoresRevision, "range-ignores-revision",
