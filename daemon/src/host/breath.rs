@@ -5,6 +5,7 @@
 
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
+use std::rc::Rc;
 
 use glommio::io::PollableFd;
 
@@ -18,11 +19,11 @@ pub(super) struct Breath {
 impl Breath {
     /// # Errors
     /// No descriptors are left.
-    pub(super) fn new() -> io::Result<Self> {
+    pub(super) fn new() -> io::Result<Rc<Self>> {
         let (ready, mut other) = UnixStream::pair()?;
         // Never read, so always there to be read.
         other.write_all(&[0])?;
-        Ok(Self { ready: PollableFd::new(ready)?, _other: other })
+        Ok(Rc::new(Self { ready: PollableFd::new(ready)?, _other: other }))
     }
 
     /// Completes when the reactor has looked.

@@ -30,6 +30,7 @@ mod registry;
 mod resolve;
 mod server;
 mod socket;
+mod sockets;
 mod turn;
 mod watch;
 mod words;

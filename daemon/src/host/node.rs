@@ -7,7 +7,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -34,7 +34,7 @@ use super::mesh::{Exchange, MeshPort, Parcel};
 use super::net::{Bounds, Port};
 use super::registry::{Announcement, Registry};
 use super::server::{Greeter, Server};
-use super::socket::Scratch;
+use super::sockets::Sockets;
 use super::turn::{Ending, Shared, Turn};
 use super::watch::{Pulse, watch};
 use crate::core::{NodeName, Notice};
@@ -271,11 +271,11 @@ impl Seat {
     ) -> Ending {
         let (core, cpu) = (self.core, self.cpu);
         let ready = executor(core, cpu).and_then(|executor| {
-            let breath = executor.run(async { Breath::new() });
-            let ready = breath.and_then(|breath| Ok((executor, breath, seed()?)));
-            ready.map_err(|error| HostError::Core { core, cpu, reason: error.to_string() })
+            let parts = executor.run(async { Ok((Breath::new()?, Sockets::new()?)) });
+            let ready = parts.and_then(|parts| Ok((executor, parts, seed()?)));
+            ready.map_err(|error: io::Error| HostError::Core { core, cpu, reason: error.to_string() })
         });
-        let (executor, breath, prng) = match ready {
+        let (executor, (breath, sockets), prng) = match ready {
             Ok(ready) => ready,
             Err(error) => {
                 let _ = started.send(Err(error));
@@ -289,8 +289,9 @@ impl Seat {
         let _guard = AbortOnPanic;
         executor.run(async move {
             let (premises, shared) = (Arc::clone(&self.premises), Arc::clone(&self.shared));
-            let (turn, listener) = self.furnish(make, prng);
-            let ending = turn.live(listener, breath).await;
+            sockets.attend(&breath);
+            let (turn, listener) = self.furnish(make, prng, breath, sockets);
+            let ending = turn.live(listener).await;
             shared.pulse.stop();
             drop(premises);
             ending
@@ -298,21 +299,26 @@ impl Seat {
     }
 
     /// Puts the parts of a core together.
-    fn furnish<S: Server>(self, make: &dyn Fn(CoreId, Prng) -> S, mut prng: Prng) -> (Turn<S>, TcpListener) {
+    fn furnish<S: Server>(
+        self,
+        make: &dyn Fn(CoreId, Prng) -> S,
+        mut prng: Prng,
+        breath: Rc<Breath>,
+        sockets: Rc<Sockets>,
+    ) -> (Turn<S>, TcpListener) {
         let server = Rc::new(RefCell::new(make(self.core, prng.fork())));
         let greeter: Rc<dyn Greeter> = Rc::<RefCell<S>>::clone(&server);
         let inbox = Rc::new(Inbox::new());
-        let scratch = Rc::new(Scratch::new());
         let mesh = Rc::new(MeshPort::new(self.core, Arc::clone(&self.shared.exchange)));
         let port = Port::new(
             self.core,
             Rc::clone(&inbox),
             Rc::clone(&mesh),
             Rc::clone(&greeter),
-            Rc::clone(&scratch),
+            Rc::clone(&sockets),
             self.bounds,
         );
-        let links = Links::new(Rc::clone(&inbox), greeter, scratch, prng);
+        let links = Links::new(Rc::clone(&inbox), greeter, Rc::clone(&sockets), prng);
         let disk = Disk::new(self.premises.data.clone(), Rc::clone(&inbox));
         let Self { core: own, shared, notices, stop_timeout, listener, .. } = self;
         let (resident_bytes, again) = (Cell::new(0), Cell::new(false));
@@ -325,6 +331,8 @@ impl Seat {
             port,
             links,
             disk,
+            sockets,
+            breath,
             notices,
             resident_bytes,
             again,
@@ -344,7 +352,7 @@ fn executor(core: CoreId, cpu: usize) -> Result<LocalExecutor, HostError> {
         .map_err(|error| HostError::Core { core, cpu, reason: error.to_string() })
 }
 
-fn seed() -> std::io::Result<Prng> {
+fn seed() -> io::Result<Prng> {
     let mut seed = [0; 8];
     File::open("/dev/urandom")?.read_exact(&mut seed)?;
     Ok(Prng::new(u64::from_le_bytes(seed)))

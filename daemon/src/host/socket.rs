@@ -1,22 +1,23 @@
 //! A TCP socket of one core: reads and writes that never wait, and waiting for when they pay.
 //!
 //! Invariants:
-//! - Each direction is awaited by one task at a time, which does nothing else meanwhile. (The reactor keeps a waker for
-//!   every poll of a wait, so a wait must not be polled along with other things for long.)
-//! - Between two reads of a socket its task waits for it to be readable, even if there is more already: so the reactor
-//!   comes to look at everything else, and a fast sender cannot keep the core to itself.
+//! - Each direction is awaited by one task at a time.
+//! - Between two reads of a socket its task waits for it to be readable, even if there is more already: so the core comes to
+//!   everything else, and a fast sender cannot keep it to itself.
 
-use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io::{self, ErrorKind, Read};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use glommio::io::PollableFd;
-use mesh_base::limits::{CONNECTION_DEAD_AFTER, SOCKET_READ_BYTES};
+use mesh_base::limits::CONNECTION_DEAD_AFTER;
 use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, TcpKeepalive, Type};
 
 use super::outbox::{Flushed, Outbox};
+use super::sockets::{Edge, Sockets, Watched};
 
 /// A quiet connection is asked whether it lives after this long,
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(10);
@@ -32,20 +33,10 @@ pub(super) enum Received {
     End,
 }
 
-/// Where every read of a core lands first, and small frames are put together: a connection that is quiet holds no such
-/// memory.
-pub(super) struct Scratch(RefCell<Vec<u8>>);
-
-impl Scratch {
-    pub(super) fn new() -> Self {
-        Self(RefCell::new(vec![0; SOCKET_READ_BYTES]))
-    }
-}
-
 /// See the module.
-#[derive(Debug)]
 pub(super) struct Socket {
-    stream: PollableFd<TcpStream>,
+    stream: TcpStream,
+    watched: Watched,
 }
 
 impl Socket {
@@ -53,30 +44,36 @@ impl Socket {
     ///
     /// # Errors
     /// The stream is of no use any more.
-    pub(super) fn new(stream: TcpStream) -> io::Result<Self> {
+    pub(super) fn new(stream: TcpStream, sockets: &Rc<Sockets>) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
-        Ok(Self { stream: PollableFd::new(stream)? })
+        let watched = sockets.watch_over(&stream)?;
+        Ok(Self { stream, watched })
     }
 
     /// Gives the stream back, for another core.
     pub(super) fn into_stream(self) -> TcpStream {
-        self.stream.into_inner()
+        self.watched.forget(&self.stream);
+        self.stream
     }
 
     /// Reads a part of what is there, to the end of the buffer; only after [`Socket::readable`].
     ///
     /// # Errors
     /// The connection is of no use any more.
-    pub(super) fn read(&self, scratch: &Scratch, buffer: &mut BytesMut) -> io::Result<Received> {
-        let mut scratch = scratch.0.borrow_mut();
+    pub(super) fn read(&self, buffer: &mut BytesMut) -> io::Result<Received> {
+        let mut scratch = self.watched.scratch();
         loop {
-            return match self.stream.get_ref().read(&mut scratch) {
+            return match (&self.stream).read(&mut scratch) {
                 Ok(0) => Ok(Received::End),
                 Ok(count) => {
                     buffer.extend_from_slice(scratch.get(..count).unwrap_or_default());
+                    self.watched.has_read(count);
                     Ok(Received::Bytes)
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(Received::Bytes),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.watched.has_read(0);
+                    Ok(Received::Bytes)
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => Err(error),
             };
@@ -87,30 +84,42 @@ impl Socket {
     ///
     /// # Errors
     /// The connection is of no use any more.
-    pub(super) fn send(&self, scratch: &Scratch, outbox: &mut Outbox) -> io::Result<Flushed> {
-        outbox.flush(&mut self.stream.get_ref(), &mut scratch.0.borrow_mut())
+    pub(super) fn send(&self, outbox: &mut Outbox) -> io::Result<Flushed> {
+        // Room that there is from here on is told by another edge.
+        self.watched.output().clear();
+        outbox.flush(&mut &self.stream, &mut self.watched.scratch())
     }
 
     /// Completes when there is something to read, or the connection is gone.
     pub(super) async fn readable(&self) {
-        // An error is told by the read that follows.
-        let _ = self.stream.readable().await;
+        ready(self.watched.input()).await;
     }
 
-    /// Completes when there is room to write, or the connection is gone.
+    /// Completes when there is room to write after a write was blocked, or the connection is gone.
     pub(super) async fn writable(&self) {
-        let _ = self.stream.writable().await;
+        ready(self.watched.output()).await;
     }
 
     /// Says that nothing more will be sent; what was sent still arrives.
     pub(super) fn finish(&self) {
-        let _ = self.stream.get_ref().shutdown(Shutdown::Write);
+        let _ = self.stream.shutdown(Shutdown::Write);
     }
 
     /// Ends the connection for both sides; whoever waits for it is woken.
     pub(super) fn hang_up(&self) {
-        let _ = self.stream.get_ref().shutdown(Shutdown::Both);
+        let _ = self.stream.shutdown(Shutdown::Both);
     }
+}
+
+async fn ready(edge: &Edge) {
+    poll_fn(|cx| {
+        if edge.is_ready() {
+            return Poll::Ready(());
+        }
+        edge.wait(cx.waker());
+        Poll::Pending
+    })
+    .await;
 }
 
 /// Sets what every connection needs: answers leave at once, and a dead other end is noticed.
@@ -130,21 +139,21 @@ pub(super) fn tune(stream: &TcpStream) -> io::Result<()> {
 ///
 /// # Errors
 /// The other side cannot be reached.
-pub(super) async fn connect(address: SocketAddr) -> io::Result<Socket> {
+pub(super) async fn connect(address: SocketAddr, sockets: &Rc<Sockets>) -> io::Result<Socket> {
     let raw = RawSocket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     raw.set_nonblocking(true)?;
     let started = raw.connect(&address.into());
-    let socket = Socket::new(raw.into())?;
+    let socket = Socket::new(raw.into(), sockets)?;
     match started {
         Ok(()) => {}
         Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {
             socket.writable().await;
-            if let Some(refused) = socket.stream.get_ref().take_error()? {
+            if let Some(refused) = socket.stream.take_error()? {
                 return Err(refused);
             }
         }
         Err(error) => return Err(error),
     }
-    tune(socket.stream.get_ref())?;
+    tune(&socket.stream)?;
     Ok(socket)
 }

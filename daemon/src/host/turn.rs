@@ -30,6 +30,7 @@ use super::link::Links;
 use super::mesh::{Exchange, MeshPort, Parcel};
 use super::net::{Flush, Port};
 use super::server::Server;
+use super::sockets::Sockets;
 use super::watch::Pulse;
 use crate::core::{ConnId, CoreEffect, CoreEvent, Notice};
 
@@ -65,6 +66,8 @@ pub(super) struct Turn<S> {
     pub(super) port: Rc<Port>,
     pub(super) links: Rc<Links>,
     pub(super) disk: Rc<Disk>,
+    pub(super) sockets: Rc<Sockets>,
+    pub(super) breath: Rc<Breath>,
     pub(super) notices: Sender<Notice>,
     /// The memory that the server was last told of.
     pub(super) resident_bytes: Cell<u64>,
@@ -101,7 +104,7 @@ enum Phase {
 
 impl<S: Server> Turn<S> {
     /// Runs the core until the node has stopped.
-    pub(super) async fn live(self, listener: TcpListener, breath: Breath) -> Ending {
+    pub(super) async fn live(self, listener: TcpListener) -> Ending {
         let mut accepting = Some(glommio::spawn_local(Rc::clone(&self.port).accept(listener)));
         let tick = Rc::new(Cell::new(false));
         let ticking = glommio::spawn_local(beat(Rc::clone(&tick), Rc::clone(&self.inbox)));
@@ -130,9 +133,10 @@ impl<S: Server> Turn<S> {
             if rest == Rest::Taken {
                 busy_since = now;
             }
+            self.sockets.look();
             // What a turn hands to the kernel is on its way before the server goes on with what it put off for that.
-            if self.again.get() || now.since(busy_since) > BUSY_MAX {
-                breath.take().await;
+            if self.again.get() || !self.disk.is_idle() || now.since(busy_since) > BUSY_MAX {
+                self.breath.take().await;
                 busy_since = now;
             } else {
                 step_aside().await;

@@ -164,19 +164,20 @@ async fn introduce(
     shard: ShardId,
     candidate: SocketAddr,
 ) -> Result<(Socket, PeerPlacement, BytesMut), String> {
-    let connected = within(DIAL_TIMEOUT, connect(candidate)).await.ok_or("it did not answer")?;
+    let connected =
+        within(DIAL_TIMEOUT, connect(candidate, &links.sockets)).await.ok_or("it did not answer")?;
     let socket = connected.map_err(|error| error.to_string())?;
     let greeting = links.greeter.greet(line.class, shard);
-    let greeted = within(DIAL_TIMEOUT, greet(links, &socket, greeting)).await.ok_or("it did not answer")?;
+    let greeted = within(DIAL_TIMEOUT, greet(&socket, greeting)).await.ok_or("it did not answer")?;
     let (answer, buffer) = greeted?;
     let placement = links.greeter.greeted(&line.peer, &answer)?;
     Ok((socket, placement, buffer))
 }
 
-async fn greet(links: &Links, socket: &Socket, greeting: Bytes) -> Result<(Frame, BytesMut), String> {
+async fn greet(socket: &Socket, greeting: Bytes) -> Result<(Frame, BytesMut), String> {
     let mut outbox = Outbox::default();
     outbox.push(greeting);
-    while socket.send(&links.scratch, &mut outbox).map_err(|error| error.to_string())? == Flushed::Blocked {
+    while socket.send(&mut outbox).map_err(|error| error.to_string())? == Flushed::Blocked {
         socket.writable().await;
     }
     let decoder = FrameDecoder::new();
@@ -186,7 +187,7 @@ async fn greet(links: &Links, socket: &Socket, greeting: Bytes) -> Result<(Frame
             return Ok((frame, buffer));
         }
         socket.readable().await;
-        let received = socket.read(&links.scratch, &mut buffer).map_err(|error| error.to_string())?;
+        let received = socket.read(&mut buffer).map_err(|error| error.to_string())?;
         if received == Received::End {
             return Err("it closed the connection".into());
         }
@@ -209,7 +210,7 @@ async fn carry(links: &Rc<Links>, line: &Rc<Line>, socket: Socket, buffer: Bytes
             line.bell.heard().await;
             continue;
         }
-        match socket.send(&links.scratch, &mut outbox) {
+        match socket.send(&mut outbox) {
             Ok(Flushed::All) => step_aside().await,
             Ok(Flushed::Blocked) => socket.writable().await,
             Err(_) => break,
@@ -254,7 +255,7 @@ async fn read_frames(
         }
         links.inbox.room(Sender::Peer).await;
         socket.readable().await;
-        match socket.read(&links.scratch, buffer) {
+        match socket.read(buffer) {
             Ok(Received::Bytes) => {}
             Ok(Received::End) | Err(_) => return Ok(()),
         }

@@ -30,7 +30,7 @@ use self::line::Line;
 use super::clock;
 use super::inbox::Inbox;
 use super::server::Greeter;
-use super::socket::Scratch;
+use super::sockets::Sockets;
 use crate::core::{LinkClass, NodeName, PeerPlacement};
 
 /// A node without shards is asked again, when there is something to send, after this long.
@@ -44,7 +44,7 @@ pub(super) struct Links {
     peers: RefCell<BTreeMap<NodeName, Peer>>,
     /// Frames that were dropped because there was no connection, or too much waited for it.
     dropped: Cell<u64>,
-    scratch: Rc<Scratch>,
+    sockets: Rc<Sockets>,
 }
 
 /// What is known of a node.
@@ -71,7 +71,7 @@ impl Links {
     pub(super) fn new(
         inbox: Rc<Inbox>,
         greeter: Rc<dyn Greeter>,
-        scratch: Rc<Scratch>,
+        sockets: Rc<Sockets>,
         prng: Prng,
     ) -> Rc<Self> {
         Rc::new(Self {
@@ -80,7 +80,7 @@ impl Links {
             prng: RefCell::new(prng),
             peers: RefCell::default(),
             dropped: Cell::new(0),
-            scratch,
+            sockets,
         })
     }
 

@@ -18,9 +18,10 @@ use mesh_wire::{Envelope, Frame, FrameWriter, HelloAnswer, Kind, Request, Respon
 
 use super::Links;
 use crate::core::{CoreEvent, HelloOutcome, LinkClass, NodeName, PeerPlacement};
+use crate::host::breath::Breath;
 use crate::host::inbox::Inbox;
 use crate::host::server::Greeter;
-use crate::host::socket::Scratch;
+use crate::host::sockets::Sockets;
 use crate::host::tests::{Client, get, hello};
 
 /// Greets like a node, and is told by its test where the other's shards are.
@@ -93,7 +94,9 @@ fn links(cores: &[u16]) -> (Rc<Links>, Rc<Inbox>, Rc<Greets>) {
     let inbox = Rc::new(Inbox::new());
     let greets = Rc::new(Greets { cores: RefCell::new(cores.iter().copied().map(CoreId).collect()) });
     let greeter: Rc<dyn Greeter> = Rc::<Greets>::clone(&greets);
-    let links = Links::new(Rc::clone(&inbox), greeter, Rc::new(Scratch::new()), Prng::new(1));
+    let sockets = Sockets::new().unwrap();
+    sockets.attend(&Breath::new().unwrap());
+    let links = Links::new(Rc::clone(&inbox), greeter, sockets, Prng::new(1));
     (links, inbox, greets)
 }
 

@@ -23,7 +23,7 @@ use crate::host::clock;
 use crate::host::inbox::Sender;
 use crate::host::outbox::{Flushed, Outbox};
 use crate::host::patience::within;
-use crate::host::socket::{Received, Scratch, Socket};
+use crate::host::socket::{Received, Socket};
 use crate::host::words;
 
 /// How long the last words to a connection may take.
@@ -54,7 +54,6 @@ enum Writer {
 pub(super) struct Connection {
     id: ConnId,
     socket: Socket,
-    scratch: Rc<Scratch>,
     /// Known after the hello.
     role: OnceCell<Role>,
     state: Cell<State>,
@@ -72,11 +71,10 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(id: ConnId, socket: Socket, scratch: Rc<Scratch>, unsent: Share) -> Self {
+    pub(super) fn new(id: ConnId, socket: Socket, unsent: Share) -> Self {
         Self {
             id,
             socket,
-            scratch,
             role: OnceCell::new(),
             state: Cell::new(State::Open),
             flight: RefCell::new(Flight::new()),
@@ -173,7 +171,7 @@ impl Connection {
     }
 
     fn write(&self) -> Flushed {
-        let sent = self.socket.send(&self.scratch, &mut self.outbox.borrow_mut());
+        let sent = self.socket.send(&mut self.outbox.borrow_mut());
         self.count();
         if self.reader_waits.get() {
             self.drained.ring();
@@ -208,7 +206,7 @@ impl Connection {
 
     /// Sends last words and ends the connection in a way that lets them arrive: a socket that is closed with bytes
     /// unread takes back what it sent.
-    async fn part(self: &Rc<Self>, port: &Port, words: Bytes) {
+    async fn part(self: &Rc<Self>, words: Bytes) {
         self.state.set(State::Parting);
         self.queue(words);
         self.flush();
@@ -218,7 +216,7 @@ impl Connection {
                 self.drained.heard().await;
             }
             self.socket.finish();
-            discard(port, &self.socket).await;
+            discard(&self.socket).await;
         })
         .await;
     }
@@ -238,13 +236,13 @@ async fn write_on(connection: Rc<Connection>) {
     }
 }
 
-async fn discard(port: &Port, socket: &Socket) {
+async fn discard(socket: &Socket) {
     let mut thrown = BytesMut::new();
     let mut total = 0;
     while total < PARTING_BYTES_MAX {
         thrown.clear();
         socket.readable().await;
-        match socket.read(&port.scratch, &mut thrown) {
+        match socket.read(&mut thrown) {
             Ok(Received::Bytes) => total += thrown.len(),
             Ok(Received::End) | Err(_) => return,
         }
@@ -257,7 +255,7 @@ pub(super) async fn run(port: Rc<Port>, connection: Rc<Connection>) {
         Heard::Welcome { start, to } if to == port.own => go_on(port, connection, start).await,
         Heard::Welcome { start, to } => port.hand_over(to, connection, start),
         Heard::Refused(words) => {
-            connection.part(&port, words).await;
+            connection.part(words).await;
             end(&port, &connection);
         }
         Heard::Nothing => end(&port, &connection),
@@ -274,7 +272,7 @@ pub(super) async fn go_on(port: Rc<Port>, connection: Rc<Connection>, start: Sta
     let Start { role, answer, buffer } = start;
     if role == Role::Client && !port.admit_client() {
         let busy = Error::Overloaded { retry_after_ms: 1000 };
-        connection.part(&port, words::refusal(words::request_of(&answer), &busy)).await;
+        connection.part(words::refusal(words::request_of(&answer), &busy)).await;
         end(&port, &connection);
         return;
     }
@@ -283,7 +281,7 @@ pub(super) async fn go_on(port: Rc<Port>, connection: Rc<Connection>, start: Sta
     connection.queue(answer);
     connection.flush();
     if let Some(words) = read_on(&port, &connection, buffer).await {
-        connection.part(&port, words).await;
+        connection.part(words).await;
     }
     end(&port, &connection);
 }
@@ -314,7 +312,7 @@ async fn read_on(port: &Port, connection: &Rc<Connection>, mut buffer: BytesMut)
         } else if within(begun.time_left(port), begun.goes_on(port, connection, need)).await.is_none() {
             return Some(words::to_unfinished());
         }
-        match connection.socket.read(&port.scratch, &mut buffer) {
+        match connection.socket.read(&mut buffer) {
             Ok(Received::Bytes) => {}
             Ok(Received::End) | Err(_) => return None,
         }

@@ -32,7 +32,7 @@ pub(super) enum Heard {
 /// Waits for the hello and asks the pure server what to make of it.
 pub(super) async fn hear(port: &Port, connection: &Rc<Connection>) -> Heard {
     let mut buffer = BytesMut::new();
-    let frame = match within(HELLO_TIMEOUT, first_frame(port, connection, &mut buffer)).await {
+    let frame = match within(HELLO_TIMEOUT, first_frame(connection, &mut buffer)).await {
         Some(Ok(Some(frame))) => frame,
         Some(Err(foul)) => return Heard::Refused(words::to_foul(&foul)),
         // It hung up, or never went on with what it began.
@@ -56,7 +56,6 @@ pub(super) async fn hear(port: &Port, connection: &Rc<Connection>) -> Heard {
 
 /// The first frame; `None` if the other side closes before it is whole.
 async fn first_frame(
-    port: &Port,
     connection: &Rc<Connection>,
     buffer: &mut BytesMut,
 ) -> Result<Option<Frame>, FrameError> {
@@ -66,7 +65,7 @@ async fn first_frame(
             return Ok(Some(frame));
         }
         connection.socket().readable().await;
-        match connection.socket().read(&port.scratch, buffer) {
+        match connection.socket().read(buffer) {
             Ok(Received::Bytes) => {}
             Ok(Received::End) | Err(_) => return Ok(None),
         }

@@ -43,7 +43,8 @@ use self::tally::Tally;
 use super::inbox::Inbox;
 use super::mesh::{MeshPort, Parcel};
 use super::server::Greeter;
-use super::socket::{Scratch, Socket, tune};
+use super::socket::{Socket, tune};
+use super::sockets::Sockets;
 use super::words;
 use crate::core::{ConnId, CoreEvent, PeerNode};
 
@@ -119,7 +120,7 @@ pub(super) struct Port {
     answers: Rc<Tally>,
     /// What large frames that have arrived in part may take together.
     partial: Rc<Semaphore>,
-    scratch: Rc<Scratch>,
+    sockets: Rc<Sockets>,
 }
 
 impl Port {
@@ -128,7 +129,7 @@ impl Port {
         inbox: Rc<Inbox>,
         mesh: Rc<MeshPort>,
         greeter: Rc<dyn Greeter>,
-        scratch: Rc<Scratch>,
+        sockets: Rc<Sockets>,
         bounds: Bounds,
     ) -> Rc<Self> {
         Rc::new(Self {
@@ -141,7 +142,7 @@ impl Port {
             bounds,
             answers: Tally::new(CORE_ANSWER_BYTES_MAX),
             partial: Rc::new(Semaphore::new(CORE_PARTIAL_BYTES_MAX as u64)),
-            scratch,
+            sockets,
         })
     }
 
@@ -181,8 +182,8 @@ impl Port {
             return;
         }
         // One that fails here is gone already.
-        if let Ok(socket) = tune(&stream).and_then(|()| Socket::new(stream)) {
-            let connection = self.table.borrow_mut().insert(socket, &self.scratch, &self.answers);
+        if let Ok(socket) = tune(&stream).and_then(|()| Socket::new(stream, &self.sockets)) {
+            let connection = self.table.borrow_mut().insert(socket, &self.answers);
             glommio::spawn_local(connection::run(Rc::clone(self), connection)).detach();
         }
     }
@@ -193,8 +194,8 @@ impl Port {
         if self.is_crowded() {
             return;
         }
-        if let Ok(socket) = Socket::new(stream) {
-            let connection = self.table.borrow_mut().insert(socket, &self.scratch, &self.answers);
+        if let Ok(socket) = Socket::new(stream, &self.sockets) {
+            let connection = self.table.borrow_mut().insert(socket, &self.answers);
             glommio::spawn_local(connection::go_on(Rc::clone(self), connection, start)).detach();
         }
     }

@@ -9,7 +9,7 @@ use mesh_base::limits::CONNECTIONS_PER_CORE_MAX;
 use super::connection::Connection;
 use super::tally::{Share, Tally};
 use crate::core::ConnId;
-use crate::host::socket::{Scratch, Socket};
+use crate::host::socket::Socket;
 
 const PLACE_BITS: u32 = 16;
 
@@ -24,12 +24,7 @@ pub(super) struct Table {
 
 impl Table {
     /// Makes a connection of a socket and gives it a number.
-    pub(super) fn insert(
-        &mut self,
-        socket: Socket,
-        scratch: &Rc<Scratch>,
-        answers: &Rc<Tally>,
-    ) -> Rc<Connection> {
+    pub(super) fn insert(&mut self, socket: Socket, answers: &Rc<Tally>) -> Rc<Connection> {
         let place = self.free.pop().unwrap_or_else(|| {
             self.places.push(None);
             self.places.len() - 1
@@ -37,7 +32,7 @@ impl Table {
         assert!(place < 1 << PLACE_BITS);
         self.made += 1;
         let id = ConnId(self.made << PLACE_BITS | place as u64);
-        let connection = Rc::new(Connection::new(id, socket, Rc::clone(scratch), Share::of(answers)));
+        let connection = Rc::new(Connection::new(id, socket, Share::of(answers)));
         if let Some(slot) = self.places.get_mut(place) {
             assert!(slot.is_none(), "a free place is empty");
             *slot = Some(Rc::clone(&connection));
