@@ -33,6 +33,7 @@
 mod builder;
 mod error;
 mod foreign;
+mod form;
 mod frame;
 mod header;
 mod kind;

@@ -201,7 +201,7 @@ impl Output {
     /// Answers a request.
     pub fn answer(&mut self, responder: Responder, message: &Response<'_>) {
         let envelope = self.envelope(RequestId(responder.request));
-        match self.writer.frame(&envelope, message) {
+        match self.writer.answer(&envelope, message) {
             Ok(frame) => {
                 self.reply_bytes += frame.len();
                 self.replies.push((responder, frame));
