@@ -11,6 +11,7 @@ use mesh_engine::StoreOptions;
 use super::data::{Data, Key};
 use super::flags::{EngineFlags, RowName};
 use super::resident::{ResidentLog, ResidentStore};
+use super::server::ResidentServer;
 use super::system::{Run, failed};
 use super::table::{Rounds, Row, Unit};
 use crate::error::{BenchError, Exit};
@@ -48,10 +49,14 @@ enum Work {
     Apply,
     /// A range of 100 keys.
     Range,
+    /// A read by a client, of 16 in a turn: from its frame to its answer's.
+    ServerGet,
+    /// A write by a client, of 16 in a turn: the same.
+    ServerPut,
 }
 
 impl Work {
-    const ALL: [Self; 4] = [Self::Get, Self::Put, Self::Apply, Self::Range];
+    const ALL: [Self; 6] = [Self::Get, Self::Put, Self::Apply, Self::Range, Self::ServerGet, Self::ServerPut];
 
     const fn in_words(self) -> &'static str {
         match self {
@@ -59,6 +64,8 @@ impl Work {
             Self::Put => "put: encode, append, validate, apply",
             Self::Apply => "apply of a batch of 64, for each key",
             Self::Range => "range of 100 keys",
+            Self::ServerGet => "get of a client, 16 in a turn",
+            Self::ServerPut => "put of a client, 16 in a turn",
         }
     }
 
@@ -66,6 +73,7 @@ impl Work {
     const fn batch(self) -> u32 {
         match self {
             Self::Apply => 64,
+            Self::ServerGet | Self::ServerPut => 16,
             Self::Get | Self::Put | Self::Range => 1,
         }
     }
@@ -78,12 +86,15 @@ impl Work {
 pub(crate) fn count(flags: &CountFlags) -> Result<Exit, BenchError> {
     let mut data = Data::new(KEYS, 1);
     let (keys, value) = (data.load_order(), data.value().to_vec());
+    if matches!(flags.work, Work::ServerGet | Work::ServerPut) {
+        return count_of_server(flags, &mut data, &keys, &value);
+    }
     let mut store = ResidentStore::load(flags.page_bytes, &keys, &value).map_err(failed(NAME))?;
     let mut log = ResidentLog::new().map_err(failed(NAME))?;
     for _ in 0..flags.operations / flags.work.batch() {
         let keys: Vec<Key> = match flags.work {
             Work::Range => data.starts(1, RANGE_KEYS),
-            Work::Get | Work::Put | Work::Apply => data.keys(flags.work.batch() as usize),
+            _ => data.keys(flags.work.batch() as usize),
         };
         let Some(first) = keys.first() else { continue };
         match flags.work {
@@ -98,7 +109,26 @@ pub(crate) fn count(flags: &CountFlags) -> Result<Exit, BenchError> {
                 let entry = store.entry(&keys, &value);
                 store.apply(&entry).map_err(failed(NAME))?;
             }
+            Work::ServerGet | Work::ServerPut => {}
         }
+    }
+    Ok(Exit::Done)
+}
+
+fn count_of_server(
+    flags: &CountFlags,
+    data: &mut Data,
+    keys: &[Key],
+    value: &[u8],
+) -> Result<Exit, BenchError> {
+    let mut server = ResidentServer::load(keys, value).map_err(failed(NAME))?;
+    for _ in 0..flags.operations / flags.work.batch() {
+        let keys = data.keys(flags.work.batch() as usize);
+        let done = match flags.work {
+            Work::ServerGet => server.get(&keys),
+            _ => server.put(&keys, value),
+        };
+        done.map_err(failed(NAME))?;
     }
     Ok(Exit::Done)
 }

@@ -2,7 +2,7 @@
 //!
 //! `flags` says what is wanted. `rows` are the table's, each with its work and its bars; the systems that do the work are behind
 //! `system`: `replica` is Mesh (the real store and log, driven by one thread over `files`), `peers` are the others, `bare` is the
-//! device alone. `counting` counts instructions of a store in memory (`resident`). `table` holds the figures and judges them, `render` tells them.
+//! device alone. `counting` counts instructions of a store in memory (`resident`) and of a server without a host (`server`). `table` holds the figures and judges them, `render` tells them.
 //!
 //! Invariants:
 //! - A figure is compared only with figures of the same run, and rounds of the systems are interleaved.
@@ -22,6 +22,7 @@ mod render;
 mod replica;
 mod resident;
 mod rows;
+mod server;
 mod system;
 mod table;
 

@@ -8,7 +8,9 @@ use bytes::Bytes;
 use mesh_base::flaw::{self, Flaw};
 use mesh_base::limits::{FRAME_PAYLOAD_BYTES_MAX, VALUE_BYTES_MAX};
 use mesh_base::{Namespace, Now, Revision};
-use mesh_engine::{Lookup, Misses, ScanDirection, ScanEnd, ScanRequest, ScanRest, StoreError, Version, Want};
+use mesh_engine::{
+    GROUP_KEYS, Lookup, Misses, ScanDirection, ScanEnd, ScanRequest, ScanRest, StoreError, Version, Want,
+};
 use mesh_wire::{Error, GetAnswer, GetBatchAnswer, Item, RangeAnswer, RangeItem, Response};
 
 use super::command::{Order, Range, Read, Shape};
@@ -57,6 +59,18 @@ impl PendingRead {
         Self { waiter, read, at: None, found: Vec::new(), found_bytes: 0, rest: None }
     }
 
+    /// The key and the revision of a lookup of one key, which nothing is known of yet.
+    fn lookup(&self, newest: Revision) -> Option<(&[u8], Revision)> {
+        match &self.read {
+            Read::Get { key, at } if self.at.is_none() => Some((key, (*at).min(newest))),
+            _ => None,
+        }
+    }
+
+    fn is_first_lookup(&self) -> bool {
+        self.lookup(Revision::MAX).is_some()
+    }
+
     fn keep(&mut self, found: Option<Found>) {
         let bytes = found.as_ref().map_or(0, |found| found.key.len() + found.value.len());
         self.found_bytes += bytes + ITEM_BYTES_MAX;
@@ -99,10 +113,53 @@ impl Replica {
         if self.receiving.is_installing() {
             return Ok(());
         }
+        let mut lookups = Vec::new();
         while out.has_room()
             && let Some(read) = self.reads.next_ready(self.state.applied.index)
         {
-            self.serve(now, read, out)?;
+            if !read.is_first_lookup() {
+                self.serve(now, read, out)?;
+                continue;
+            }
+            lookups.push(read);
+            if lookups.len() == GROUP_KEYS {
+                self.serve_lookups(now, std::mem::take(&mut lookups), out)?;
+            }
+        }
+        self.serve_lookups(now, lookups, out)
+    }
+
+    /// Serves lookups of a key each, all of them together: a turn's waits for main memory go on side by side.
+    fn serve_lookups(
+        &mut self,
+        now: Now,
+        reads: Vec<PendingRead>,
+        out: &mut Output,
+    ) -> Result<(), ShardError> {
+        let newest = self.state.newest;
+        let targets: Vec<_> = reads.iter().filter_map(|read| read.lookup(newest)).collect();
+        let found = match self.state.store.get_group(Namespace::USER, &targets, Want::Value) {
+            Ok(found) if reads.len() > 1 => found,
+            // One of them asks for what is compacted: it is told, and the others are not.
+            _ => return reads.into_iter().try_for_each(|read| self.serve(now, read, out)),
+        };
+        let mut missed = Vec::new();
+        let ats: Vec<_> = targets.iter().map(|(_, at)| *at).collect();
+        for ((mut read, at), found) in reads.into_iter().zip(ats).zip(found) {
+            match found {
+                _ if read.waiter.deadline <= now.monotonic => {
+                    out.fail(read.waiter.responder, &Error::DeadlineExceeded);
+                }
+                _ if !out.has_room() => self.reads.postpone(read),
+                Lookup::Ready(found) => answer_lookup(&read, found.live(), at, out),
+                Lookup::Miss(misses) => {
+                    read.at = Some(at);
+                    missed.push((read, misses));
+                }
+            }
+        }
+        for (read, misses) in missed {
+            self.park(&misses, Parked::Read(read), out);
         }
         Ok(())
     }
@@ -145,34 +202,11 @@ impl Replica {
             Read::Range(range) => range.at,
         };
         let at = *read.at.get_or_insert(asked.min(newest));
-        let responder = read.waiter.responder;
         match &read.read {
             Read::Get { key, .. } => {
-                let found = match self.state.store.get(Namespace::USER, key, at, Want::Value)? {
+                match self.state.store.get(Namespace::USER, key, at, Want::Value)? {
                     Lookup::Miss(misses) => return Ok(Some(misses)),
-                    Lookup::Ready(found) => found.live(),
-                };
-                match found {
-                    None => out.answer(responder, &Response::Get(GetAnswer { item: None, revision: at })),
-                    Some(version) => {
-                        let copy;
-                        let value = match version.value.as_slice() {
-                            Some(value) => value,
-                            None => {
-                                copy = version.value.to_vec();
-                                &copy
-                            }
-                        };
-                        let item = Item {
-                            value,
-                            revision: version.revision,
-                            create_revision: version.attributes.create_revision,
-                            version: version.attributes.version,
-                            lease: version.attributes.lease,
-                            type_tag: version.attributes.type_tag,
-                        };
-                        out.answer(responder, &Response::Get(GetAnswer { item: Some(item), revision: at }));
-                    }
+                    Lookup::Ready(found) => answer_lookup(read, found.live(), at, out),
                 }
                 Ok(None)
             }
@@ -241,6 +275,31 @@ impl Replica {
         );
         Ok(None)
     }
+}
+
+/// Answers a lookup of one key.
+fn answer_lookup(read: &PendingRead, found: Option<Version<'_>>, at: Revision, out: &mut Output) {
+    let responder = read.waiter.responder;
+    let Some(version) = found else {
+        return out.answer(responder, &Response::Get(GetAnswer { item: None, revision: at }));
+    };
+    let copy;
+    let value = match version.value.as_slice() {
+        Some(value) => value,
+        None => {
+            copy = version.value.to_vec();
+            &copy
+        }
+    };
+    let item = Item {
+        value,
+        revision: version.revision,
+        create_revision: version.attributes.create_revision,
+        version: version.attributes.version,
+        lease: version.attributes.lease,
+        type_tag: version.attributes.type_tag,
+    };
+    out.answer(responder, &Response::Get(GetAnswer { item: Some(item), revision: at }));
 }
 
 /// How a scan of a page of a range went.

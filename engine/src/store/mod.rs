@@ -151,6 +151,27 @@ impl Store {
         Ok(self.tree.view().get(namespace, key, at, want))
     }
 
+    /// What each of a number of keys, at most [`GROUP_KEYS`], is at its own revision. They are looked up together, so that waits
+    /// for main memory go on side by side.
+    ///
+    /// # Errors
+    /// As of [`Store::get`], for all of them.
+    ///
+    /// # Panics
+    /// When there are more keys: a bug of the caller.
+    pub fn get_group(
+        &self,
+        namespace: Namespace,
+        keys: &[(&[u8], Revision)],
+        want: Want,
+    ) -> Result<Vec<Lookup<KeyAt<'_>>>, StoreError> {
+        let oldest = keys.iter().map(|(_, at)| *at).min().unwrap_or(Revision::MAX);
+        self.check_readable(namespace, oldest)?;
+        let targets: Vec<_> =
+            keys.iter().map(|&(key, revision)| KeyRef { namespace, key, revision }).collect();
+        Ok(self.tree.view().get_group(&targets, want))
+    }
+
     /// Makes lookups of many keys, which are to follow, faster: what they need of main memory is asked for together. Changes nothing.
     pub fn warm<'k>(&self, namespace: Namespace, keys: impl Iterator<Item = &'k [u8]>) {
         self.tree.view().warm(keys.map(|key| KeyRef::newest(namespace, key)));

@@ -243,6 +243,26 @@ impl Rig {
         })
     }
 
+    /// Looks keys up together, each at its revision, until no page is missing.
+    pub(crate) fn get_group(&mut self, keys: &[(Vec<u8>, u64)]) -> Run<Vec<Option<Vec<u8>>>> {
+        let keys: Vec<_> = keys.iter().map(|(key, at)| (key.as_slice(), Revision(*at))).collect();
+        let values = self.until_ready(|store| {
+            let mut missing: Option<Misses> = None;
+            let mut values = Vec::new();
+            for found in store.get_group(USER, &keys, Want::Value)? {
+                match found {
+                    Lookup::Ready(found) => values.push(found.live().map(|version| version.value.to_vec())),
+                    Lookup::Miss(misses) => match &mut missing {
+                        Some(all) => all.merge(&misses),
+                        None => missing = Some(misses),
+                    },
+                }
+            }
+            Ok(missing.map_or(Lookup::Ready(values), Lookup::Miss))
+        })?;
+        Ok(values.unwrap())
+    }
+
     pub(crate) fn get(&mut self, key: &[u8], at: u64) -> Option<Vec<u8>> {
         self.try_get(USER, key, at).unwrap().unwrap()
     }

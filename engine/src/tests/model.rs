@@ -205,6 +205,10 @@ impl World {
         let key = key_of(a);
         let at = self.model.horizon + u64::from(b) % (self.revision + 2 - self.model.horizon);
         assert_eq!(self.rig.try_get(USER, &key, at)?.unwrap(), self.model.get(&key, at), "{at}");
+        let group: Vec<_> =
+            (0..b % 12).map(|step| (key_of(a.wrapping_add(step.wrapping_mul(b))), at)).collect();
+        let expected: Vec<_> = group.iter().map(|(key, at)| self.model.get(key, *at)).collect();
+        assert_eq!(self.rig.get_group(&group)?, expected, "{at}");
         if let Some(below) = self.model.horizon.checked_sub(1) {
             let refused = self.rig.try_get(USER, &key, below)?;
             assert_eq!(refused, Err(StoreError::Compacted { oldest: Revision(self.model.horizon) }));

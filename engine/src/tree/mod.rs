@@ -33,6 +33,7 @@ use crate::superblock::{Root, Shape};
 pub use self::collect::{SweepPoint, SweepProgress};
 pub(crate) use self::pack::PackPlan;
 pub use self::pack::{Density, PackPoint, PackProgress};
+pub use self::read::GROUP_KEYS;
 pub(crate) use self::read::{ChildAt, MissAt, Seek, Touch, TreeView};
 
 /// One step of the way from the root to a leaf.

@@ -14,7 +14,7 @@ use crate::sealed::Sealed;
 use crate::superblock::Root;
 
 /// Keys that are looked ahead for together: a few times the cache misses that a processor has under way.
-pub(super) const GROUP_KEYS: usize = 32;
+pub const GROUP_KEYS: usize = 32;
 
 /// Where to.
 #[derive(Clone, Copy, Debug)]
@@ -258,12 +258,35 @@ impl<'a> TreeView<'a> {
         at: Revision,
         want: Want,
     ) -> Lookup<KeyAt<'a>> {
-        let cell = match self.find(namespace, key, at, Touch::Point) {
-            Ok(Some(cell)) => cell,
-            Ok(None) => return Lookup::Ready(KeyAt::Absent),
-            Err(miss) => return Lookup::Miss(Misses { stamp: self.stamp, wants: vec![miss.want] }),
+        let found = self.find(namespace, key, at, Touch::Point);
+        self.answer(found.map_err(|miss| miss.want), want)
+    }
+
+    /// What each of a number of keys, at most [`GROUP_KEYS`], is at its revision: looked up together, see
+    /// [`TreeView::leaves_of`].
+    pub(crate) fn get_group(&self, targets: &[KeyRef<'_>], want: Want) -> Vec<Lookup<KeyAt<'a>>> {
+        let leaves = self.leaves_of(targets, Touch::Point);
+        let find = |(leaf, target): (Result<&'a [u8], PageWant>, &KeyRef<'_>)| {
+            let page = leaf?;
+            let (index, _) = leaf::lower_bound(page, target);
+            // The version may be in the next leaf.
+            if index == slotted::count(page) {
+                let found = self.find(target.namespace, target.key, target.revision, Touch::Look);
+                return found.map_err(|miss| miss.want);
+            }
+            let found = leaf::cell(page, index);
+            Ok(found.key.same_key(target).then_some(found))
         };
-        match KeyAt::of_cell(&cell, want, self.frames) {
+        leaves.into_iter().zip(targets).map(|looked| self.answer(find(looked), want)).collect()
+    }
+
+    fn answer(&self, found: Result<Option<Cell<'a>>, PageWant>, want: Want) -> Lookup<KeyAt<'a>> {
+        let read = match found {
+            Ok(Some(cell)) => KeyAt::of_cell(&cell, want, self.frames),
+            Ok(None) => Ok(KeyAt::Absent),
+            Err(missing) => Err(vec![missing]),
+        };
+        match read {
             Ok(read) => Lookup::Ready(read),
             Err(wants) => Lookup::Miss(Misses { stamp: self.stamp, wants }),
         }
