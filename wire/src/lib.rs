@@ -31,6 +31,7 @@
 //! Deliberately absent: sockets, raft, and any knowledge of what a request does.
 
 mod builder;
+mod direct;
 mod error;
 mod foreign;
 mod form;

@@ -53,6 +53,11 @@ pub(crate) trait Message<'a>: Sized {
     /// Reads a verified table.
     fn view(table: Self::Table) -> Result<Self, WireError>;
 
+    /// Reads a payload without the generated code, if it can: see [`crate::direct`].
+    fn read_directly(_payload: &'a [u8]) -> Option<Self> {
+        None
+    }
+
     /// Whether the message keeps to the limits.
     fn check(&self) -> Result<(), WireError>;
 
@@ -72,6 +77,10 @@ pub const ELEMENT_OVERHEAD_BYTES: usize = 80;
 
 /// Verifies a payload and reads it.
 pub(crate) fn decode<'a, M: Message<'a>>(kind: Kind, payload: &'a [u8]) -> Result<M, WireError> {
+    if let Some(message) = M::read_directly(payload) {
+        message.check()?;
+        return Ok(message);
+    }
     let options = VerifierOptions {
         max_depth: FRAME_DEPTH_MAX,
         max_tables: FRAME_TABLES_MAX,

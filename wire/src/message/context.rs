@@ -8,6 +8,7 @@ use mesh_base::{Revision, SessionId, SessionSeq};
 
 use crate::WireError;
 use crate::builder::{Builder, read_id128, trace};
+use crate::direct::Table;
 use crate::generated::mesh::wire as fb;
 use crate::wire_error::{at_most, ensure};
 
@@ -48,6 +49,17 @@ impl<'a> ReadContext<'a> {
             trace: table.trace().map(|id| TraceId(read_id128(id))),
             principal: table.principal().map(|bytes| bytes.bytes()),
         })
+    }
+
+    /// One without trace and principal, which are rare.
+    #[inline]
+    pub(crate) fn read_directly(table: Option<Table<'a>>) -> Option<Self> {
+        use fb::ReadContext as Fields;
+        let Some(table) = table else { return Some(Self::default()) };
+        let is_plain = table.lacks(Fields::VT_TRACE) && table.lacks(Fields::VT_PRINCIPAL);
+        let deadline_ms = table.u32(Fields::VT_DEADLINE_MS)?;
+        let revision_seen = Revision(table.u64(Fields::VT_REVISION_SEEN)?);
+        is_plain.then(|| Self { deadline_ms, revision_seen, ..Self::default() })
     }
 
     pub(crate) fn check(&self) -> Result<(), WireError> {
@@ -108,6 +120,22 @@ impl<'a> WriteContext<'a> {
             trace: table.trace().map(|id| TraceId(read_id128(id))),
             principal: table.principal().map(|bytes| bytes.bytes()),
         }
+    }
+
+    /// One without trace and principal, which are rare.
+    #[inline]
+    pub(crate) fn read_directly(table: Table<'a>) -> Option<Self> {
+        use fb::WriteContext as Fields;
+        let is_plain = table.lacks(Fields::VT_TRACE) && table.lacks(Fields::VT_PRINCIPAL);
+        let context = Self {
+            session: SessionId(Revision(table.u64(Fields::VT_SESSION)?)),
+            seq: SessionSeq(table.u64(Fields::VT_SEQ)?),
+            acknowledged_below: SessionSeq(table.u64(Fields::VT_ACKNOWLEDGED_BELOW)?),
+            deadline_ms: table.u32(Fields::VT_DEADLINE_MS)?,
+            revision_seen: Revision(table.u64(Fields::VT_REVISION_SEEN)?),
+            ..Self::default()
+        };
+        is_plain.then_some(context)
     }
 
     pub(crate) fn check(&self) -> Result<(), WireError> {

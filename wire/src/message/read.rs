@@ -8,6 +8,7 @@ use mesh_base::limits::{BATCH_OPS_MAX, KEY_BYTES_MAX, RANGE_ITEMS_MAX};
 
 use super::{ELEMENT_OVERHEAD_BYTES, MESSAGE_OVERHEAD_BYTES, Message, ReadContext, bytes_of};
 use crate::builder::{Builder, OfTables, Root};
+use crate::direct::Table;
 use crate::generated::mesh::wire as fb;
 use crate::wire_error::{at_most, ensure, key, value};
 use crate::{List, WireError};
@@ -146,6 +147,16 @@ impl<'a> Message<'a> for Get<'a> {
     fn view(table: Self::Table) -> Result<Self, WireError> {
         let ctx = ReadContext::view(table.ctx());
         Ok(Self { ctx, key: table.key().bytes(), at: Revision(table.at()) })
+    }
+
+    #[inline]
+    fn read_directly(payload: &'a [u8]) -> Option<Self> {
+        let table = Table::root(payload)?;
+        Some(Self {
+            ctx: ReadContext::read_directly(table.table(fb::Get::VT_CTX)?)?,
+            key: table.bytes(fb::Get::VT_KEY)?,
+            at: Revision(table.u64(fb::Get::VT_AT)?),
+        })
     }
 
     fn check(&self) -> Result<(), WireError> {

@@ -9,6 +9,7 @@ use mesh_base::limits::{BATCH_BYTES_MAX, BATCH_OPS_MAX};
 use super::read::{build_keys, check_keys, keys_hint};
 use super::{ELEMENT_OVERHEAD_BYTES, MESSAGE_OVERHEAD_BYTES, Message, WriteContext, bytes_of};
 use crate::builder::{Builder, Root};
+use crate::direct::Table;
 use crate::generated::mesh::wire as fb;
 use crate::wire_error::{at_most, ensure, key, value};
 use crate::{List, WireError};
@@ -50,6 +51,18 @@ impl<'a> Message<'a> for Put<'a> {
             value: table.value().bytes(),
             lease: table.lease(),
             type_tag: table.type_tag(),
+        })
+    }
+
+    #[inline]
+    fn read_directly(payload: &'a [u8]) -> Option<Self> {
+        let table = Table::root(payload)?;
+        Some(Self {
+            ctx: WriteContext::read_directly(table.table(fb::Put::VT_CTX)??)?,
+            key: table.bytes(fb::Put::VT_KEY)?,
+            value: table.bytes(fb::Put::VT_VALUE)?,
+            lease: table.u64(fb::Put::VT_LEASE)?,
+            type_tag: table.u8(fb::Put::VT_TYPE_TAG)?,
         })
     }
 
