@@ -97,7 +97,8 @@ impl Core {
                 (Command::Read(Read::GetBatch { keys, at: at(batch.at) }), Asked::from(&batch.ctx))
             }
             WireRequest::Range(range) => {
-                (Command::Read(Read::Range(own_range(&range, payload))), Asked::from(&range.ctx))
+                let page = Box::new(own_range(&range, payload));
+                (Command::Read(Read::Range(page)), Asked::from(&range.ctx))
             }
             WireRequest::Put(put) => {
                 self.check_shard(shard, [put.key])?;

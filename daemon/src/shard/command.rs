@@ -61,7 +61,7 @@ pub enum Read {
         at: Revision,
     },
     /// One page of a range.
-    Range(Range),
+    Range(Box<Range>),
 }
 
 /// A page of a range of keys of one shard.

@@ -191,7 +191,7 @@ impl Replica {
         for read in self.reads.take_all() {
             out.fail(read.waiter.responder, &error);
         }
-        for write in std::mem::take(&mut self.early) {
+        for write in std::mem::take(&mut self.waiting) {
             out.fail(write.waiter.responder, &error);
         }
         // Parked requests are answered when their pages come.

@@ -214,7 +214,10 @@ impl Shard {
                 }
                 Ok(())
             }
-            ShardEvent::Request(request) => self.on_request(now, request, out),
+            ShardEvent::Request(request) => {
+                self.on_request(now, request, out);
+                Ok(())
+            }
             ShardEvent::Io(completion) => self.on_completion(now, completion, out),
             ShardEvent::Tick if matches!(self.phase, Phase::NoSpace { .. }) => {
                 self.look_for_space(now.monotonic, out);
@@ -297,7 +300,7 @@ impl Shard {
         self.phase = Phase::Starting(Box::new(starting));
     }
 
-    fn on_request(&mut self, now: Now, request: Request, out: &mut Output) -> Result<(), ShardError> {
+    fn on_request(&mut self, now: Now, request: Request, out: &mut Output) {
         let error = match &mut self.phase {
             Phase::Serving(replica) => return replica.on_request(now, request, out),
             Phase::Damaged(reason) => Error::Damaged { what: reason.clone().into() },
@@ -308,7 +311,6 @@ impl Shard {
             }
         };
         out.fail(request.responder, &error);
-        Ok(())
     }
 
     fn on_completion(

@@ -39,7 +39,7 @@ pub(super) struct PendingRead {
     found: Vec<Option<Found>>,
     found_bytes: usize,
     /// What is left of a range.
-    rest: Option<ScanRest>,
+    rest: Option<Box<ScanRest>>,
 }
 
 /// A version copied out of its page.
@@ -311,7 +311,7 @@ struct Scanned {
 impl Replica {
     /// Continues a range where earlier attempts ended.
     fn scan(&mut self, read: &mut PendingRead, range: &Range, at: Revision) -> Result<Scanned, ShardError> {
-        let mut rest = read.rest.take().unwrap_or_else(|| whole(range));
+        let mut rest = read.rest.take().map_or_else(|| whole(range), |rest| *rest);
         loop {
             let items_max = range.items_max.saturating_sub(read.found.len());
             // The last item may be the largest there is.
@@ -343,7 +343,7 @@ impl Replica {
                 // The limit of the page, or of what one call passes over: the loop's head tells them apart.
                 ScanEnd::Limit { rest: left } => rest = left,
                 ScanEnd::Miss { rest: left, misses } => {
-                    read.rest = Some(left);
+                    read.rest = Some(Box::new(left));
                     return Ok(Scanned { misses: Some(misses), more: true });
                 }
             }

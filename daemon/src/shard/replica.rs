@@ -81,8 +81,8 @@ pub(super) struct Replica {
     pub(super) directory_pending: bool,
     /// Where in the log the last eviction of sessions went; until it is applied there is no other.
     pub(super) evicting: LogIndex,
-    /// Writes that came before the leader was ready to evaluate.
-    pub(super) early: Vec<PendingWrite>,
+    /// Writes that wait for evaluation: to the end of the turn, or until the leader is ready for it.
+    pub(super) waiting: Vec<PendingWrite>,
     pub(super) reads: Reads<PendingRead>,
     /// What waits for pages, with the earlier fetches of its own, whose pages must stay until it is done.
     pub(super) parked: BTreeMap<FetchId, (Parked, Vec<FetchId>)>,
@@ -176,7 +176,7 @@ impl Replica {
             overlay: Overlay::default(),
             directory_pending: false,
             evicting: LogIndex(0),
-            early: Vec::new(),
+            waiting: Vec::new(),
             parked: BTreeMap::new(),
             carried: Vec::new(),
             stopping: None,
@@ -198,6 +198,7 @@ impl Replica {
     /// Ends a turn.
     pub(super) fn flush(&mut self, now: Now, out: &mut Output) -> Result<(), ShardError> {
         let through = self.last_committed();
+        self.evaluate_waiting(now, out)?;
         self.propose_gathered(out)?;
         self.continue_install(now, out)?;
         if self.leading.is_some()
@@ -413,12 +414,8 @@ impl Replica {
         }
         if self.state.applied.index > before {
             self.raw.advance_apply_to(self.state.applied.index.0);
-            if self.may_evaluate() && !self.early.is_empty() {
-                for write in std::mem::take(&mut self.early) {
-                    self.evaluate(now, write, out)?;
-                }
-                self.propose_gathered(out)?;
-            }
+            self.evaluate_waiting(now, out)?;
+            self.propose_gathered(out)?;
         }
         Ok(())
     }
@@ -477,7 +474,7 @@ impl Replica {
                 self.apply_is_parked = false;
                 self.apply_committed(self.last_committed(), now, out)
             }
-            Parked::Write(write) => self.evaluate(now, write, out),
+            Parked::Write(write) => self.evaluate(now, write, None, out),
             Parked::Read(read) => self.serve(now, read, out),
             Parked::SaveRecords => {
                 self.checkpointing.pages_came();
@@ -520,19 +517,19 @@ impl Replica {
     /// Tells everyone who waits that nothing more comes.
     pub(super) fn abandon(&mut self, error: &Error, out: &mut Output) {
         let reads = self.reads.take_all().into_iter().map(|read| read.waiter);
-        let early = std::mem::take(&mut self.early).into_iter().map(|write| write.waiter);
+        let waiting = std::mem::take(&mut self.waiting).into_iter().map(|write| write.waiter);
         let parked = std::mem::take(&mut self.parked).into_values().filter_map(|(parked, _)| match parked {
             Parked::Write(write) => Some(write.waiter),
             Parked::Read(read) => Some(read.waiter),
             Parked::Apply | Parked::SaveRecords | Parked::Upkeep | Parked::Send(_) => None,
         });
-        let waiters: Vec<_> = reads.chain(early).chain(parked).chain(self.proposals.abandon()).collect();
+        let waiters: Vec<_> = reads.chain(waiting).chain(parked).chain(self.proposals.abandon()).collect();
         out.fail_all(waiters, error);
     }
 
     /// How many requests wait here, what the replica itself waits for included.
     pub(super) fn requests_waiting(&self) -> usize {
-        self.reads.len() + self.early.len() + self.parked.len() + self.proposals.waiters()
+        self.reads.len() + self.waiting.len() + self.parked.len() + self.proposals.waiters()
     }
 
     /// Bytes of entries that are gathered or proposed and not yet applied.
@@ -546,22 +543,15 @@ impl Replica {
     }
 
     /// Hands a request to its half of the replica.
-    pub(super) fn on_request(
-        &mut self,
-        now: Now,
-        request: Request,
-        out: &mut Output,
-    ) -> Result<(), ShardError> {
+    pub(super) fn on_request(&mut self, now: Now, request: Request, out: &mut Output) {
         if self.leading.is_none() {
             let error = self.not_leader(now);
             out.fail(request.responder, &error);
-            return Ok(());
-        }
-        if self.is_overloaded() {
+        } else if self.is_overloaded() {
             out.fail(request.responder, &Error::Overloaded { retry_after_ms: 20 });
-            return Ok(());
+        } else {
+            self.dispatch(now, request);
         }
-        self.dispatch(now, request, out)
     }
 }
 

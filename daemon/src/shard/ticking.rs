@@ -61,8 +61,8 @@ impl Replica {
             _ => Error::Unknown,
         };
         out.fail_all(waiters, &error);
-        let early: Vec<_> = self.early.extract_if(.., |write| write.waiter.deadline <= at).collect();
-        for write in early {
+        let late: Vec<_> = self.waiting.extract_if(.., |write| write.waiter.deadline <= at).collect();
+        for write in late {
             self.give_up_write(&write, out);
         }
         let reads = self.reads.take_if(|read| read.waiter.deadline <= at);

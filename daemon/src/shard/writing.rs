@@ -10,7 +10,7 @@ use mesh_base::flaw::{self, Flaw};
 use mesh_base::limits::{ENTRY_BYTES_MAX, ENTRY_BYTES_SOFT_MAX, SESSION_WINDOW_MAX, UNCOMMITTED_BYTES_MAX};
 use mesh_base::{LogIndex, Namespace, Now, Revision, SessionSeq, Term};
 use mesh_engine::effect::{Effect, EntryHead, Outcome as EntryOutcome};
-use mesh_engine::{Attributes, Lookup, Misses, Want};
+use mesh_engine::{Attributes, GROUP_KEYS, KeyAt, Lookup, Misses, Want};
 use mesh_raftlog::Space;
 use mesh_wire::{Deleted, Error, NodeState, ReplaceAnswer, Response, SessionOpened, Written};
 
@@ -33,6 +33,31 @@ pub(super) struct PendingWrite {
     pub(super) command: WriteCommand,
 }
 
+impl PendingWrite {
+    /// The key of a write to one.
+    fn one_key(&self) -> Option<&[u8]> {
+        let WriteCommand::Write(write) = &self.command else { return None };
+        match &write.change {
+            Change::Put(items) => items.first().filter(|_| items.len() == 1).map(|item| item.key.as_ref()),
+            Change::Delete(keys) => keys.first().filter(|_| keys.len() == 1).map(AsRef::as_ref),
+        }
+    }
+}
+
+/// What a key is in the store.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seen(Option<KeyState>);
+
+impl Seen {
+    fn of(found: KeyAt<'_>) -> Self {
+        Self(found.live().map(|version| KeyState {
+            revision: version.revision,
+            create_revision: version.attributes.create_revision,
+            version: version.attributes.version,
+        }))
+    }
+}
+
 #[derive(Debug)]
 pub(super) enum WriteCommand {
     Write(Write),
@@ -50,12 +75,7 @@ enum Evaluation {
 
 impl Replica {
     /// Hands a request of a leader to its half.
-    pub(super) fn dispatch(
-        &mut self,
-        now: Now,
-        request: Request,
-        out: &mut Output,
-    ) -> Result<(), ShardError> {
+    pub(super) fn dispatch(&mut self, now: Now, request: Request) {
         let waiter = Waiter { responder: request.responder, deadline: request.deadline };
         let command = match request.command {
             Command::Read(read) => {
@@ -65,20 +85,49 @@ impl Replica {
                 } else {
                     self.reads.push(read);
                 }
-                return Ok(());
+                return;
             }
             Command::Write(write) => WriteCommand::Write(write),
             Command::OpenSession { nonce } => WriteCommand::OpenSession { nonce },
             Command::ReplaceNode { name, nonce } => WriteCommand::ReplaceNode { name, nonce },
         };
-        self.evaluate(now, PendingWrite { waiter, command }, out)
+        self.waiting.push(PendingWrite { waiter, command });
     }
 
-    /// Evaluates a write, or keeps it until that is possible.
+    /// Evaluates the writes that wait for it, if that is possible.
+    pub(super) fn evaluate_waiting(&mut self, now: Now, out: &mut Output) -> Result<(), ShardError> {
+        if self.waiting.is_empty() || !self.may_evaluate() {
+            return Ok(());
+        }
+        let mut writes = std::mem::take(&mut self.waiting).into_iter();
+        loop {
+            let group: Vec<_> = writes.by_ref().take(GROUP_KEYS).collect();
+            if group.is_empty() {
+                return Ok(());
+            }
+            let seen = self.look_up(&group)?;
+            for (write, seen) in group.into_iter().zip(seen) {
+                self.evaluate(now, write, seen, out)?;
+            }
+        }
+    }
+
+    /// What the keys of writes are in the store, as far as pages in memory tell: looked up together, so that waits for main
+    /// memory go on side by side. Only of writes to one key.
+    fn look_up(&self, writes: &[PendingWrite]) -> Result<Vec<Option<Seen>>, ShardError> {
+        let keys: Vec<_> =
+            writes.iter().filter_map(PendingWrite::one_key).map(|key| (key, Revision::MAX)).collect();
+        let mut found = self.state.store.get_group(Namespace::USER, &keys, Want::Head)?.into_iter();
+        let seen = |write: &PendingWrite| write.one_key().and_then(|_| found.next()?.ready()).map(Seen::of);
+        Ok(writes.iter().map(seen).collect())
+    }
+
+    /// Evaluates a write, or keeps it until that is possible. Its key may have been seen in the store as that is now.
     pub(super) fn evaluate(
         &mut self,
         now: Now,
         write: PendingWrite,
+        seen: Option<Seen>,
         out: &mut Output,
     ) -> Result<(), ShardError> {
         if self.leading.is_none() {
@@ -87,7 +136,7 @@ impl Replica {
             return Ok(());
         }
         if !self.may_evaluate() {
-            self.early.push(write);
+            self.waiting.push(write);
             return Ok(());
         }
         // A copy of what was taken is answered as such, whatever keeps new ones out.
@@ -108,7 +157,7 @@ impl Replica {
                 if self.builder.byte_size() + command.change.bytes() > ENTRY_BYTES_SOFT_MAX {
                     self.propose_gathered(out)?;
                 }
-                match self.gather_write(now, write.waiter, command)? {
+                match self.gather_write(now, write.waiter, command, seen)? {
                     Evaluation::Gathered => {}
                     Evaluation::Miss(misses) => {
                         self.park(&misses, Parked::Write(write), out);
@@ -207,8 +256,14 @@ impl Replica {
         !self.proposals.join(RequestKey::Opening { nonce }, waiter)
     }
 
-    fn gather_write(&mut self, now: Now, waiter: Waiter, write: &Write) -> Result<Evaluation, ShardError> {
-        let states = match self.key_states(&write.change)? {
+    fn gather_write(
+        &mut self,
+        now: Now,
+        waiter: Waiter,
+        write: &Write,
+        seen: Option<Seen>,
+    ) -> Result<Evaluation, ShardError> {
+        let states = match self.key_states(&write.change, seen)? {
             Lookup::Ready(states) => states,
             Lookup::Miss(misses) => return Ok(Evaluation::Miss(misses)),
         };
@@ -238,8 +293,12 @@ impl Replica {
         Ok(Evaluation::Gathered)
     }
 
-    /// The state of every key that a change writes, as of everything proposed so far.
-    fn key_states(&mut self, change: &Change) -> Result<Lookup<Vec<Option<KeyState>>>, ShardError> {
+    /// The state of every key that a change writes, as of everything proposed so far. Its only key may have been seen.
+    fn key_states(
+        &mut self,
+        change: &Change,
+        seen: Option<Seen>,
+    ) -> Result<Lookup<Vec<Option<KeyState>>>, ShardError> {
         let mut states = Vec::new();
         let mut missing: Option<Misses> = None;
         for key in change.keys() {
@@ -247,12 +306,12 @@ impl Replica {
                 states.push(pending);
                 continue;
             }
+            if let Some(Seen(state)) = seen {
+                states.push(state);
+                continue;
+            }
             match self.state.store.get(Namespace::USER, key, Revision::MAX, Want::Head)? {
-                Lookup::Ready(read) => states.push(read.live().map(|version| KeyState {
-                    revision: version.revision,
-                    create_revision: version.attributes.create_revision,
-                    version: version.attributes.version,
-                })),
+                Lookup::Ready(read) => states.push(Seen::of(read).0),
                 Lookup::Miss(misses) => match &mut missing {
                     Some(all) => all.merge(&misses),
                     None => missing = Some(misses),

@@ -123,6 +123,13 @@ impl<'a> LeafAt<'a> {
     }
 }
 
+/// A place in a leaf: of a key's first cell that is not before it, or behind all cells.
+#[derive(Clone, Copy)]
+pub(crate) struct Spot<'a> {
+    pub(crate) page: &'a [u8],
+    pub(crate) index: usize,
+}
+
 /// A page on the way that is not resident.
 #[derive(Clone, Copy)]
 pub(crate) struct MissAt<'a> {
@@ -178,9 +185,9 @@ impl<'a> TreeView<'a> {
         keys.chunks(GROUP_KEYS).for_each(|group| drop(self.leaves_of(group, Touch::Look)));
     }
 
-    /// The leaves that keys belong into, at most [`GROUP_KEYS`] of them, or what is missing on the way to each. All go down
+    /// Where in their leaves keys belong, at most [`GROUP_KEYS`] of them, or what is missing on the way to each. All go down
     /// together, level by level, and what a search for each key in its leaf will look at is looked at: see [`TreeView::warm`].
-    pub(crate) fn leaves_of(&self, keys: &[KeyRef<'_>], touch: Touch) -> Vec<Result<&'a [u8], PageWant>> {
+    pub(crate) fn leaves_of(&self, keys: &[KeyRef<'_>], touch: Touch) -> Vec<Result<Spot<'a>, PageWant>> {
         assert!(keys.len() <= GROUP_KEYS, "a group of {} keys", keys.len());
         let root = self.visit(self.root.pointer, self.root.level, touch);
         let mut pages = vec![root; keys.len()];
@@ -197,13 +204,13 @@ impl<'a> TreeView<'a> {
             let slots = pages.iter().flatten().map(|page| slotted::touch_slots(page));
             black_box(slots.fold(0, |sum, byte| sum ^ byte));
         }
-        let cells = pages.iter().zip(keys).filter_map(|(page, key)| {
-            let page = page.ok()?;
-            let (index, _) = leaf::lower_bound(page, key);
-            (index < slotted::count(page)).then(|| slotted::touch_cell(page, index))
-        });
-        black_box(cells.fold(0, |sum, byte| sum ^ byte));
-        pages
+        let spot = |(page, key): (Result<&'a [u8], PageWant>, &KeyRef<'_>)| {
+            page.map(|page| Spot { page, index: leaf::lower_bound(page, key).0 })
+        };
+        let spots: Vec<_> = pages.into_iter().zip(keys).map(spot).collect();
+        let cells = spots.iter().flatten().filter(|spot| spot.index < slotted::count(spot.page));
+        black_box(cells.fold(0, |sum, spot| sum ^ slotted::touch_cell(spot.page, spot.index)));
+        spots
     }
 
     #[inline]
@@ -266,9 +273,12 @@ impl<'a> TreeView<'a> {
     /// [`TreeView::leaves_of`].
     pub(crate) fn get_group(&self, targets: &[KeyRef<'_>], want: Want) -> Vec<Lookup<KeyAt<'a>>> {
         let leaves = self.leaves_of(targets, Touch::Point);
-        let find = |(leaf, target): (Result<&'a [u8], PageWant>, &KeyRef<'_>)| {
-            let page = leaf?;
-            let (index, _) = leaf::lower_bound(page, target);
+        if want == Want::Value {
+            let spots = leaves.iter().flatten().filter(|spot| spot.index < slotted::count(spot.page));
+            black_box(spots.fold(0, |sum, spot| sum ^ slotted::touch_cells(spot.page, spot.index, 1)));
+        }
+        let find = |(leaf, target): (Result<Spot<'a>, PageWant>, &KeyRef<'_>)| {
+            let Spot { page, index } = leaf?;
             // The version may be in the next leaf.
             if index == slotted::count(page) {
                 let found = self.find(target.namespace, target.key, target.revision, Touch::Look);
