@@ -168,22 +168,21 @@ impl Lane for MeshLane {
                 let get = Request::GetBatch(GetBatch { keys: List::from(&keys), ..GetBatch::default() });
                 self.writer.append(&envelope, &get, out)
             }
-            (OpKind::Write, &[key]) => {
-                let (ctx, value) = (self.write_context(tag), keyspace.value(op.values, 0));
-                let put = Request::Put(Put { ctx, key: keyspace.key(key), value, ..Put::default() });
-                self.writer.append(&envelope, &put, out)
-            }
-            (OpKind::Write, keys) => {
-                let items = keys.iter().enumerate();
-                let items: Vec<_> = items
-                    .map(|(index, &key)| KeyValue {
-                        key: keyspace.key(key),
-                        value: keyspace.value(op.values, index),
-                    })
-                    .collect();
+            (OpKind::Write, _) => {
                 let ctx = self.write_context(tag);
-                let put = Request::PutBatch(PutBatch { ctx, items: List::from(&items) });
-                self.writer.append(&envelope, &put, out)
+                let mut items =
+                    op.writes().map(|(key, at)| KeyValue { key: keyspace.key(key), value: keyspace.value(at) });
+                match (items.next(), items.next()) {
+                    (Some(KeyValue { key, value }), None) => {
+                        let put = Request::Put(Put { ctx, key, value, ..Put::default() });
+                        self.writer.append(&envelope, &put, out)
+                    }
+                    (first, second) => {
+                        let items: Vec<_> = first.into_iter().chain(second).chain(items).collect();
+                        let put = Request::PutBatch(PutBatch { ctx, items: List::from(&items) });
+                        self.writer.append(&envelope, &put, out)
+                    }
+                }
             }
         };
         written.expect("a request within the limits");
@@ -208,6 +207,19 @@ impl Lane for MeshLane {
         let tag = Tag::from_number(frame.header.envelope.request.0);
         Ok(Some(Decoded { length: frame.length(), tag, answer }))
     }
+
+    fn values(&self, answer: &[u8], each: &mut dyn FnMut(Option<&[u8]>)) {
+        let Ok(Some(frame)) = self.decoder.peek(answer) else { return };
+        match frame.response() {
+            Ok(Response::Get(get)) => each(get.item.map(|item| item.value)),
+            Ok(Response::GetBatch(get)) => {
+                get.items.iter().for_each(|item| each(item.map(|item| item.value)));
+            }
+            _ => {}
+        }
+    }
+
+    fn say(&mut self, _out: &mut Vec<u8>) {}
 
     fn settle(&mut self, tag: Tag, _kind: OpKind) {
         let number = self.number(tag).take();

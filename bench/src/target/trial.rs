@@ -1,0 +1,103 @@
+//! A lane under test: operations made by hand, and a load on a real server that is checked afterwards.
+
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::distribution::Distribution;
+use crate::filling::sweep;
+use crate::generator::{self, Plan};
+use crate::keyspace::{Keyspace, KeyspaceSpec};
+use crate::ledger::{Audit, Ledger, Ledgered};
+use crate::machine;
+use crate::op::{KeyNo, Op, OpKind, ValueAt};
+use crate::target::{PartitionId, Target};
+use crate::workload::Mix;
+
+const KEYS: u32 = 500;
+
+/// A few keys with values of five bytes.
+pub(crate) fn keyspace() -> Keyspace {
+    let spec = KeyspaceSpec { keys: KEYS, value_bytes: 5, distribution: Distribution::Uniform, seed: 1 };
+    Keyspace::new(spec, 1, |_| PartitionId(0)).unwrap()
+}
+
+fn op(kind: OpKind, keys: &[u32]) -> Op {
+    let values = keys.iter().map(|&key| ValueAt(key as usize));
+    Op { kind, keys: keys.iter().map(|&key| KeyNo(key)).collect(), values: values.collect() }
+}
+
+/// Reads keys.
+pub(crate) fn read(keys: &[u32]) -> Op {
+    op(OpKind::Read, keys)
+}
+
+/// Writes keys.
+pub(crate) fn write(keys: &[u32]) -> Op {
+    op(OpKind::Write, keys)
+}
+
+/// A process that is ended with the test.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Fills in, puts under load and reads back a real server, if one of these programs is installed; its arguments end with the
+/// port.
+pub(crate) fn against<T: Target>(programs: &[&str], arguments: &[&str], target: impl Fn(SocketAddr) -> T) {
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let data = tempfile::tempdir().unwrap();
+    let started = programs.iter().find_map(|program| {
+        let mut command = Command::new(program);
+        command.args(arguments).arg(address.port().to_string()).current_dir(data.path());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().ok()
+    });
+    let Some(_server) = started.map(Process) else {
+        println!("skipped: none of {programs:?} is installed");
+        return;
+    };
+    works(&Arc::new(target(address)));
+}
+
+/// Fills in, puts under load and reads back a server that is about to serve.
+pub(crate) fn works<T: Target>(target: &Arc<T>) {
+    let ledger = Arc::new(Ledger::new(KEYS));
+    let mut plan = Plan {
+        cores: vec![machine::allowed()[0]],
+        connections: 3,
+        in_flight: 4,
+        batch: 1,
+        mix: Mix::sweep(OpKind::Write, 1, 1),
+        keyspace: Arc::new(keyspace()),
+        ledger: Ledgered::Records(Arc::clone(&ledger)),
+        warm_up: 0,
+        seconds: Some(1),
+        seed: 1,
+    };
+    let since = Instant::now();
+    while let Err(error) = sweep(target, &plan) {
+        assert!(since.elapsed() < Duration::from_secs(20), "{error}");
+    }
+    for batch in [1, 7] {
+        plan = Plan { batch, mix: Mix::Random { reads: 50 }, ..plan };
+        let total = generator::run(target, &plan, &mut ()).unwrap().total;
+        assert!(total.requests() > 100, "{} requests", total.requests());
+        assert_eq!((total.missing, total.wrong, total.unanswered), (0, 0, 0));
+        assert!(total.errors.is_empty(), "{:?}", total.errors);
+    }
+    let audit = Arc::new(Audit::new(ledger));
+    let back = Plan {
+        mix: Mix::sweep(OpKind::Read, 1, 1),
+        ledger: Ledgered::Audits(Arc::clone(&audit)),
+        ..plan
+    };
+    sweep(target, &back).unwrap();
+    let findings = audit.findings();
+    assert_eq!((findings.keys(), findings.lost, findings.foreign), (KEYS.into(), 0, 0), "{findings:?}");
+}
