@@ -5,9 +5,11 @@ use std::str::FromStr;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use mesh_base::limits::{BATCH_BYTES_MAX, BATCH_OPS_MAX, SESSION_WINDOW_MAX, VALUE_BYTES_MAX};
 
+use crate::compare::CompareFlags;
 use crate::distribution::Distribution;
 use crate::engine::{CountFlags, EngineFlags};
 use crate::error::BenchError;
+use crate::fleet::LaunchFlags;
 use crate::keyspace::{KEY_BYTES, KEYS_MAX};
 use crate::machine;
 use crate::target::mesh::with_port;
@@ -33,10 +35,14 @@ pub(crate) struct Cli {
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
     Run(RunFlags),
+    Compare(CompareFlags),
     Engine(EngineFlags),
     /// The part of `engine` that runs under callgrind.
     #[command(hide = true)]
     Count(CountFlags),
+    /// Becomes a server that another command starts.
+    #[command(hide = true)]
+    Launch(LaunchFlags),
 }
 
 /// Puts a running system under load and reports throughput, latency and processor time.
@@ -294,7 +300,7 @@ mod tests {
     fn the_definition_is_sound_and_its_examples_parse() {
         Cli::command().debug_assert();
         let mut help = String::new();
-        for command in ["run", "engine"] {
+        for command in ["run", "compare", "engine"] {
             help += &Cli::command().find_subcommand_mut(command).unwrap().render_long_help().to_string();
         }
         let examples: Vec<_> =

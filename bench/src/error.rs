@@ -74,6 +74,14 @@ pub(crate) enum BenchError {
         /// In whose words.
         why: String,
     },
+    /// A server that was started here did not do what it should.
+    #[error("{program}: {why}")]
+    Peer {
+        /// Its program.
+        program: &'static str,
+        /// What happened.
+        why: String,
+    },
     /// The report cannot be written.
     #[error("stdout: {0}")]
     Output(#[from] std::io::Error),
@@ -82,6 +90,11 @@ pub(crate) enum BenchError {
 impl BenchError {
     pub(crate) fn core(cpu: usize, reason: &dyn fmt::Display) -> Self {
         Self::Core { cpu, reason: reason.to_string() }
+    }
+
+    /// What the host says of something that was asked of it.
+    pub(crate) fn host<E: fmt::Display>(what: &'static str) -> impl Fn(E) -> Self {
+        move |error| Self::System { system: what, why: error.to_string() }
     }
 
     /// How the process ends.
@@ -93,6 +106,7 @@ impl BenchError {
             | Self::Core { .. }
             | Self::Load { .. }
             | Self::System { .. }
+            | Self::Peer { .. }
             | Self::Output(_) => Exit::Worthless,
         }
     }

@@ -194,6 +194,16 @@ impl Findings {
         self.held + self.lost + self.foreign + self.not_judged
     }
 
+    /// Adds another's.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.held += other.held;
+        self.lost += other.lost;
+        self.foreign += other.foreign;
+        self.not_judged += other.not_judged;
+        let room = NAMED_MAX.saturating_sub(self.named.len());
+        self.named.extend(other.named.iter().take(room).cloned());
+    }
+
     fn add(&mut self, verdict: Verdict, key: &[u8]) {
         let count = match verdict {
             Verdict::Held => &mut self.held,

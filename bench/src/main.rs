@@ -14,6 +14,7 @@
 mod buffers;
 mod cli;
 mod collector;
+mod compare;
 mod connection;
 mod core;
 mod cpu;
@@ -21,6 +22,7 @@ mod distribution;
 mod engine;
 mod error;
 mod filling;
+mod fleet;
 mod generator;
 mod keyspace;
 mod ledger;
@@ -32,6 +34,7 @@ mod report;
 mod run;
 mod socket;
 mod stats;
+mod table;
 mod target;
 mod workload;
 
@@ -57,8 +60,10 @@ fn main() -> ExitCode {
     };
     let result = match &cli.command {
         Command::Run(flags) => run::run(flags),
+        Command::Compare(flags) => compare::run(flags),
         Command::Engine(flags) => engine::run(flags),
         Command::Count(flags) => engine::count(flags),
+        Command::Launch(flags) => fleet::launch(flags),
     };
     let exit = result.unwrap_or_else(|error| {
         // If stderr is closed, the exit code is all that is left to say.

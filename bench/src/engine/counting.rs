@@ -12,7 +12,7 @@ use super::data::{Data, Key};
 use super::flags::{EngineFlags, RowName};
 use super::resident::{ResidentLog, ResidentStore};
 use super::system::{Run, failed};
-use super::table::{Rounds, Row, Unit};
+use crate::table::{Rounds, Row, Unit};
 use crate::error::{BenchError, Exit};
 use crate::progress::show;
 

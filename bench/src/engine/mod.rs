@@ -2,7 +2,7 @@
 //!
 //! `flags` says what is wanted. `rows` are the table's, each with its work and its bars; the systems that do the work are behind
 //! `system`: `replica` is Mesh (the real store and log, driven by one thread over `files`), `peers` are the others, `bare` is the
-//! device alone. `counting` counts instructions of a store in memory (`resident`). `table` holds the figures and judges them, `render` tells them.
+//! device alone. `counting` counts instructions of a store in memory (`resident`). The table with its bars is `crate::table`.
 //!
 //! Invariants:
 //! - A figure is compared only with figures of the same run, and rounds of the systems are interleaved.
@@ -18,12 +18,10 @@ mod files;
 mod flags;
 mod peers;
 mod place;
-mod render;
 mod replica;
 mod resident;
 mod rows;
 mod system;
-mod table;
 
 use std::fs;
 use std::io::Write;
@@ -32,10 +30,10 @@ pub(crate) use self::counting::{CountFlags, count};
 pub(crate) use self::flags::EngineFlags;
 use self::flags::{PeerName, RowName};
 use self::system::{Run, failed};
-use self::table::Table;
 use crate::error::{BenchError, Exit};
 use crate::machine::Machine;
 use crate::progress::show;
+use crate::table::{Table, render};
 
 /// Measures what the flags want, and reports.
 ///

@@ -386,7 +386,7 @@ impl SeriesPoint {
     }
 }
 
-fn micros(nanoseconds: u64) -> f64 {
+pub(crate) fn micros(nanoseconds: u64) -> f64 {
     as_f64(nanoseconds) / 1000.0
 }
 

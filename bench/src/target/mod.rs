@@ -9,7 +9,10 @@
 //! - A lane keeps nothing for a connection that is gone but what makes its operations safe to send again.
 
 mod dial;
+pub(crate) mod echo;
+pub(crate) mod etcd;
 mod line;
+pub(crate) mod memcached;
 pub(crate) mod mesh;
 pub(crate) mod resp;
 #[cfg(test)]

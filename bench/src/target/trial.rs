@@ -1,9 +1,12 @@
 //! A lane under test: operations made by hand, and a load on a real server that is checked afterwards.
 
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
 
 use crate::distribution::Distribution;
 use crate::filling::sweep;
@@ -38,8 +41,19 @@ pub(crate) fn write(keys: &[u32]) -> Op {
     op(OpKind::Write, keys)
 }
 
-/// A process that is ended with the test.
-struct Process(Child);
+/// A process that is ended with the test, and the directory that it ran in.
+pub(crate) struct Process(Child, TempDir);
+
+impl Process {
+    /// Starts a program, if it is there.
+    pub(crate) fn start(program: &Path, arguments: &[&str]) -> Option<Self> {
+        let data = tempfile::tempdir().unwrap();
+        let mut command = Command::new(program);
+        command.args(arguments).current_dir(data.path());
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().ok()?;
+        Some(Self(child, data))
+    }
+}
 
 impl Drop for Process {
     fn drop(&mut self) {
@@ -48,17 +62,20 @@ impl Drop for Process {
     }
 }
 
+/// Addresses that nobody listens at now.
+pub(crate) fn addresses<const N: usize>() -> [SocketAddr; N] {
+    let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    listeners.map(|listener| listener.local_addr().unwrap())
+}
+
 /// Fills in, puts under load and reads back a real server, if one of these programs is installed; its arguments end with the
 /// port.
 pub(crate) fn against<T: Target>(programs: &[&str], arguments: &[&str], target: impl Fn(SocketAddr) -> T) {
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let data = tempfile::tempdir().unwrap();
-    let started = programs.iter().find_map(|program| {
-        let mut command = Command::new(program);
-        command.args(arguments).arg(address.port().to_string()).current_dir(data.path());
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().ok()
-    });
-    let Some(_server) = started.map(Process) else {
+    let [address] = addresses();
+    let port = address.port().to_string();
+    let arguments = [arguments, &[&port]].concat();
+    let started = programs.iter().find_map(|program| Process::start(Path::new(program), &arguments));
+    let Some(_server) = started else {
         println!("skipped: none of {programs:?} is installed");
         return;
     };

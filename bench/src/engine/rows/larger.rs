@@ -13,7 +13,7 @@ use super::super::place::Place;
 use super::super::replica::{Replica, ReplicaOptions};
 use super::super::resident::options_of;
 use super::super::system::{InFlight, Run};
-use super::super::table::{Bound, Rounds, Row, Unit};
+use crate::table::{Bound, Rounds, Row, Unit};
 use crate::progress::show;
 
 /// How often the memory goes into the data.

@@ -14,7 +14,7 @@ use super::super::files::Disk;
 use super::super::flags::{EngineFlags, RowName};
 use super::super::place::Place;
 use super::super::system::{Run, failed};
-use super::super::table::{Bound, Rounds, Row, Unit};
+use crate::table::{Bound, Rounds, Row, Unit};
 use crate::progress::show;
 
 const NAME: &str = "Mesh's log";

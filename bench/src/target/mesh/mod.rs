@@ -56,6 +56,15 @@ impl Mesh {
         Err(OpenError::Later(tried.join("; ")))
     }
 
+    /// Where the node is that leads all shards, if one does.
+    pub(crate) fn leader_of_all(&self) -> Option<String> {
+        let view = self.view();
+        let shards = u16::try_from(view.shards()).unwrap_or(u16::MAX);
+        let mut leaders = (0..shards).map(|shard| view.leader(ShardId(shard)).map(|(_, at)| at.to_owned()));
+        let first = leaders.next()??;
+        leaders.all(|leader| leader.as_ref() == Some(&first)).then_some(first)
+    }
+
     fn view(&self) -> MutexGuard<'_, View> {
         // Nothing that is done under the lock can leave it half done.
         self.view.lock().unwrap_or_else(PoisonError::into_inner)

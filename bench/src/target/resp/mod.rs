@@ -30,7 +30,10 @@ impl Resp {
     }
 
     /// A connection to a server that serves.
-    fn reach(&self) -> Result<TcpStream, OpenError> {
+    ///
+    /// # Errors
+    /// [`OpenError::Later`]
+    pub(crate) fn reach(&self) -> Result<TcpStream, OpenError> {
         let mut stream = dial(self.address)?;
         let mut answer = [0; 7];
         stream.write_all(b"PING\r\n").map_err(OpenError::later)?;
