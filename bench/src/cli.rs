@@ -9,13 +9,15 @@ use crate::compare::CompareFlags;
 use crate::distribution::Distribution;
 use crate::engine::{CountFlags, EngineFlags};
 use crate::error::BenchError;
+use crate::failover::FailoverFlags;
 use crate::fleet::LaunchFlags;
+use crate::footprint::FootprintFlags;
 use crate::keyspace::{KEY_BYTES, KEYS_MAX};
 use crate::machine;
 use crate::target::mesh::with_port;
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 done, 1 a bar does not hold (engine --check), 2 wrong usage, 3 the run had errors that make its figures
+Exit codes: 0 done, 1 a bar does not hold (--check), 2 wrong usage, 3 the run had errors that make its figures
 worthless, 4 the system was not reached.";
 
 const LOAD: &str = "The load";
@@ -36,6 +38,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     Run(RunFlags),
     Compare(CompareFlags),
+    Failover(FailoverFlags),
+    Footprint(FootprintFlags),
     Engine(EngineFlags),
     /// The part of `engine` that runs under callgrind.
     #[command(hide = true)]
@@ -300,7 +304,7 @@ mod tests {
     fn the_definition_is_sound_and_its_examples_parse() {
         Cli::command().debug_assert();
         let mut help = String::new();
-        for command in ["run", "compare", "engine"] {
+        for command in ["run", "compare", "failover", "footprint", "engine"] {
             help += &Cli::command().find_subcommand_mut(command).unwrap().render_long_help().to_string();
         }
         let examples: Vec<_> =

@@ -74,9 +74,7 @@ pub(crate) fn fill<T: Target>(target: &Arc<T>, plan: &Plan, refill: Refill) -> R
     let written = sweep(target, &Plan { mix: Mix::sweep(OpKind::Write, 1, partitions), ..plan.clone() })?;
     let keys = plan.keyspace.keys();
     if written.total.keys != u64::from(keys) {
-        return Err(BenchError::Load {
-            why: format!("{} of {} were written", written.total.keys, keys),
-        });
+        return Err(BenchError::Load { why: format!("{} of {} were written", written.total.keys, keys) });
     }
     note(&format!(
         "filled in {} keys in {:.1} s",

@@ -298,7 +298,10 @@ mod tests {
         let (one, two) = (ledger.begin(KEY), ledger.begin(KEY));
         ledger.acknowledged(KEY);
         ledger.acknowledged(KEY);
-        assert_eq!([before, one, two].map(|at| judge(&ledger, at)), [Verdict::Lost, Verdict::Held, Verdict::Held]);
+        assert_eq!(
+            [before, one, two].map(|at| judge(&ledger, at)),
+            [Verdict::Lost, Verdict::Held, Verdict::Held]
+        );
     }
 
     #[test]

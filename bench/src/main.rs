@@ -21,8 +21,10 @@ mod cpu;
 mod distribution;
 mod engine;
 mod error;
+mod failover;
 mod filling;
 mod fleet;
+mod footprint;
 mod generator;
 mod keyspace;
 mod ledger;
@@ -63,6 +65,8 @@ fn main() -> ExitCode {
         Command::Compare(flags) => compare::run(flags),
         Command::Engine(flags) => engine::run(flags),
         Command::Count(flags) => engine::count(flags),
+        Command::Failover(flags) => failover::run(flags),
+        Command::Footprint(flags) => footprint::run(flags),
         Command::Launch(flags) => fleet::launch(flags),
     };
     let exit = result.unwrap_or_else(|error| {

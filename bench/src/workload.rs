@@ -89,7 +89,6 @@ impl Feed {
         Self { ledger, ..self }
     }
 
-
     /// The keys and values that operations name.
     pub(crate) fn keyspace(&self) -> &Keyspace {
         &self.keyspace

@@ -8,6 +8,7 @@ use crate::cli::{Cores, LoadFlags};
 use crate::error::BenchError;
 use crate::fleet::programs::{NamedProgram, Programs};
 use crate::fleet::systems::SystemName;
+use crate::table::Form;
 
 const WHO: &str = "The systems";
 const HOW: &str = "How long";
@@ -136,6 +137,17 @@ pub(crate) enum Part {
     Failover,
     /// Memory, start, idle time.
     Footprint,
+}
+
+impl TellFlags {
+    /// The form of a table.
+    pub(crate) const fn form(&self) -> Form {
+        match self {
+            Self { json: true, .. } => Form::Json,
+            Self { markdown: true, .. } => Form::Markdown,
+            _ => Form::Text,
+        }
+    }
 }
 
 impl CompareFlags {

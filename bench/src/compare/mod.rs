@@ -8,9 +8,10 @@
 //! - What was acknowledged is read back from every system; one that lost anything makes the comparison worthless.
 //! - The generator says so when it was the bottleneck.
 
-mod bars;
+pub(crate) mod bars;
 mod flags;
 mod report;
+pub(crate) mod roofline;
 mod session;
 mod sides;
 

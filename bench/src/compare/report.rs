@@ -5,14 +5,13 @@ use std::fmt::{self, Write};
 use serde::Serialize;
 
 use super::flags::{CompareFlags, TellFlags};
+use super::session::BUSY_MAX;
 use super::sides::{Medians, Side, Sides};
 use crate::cli::LoadFlags;
 use crate::error::BenchError;
 use crate::machine::Machine;
 use crate::report::text::{count, micros_f64, rate};
 
-/// The generator is the bottleneck when its processors are busier than this.
-const BUSY_MAX: f64 = 0.9;
 const HEAD: [&str; 7] =
     ["system", "op/s", "p50 us", "p99 us", "p99.9 us", "server CPU us/op", "generator CPU us/op"];
 
@@ -86,7 +85,8 @@ impl Comparison {
         writeln!(page, "{}\n", self.load)?;
         let head: Vec<_> = HEAD.iter().map(|&name| name.to_owned()).collect();
         let rows = [vec![head], self.rows()].concat();
-        let width = |column: usize| rows.iter().filter_map(|row| Some(row.get(column)?.len())).max().unwrap_or(0);
+        let width =
+            |column: usize| rows.iter().filter_map(|row| Some(row.get(column)?.len())).max().unwrap_or(0);
         let widths: Vec<_> = (0..HEAD.len()).map(width).collect();
         for row in &rows {
             for (index, (cell, width)) in row.iter().zip(&widths).enumerate() {

@@ -17,7 +17,7 @@ use crate::stats::nanoseconds;
 use crate::workload::Mix;
 
 /// What one load showed.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Default, Debug, serde::Serialize)]
 pub(crate) struct Slice {
     /// Keys in a second.
     pub(crate) rate: f64,
@@ -120,7 +120,15 @@ impl Session {
     }
 }
 
+/// The generator is the bottleneck when its processors are busier than this.
+pub(crate) const BUSY_MAX: f64 = 0.9;
+
 impl Slice {
+    /// Whether it is the generator's figure rather than the system's.
+    pub(crate) fn is_of_generator(&self) -> bool {
+        self.generator_busy > BUSY_MAX
+    }
+
     fn of(outcome: &Outcome, server_nanoseconds: u64, generator_cores: usize) -> Self {
         let (total, seconds) = (&outcome.total, outcome.measured.as_secs_f64());
         let latency = total.all_latencies();

@@ -109,7 +109,8 @@ impl Sides {
 
     /// With medians.
     pub(crate) fn finish(self) -> Vec<Side> {
-        let finish = |(_, side): (SystemName, Side)| Side { medians: Some(Medians::of(&side.rounds)), ..side };
+        let finish =
+            |(_, side): (SystemName, Side)| Side { medians: Some(Medians::of(&side.rounds)), ..side };
         self.sides.into_iter().map(finish).collect()
     }
 }

@@ -33,7 +33,7 @@ use self::system::{Run, failed};
 use crate::error::{BenchError, Exit};
 use crate::machine::Machine;
 use crate::progress::show;
-use crate::table::{Table, render};
+use crate::table::{Form, Table};
 
 /// Measures what the flags want, and reports.
 ///
@@ -64,15 +64,9 @@ pub(crate) fn run(flags: &EngineFlags) -> Result<Exit, BenchError> {
 
 fn report(flags: &EngineFlags, table: &Table) -> Run<()> {
     if let Some(path) = &flags.markdown {
-        fs::write(path, render::markdown(table)).map_err(failed("--markdown"))?;
+        fs::write(path, table.render(Form::Markdown)?).map_err(failed("--markdown"))?;
     }
-    let page = if flags.json {
-        let mut document = serde_json::to_string(table).map_err(std::io::Error::from)?;
-        document.push('\n');
-        document
-    } else {
-        render::text(table)
-    };
+    let page = table.render(if flags.json { Form::Json } else { Form::Text })?;
     Ok(std::io::stdout().write_all(page.as_bytes())?)
 }
 

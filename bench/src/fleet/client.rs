@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::first;
 use crate::cli::LoadFlags;
 use crate::collector::{Observer, Outcome};
 use crate::error::BenchError;
@@ -33,6 +34,12 @@ pub(crate) trait Client {
     /// [`BenchError`]
     fn fill(&self, plan: &Plan) -> Result<(), BenchError>;
 
+    /// Has the first key read or written by one client, trying until that is done.
+    ///
+    /// # Errors
+    /// [`BenchError`]
+    fn first(&self, kind: OpKind, keyspace: &Keyspace) -> Result<(), BenchError>;
+
     /// Reads every key of a plan once and compares it with what was recorded.
     ///
     /// # Errors
@@ -52,6 +59,10 @@ impl<T: Target> Client for Arc<T> {
     fn fill(&self, plan: &Plan) -> Result<(), BenchError> {
         let mix = Mix::sweep(OpKind::Write, 1, self.partitions());
         filling::sweep(self, &Plan { mix, ..plan.clone() }).map(drop)
+    }
+
+    fn first(&self, kind: OpKind, keyspace: &Keyspace) -> Result<(), BenchError> {
+        first::answer(self, kind, keyspace)
     }
 
     fn audit(&self, plan: &Plan, ledger: &Arc<Ledger>) -> Result<Findings, BenchError> {

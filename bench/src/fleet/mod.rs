@@ -2,7 +2,7 @@
 //!
 //! `programs` finds what is installed, `launch` turns a copy of this program into a server's process, `process` is one such process,
 //! `systems` knows how each system is started and reached, `room` is the directory of a run. A [`client::Client`] puts a started system
-//! under load, whatever its protocol.
+//! under load, whatever its protocol, and `first` waits for its first answer.
 //!
 //! Invariants:
 //! - A process that was started is ended by its number: when its owner is dropped, on a signal, and by the kernel if this
@@ -13,6 +13,7 @@
 //! Deliberately absent: systems on other hosts.
 
 pub(crate) mod client;
+mod first;
 pub(crate) mod launch;
 pub(crate) mod process;
 pub(crate) mod programs;

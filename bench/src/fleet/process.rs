@@ -64,7 +64,12 @@ impl Process {
         let file = File::options().create(true).append(true).open(&output).map_err(failed)?;
         let cores: Vec<_> = start.cores.iter().map(usize::to_string).collect();
         let mut command = Command::new(std::env::current_exe().map_err(failed)?);
-        command.arg("launch").args(["--parent", &std::process::id().to_string(), "--cores", &cores.join(",")]);
+        command.arg("launch").args([
+            "--parent",
+            &std::process::id().to_string(),
+            "--cores",
+            &cores.join(","),
+        ]);
         command.arg("--").arg(start.program.path()).args(&start.arguments);
         command.envs(start.variables.iter().map(|(name, value)| (name, value)));
         command.current_dir(&start.directory).stdin(Stdio::null());
@@ -80,11 +85,6 @@ impl Process {
     /// The process as one whose time is accounted for.
     pub(crate) fn server(&self) -> Option<Server> {
         Server::of(self.child.id())
-    }
-
-    /// Its number.
-    pub(crate) fn id(&self) -> u32 {
-        self.child.id()
     }
 
     /// Ends it at once, as a crash does.
@@ -114,12 +114,15 @@ impl Process {
     /// Whether it has ended by itself.
     pub(crate) fn has_ended(&mut self) -> bool {
         // Not waited for under its number's lock: it stays in the list until it is dropped, and its number stays its own until then.
-        matches!(rustix::process::waitid(
-            rustix::process::WaitId::Pid(self.pid),
-            rustix::process::WaitIdOptions::EXITED
-                | rustix::process::WaitIdOptions::NOHANG
-                | rustix::process::WaitIdOptions::NOWAIT,
-        ), Ok(Some(_)) | Err(_))
+        matches!(
+            rustix::process::waitid(
+                rustix::process::WaitId::Pid(self.pid),
+                rustix::process::WaitIdOptions::EXITED
+                    | rustix::process::WaitIdOptions::NOHANG
+                    | rustix::process::WaitIdOptions::NOWAIT,
+            ),
+            Ok(Some(_)) | Err(_)
+        )
     }
 
     /// The last that it said.

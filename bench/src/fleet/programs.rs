@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::str::FromStr;
 
+use clap::CommandFactory;
+
+use crate::cli::Cli;
 use crate::error::BenchError;
 
 /// The first bytes of a program that is no script.
@@ -141,13 +144,22 @@ impl Programs {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let on_path: Vec<_> = std::env::split_paths(&path).map(|folder| folder.join(name.name())).collect();
         let in_packages = name.in_packages();
-        let packaged = in_packages.iter().flat_map(|inside| packages().into_iter().map(move |at| at.join(inside)));
+        let packaged =
+            in_packages.iter().flat_map(|inside| packages().into_iter().map(move |at| at.join(inside)));
+        if name == ProgramName::MeshBench && !has_echo() {
+            return Err("this program has no echo".to_owned());
+        }
         let mut candidates = named.chain(beside).chain(on_path).chain(packaged);
         match candidates.find(|path| is_program(path)) {
             Some(path) => Ok(Program { name, path }),
             None => Err(format!("{} is not installed: {}", name.name(), name.install())),
         }
     }
+}
+
+/// Whether this program can be the echo that servers are compared with.
+fn has_echo() -> bool {
+    Cli::command().find_subcommand("echo").is_some()
 }
 
 fn is_program(path: &Path) -> bool {
@@ -160,7 +172,8 @@ fn packages() -> Vec<PathBuf> {
     let variable = |name| std::env::var_os(name).unwrap_or_default();
     let mut found: Vec<_> = std::env::split_paths(&variable("PYTHONPATH")).collect();
     let home = PathBuf::from(variable("HOME"));
-    let mut roots = vec![variable("VIRTUAL_ENV").into(), home.join(".local"), "/usr/local".into(), "/usr".into()];
+    let mut roots =
+        vec![variable("VIRTUAL_ENV").into(), home.join(".local"), "/usr/local".into(), "/usr".into()];
     roots.extend(folders(&home.join(".pyenv/versions"), ""));
     for root in roots {
         for python in folders(&root.join("lib"), "python3") {

@@ -17,23 +17,23 @@ use rustix::process::getuid;
 
 use super::client::Client;
 use super::process::{Process, Start};
-use super::programs::{Program, ProgramName, Programs};
+use super::programs::{ProgramName, Programs};
 use super::room::Room;
 use crate::cpu::Server;
 use crate::error::BenchError;
-use crate::target::OpenError;
 use crate::target::echo::{AnswerBytes, Echo};
 use crate::target::etcd::Etcd;
 use crate::target::memcached::Memcached;
 use crate::target::mesh::Mesh;
 use crate::target::resp::Resp;
+use crate::target::{OpenError, Standing};
 
 /// How long a system may take until it is ready.
 const READY_MAX: Duration = Duration::from_secs(60);
 /// How often it is asked meanwhile.
 const READY_PAUSE: Duration = Duration::from_millis(1);
 /// The longest pause between two questions.
-const READY_PAUSE_MAX: Duration = Duration::from_millis(20);
+const READY_PAUSE_MAX: Duration = Duration::from_millis(2);
 /// What etcd may keep before it refuses writes: the most that it supports, so that no run comes to its default of 2 GiB.
 const ETCD_QUOTA_BYTES: u64 = 8 << 30;
 /// Memory of memcached, in MiB: enough for a run that fits into memory elsewhere.
@@ -178,7 +178,8 @@ impl Running {
         let program = site.programs.find(name.program()).map_err(BenchError::Usage)?;
         let ports = free_ports(2 * name.nodes())?;
         let directory = site.room.fresh(&name.name());
-        let seats: Vec<_> = ports.chunks(2).zip(0..).map(|(ports, number)| Seat::new(number, ports)).collect();
+        let seats: Vec<_> =
+            ports.chunks(2).zip(0..).map(|(ports, number)| Seat::new(number, ports)).collect();
         let nodes = seats.iter().map(|seat| Node {
             start: Start {
                 program: program.clone(),
@@ -294,6 +295,21 @@ impl Running {
         }
     }
 
+    /// Whether every node answers, follows a leader and has applied all that any of them knows to be committed.
+    pub(crate) fn is_caught_up(&self) -> bool {
+        let addresses = self.addresses();
+        let mut nodes = addresses.iter().map(|&address| match self.name.product() {
+            Product::Mesh => Mesh::standing(address),
+            Product::Etcd => Etcd::standing(address),
+            _ => Ok(Standing::default()),
+        });
+        let standings: Result<Vec<_>, _> = nodes.by_ref().collect();
+        standings.is_ok_and(|standings| {
+            let committed = standings.iter().map(|standing| standing.committed).max();
+            standings.iter().all(|standing| Some(standing.applied) >= committed)
+        })
+    }
+
     /// Asks until it is done, or a process has ended, or too much time is over.
     ///
     /// # Errors
@@ -305,7 +321,8 @@ impl Running {
                 Ok(done) => return Ok(done),
                 Err(why) => why,
             };
-            let ended = self.nodes.iter_mut().any(|node| node.process.as_mut().is_some_and(Process::has_ended));
+            let ended =
+                self.nodes.iter_mut().any(|node| node.process.as_mut().is_some_and(Process::has_ended));
             if ended || since.elapsed() > READY_MAX || matches!(why, OpenError::Refused(_)) {
                 return Err(self.failed(&why.to_string()));
             }
@@ -318,7 +335,10 @@ impl Running {
     fn failed(&self, why: &str) -> BenchError {
         let words = self.nodes.iter().filter_map(|node| Some(node.process.as_ref()?.last_words()));
         let words = words.collect::<Vec<_>>().join("\n");
-        BenchError::Peer { program: self.name.program().name(), why: format!("{why}; it said last:\n{words}") }
+        BenchError::Peer {
+            program: self.name.program().name(),
+            why: format!("{why}; it said last:\n{words}"),
+        }
     }
 }
 
@@ -398,14 +418,9 @@ fn redis(port: &str, persistence: Persistence) -> Vec<String> {
     arguments.extend(match persistence {
         Persistence::None => strings(&["--appendonly", "no"]),
         // Rewriting the file would run beside the load in a process of its own.
-        Persistence::EveryWrite => strings(&[
-            "--appendonly",
-            "yes",
-            "--appendfsync",
-            "always",
-            "--auto-aof-rewrite-percentage",
-            "0",
-        ]),
+        Persistence::EveryWrite => {
+            strings(&["--appendonly", "yes", "--appendfsync", "always", "--auto-aof-rewrite-percentage", "0"])
+        }
     });
     arguments
 }
@@ -454,5 +469,15 @@ fn echo(port: &str, seat: &Seat, site: &Site<'_>) -> Vec<String> {
     let core = seat.core(&site.cores).to_string();
     let AnswerBytes { get, put } = AnswerBytes::of(site.value_bytes);
     let (get, put) = (get.to_string(), put.to_string());
-    strings(&["echo", "--core", &core, "--port", port, "--get-answer-bytes", &get, "--put-answer-bytes", &put])
+    strings(&[
+        "echo",
+        "--core",
+        &core,
+        "--port",
+        port,
+        "--get-answer-bytes",
+        &get,
+        "--put-answer-bytes",
+        &put,
+    ])
 }

@@ -1,6 +1,6 @@
 //! What was measured, row by row, and whether the bars hold; for all commands that have bars.
 
-pub(crate) mod render;
+mod render;
 
 use serde::Serialize;
 
@@ -111,7 +111,30 @@ pub(crate) struct Table {
     pub(crate) notes: Vec<String>,
 }
 
+/// How a table is told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Form {
+    /// For people.
+    Text,
+    /// For pages.
+    Markdown,
+    /// For programs: one document in one line, with every round.
+    Json,
+}
+
 impl Table {
+    /// In a form.
+    ///
+    /// # Errors
+    /// None that the table permits.
+    pub(crate) fn render(&self, form: Form) -> std::io::Result<String> {
+        Ok(match form {
+            Form::Text => render::text(self),
+            Form::Markdown => render::markdown(self),
+            Form::Json => serde_json::to_string(self)? + "\n",
+        })
+    }
+
     /// Whether a bar that was measured does not hold.
     pub(crate) fn fails(&self) -> bool {
         self.rows.iter().flat_map(|row| &row.bars).any(|bar| bar.verdict == Verdict::Fails)
@@ -249,7 +272,8 @@ mod tests {
         let row = row().bar(&["redb"], Bound::MoreByAtMost(5.0)).bar(&["redb"], Bound::MoreByAtMost(4.0));
         let row = row.within(9.5).worst_within(9.5);
         let verdicts: Vec<_> = row.bars.iter().map(|bar| (bar.measured.unwrap(), bar.verdict)).collect();
-        let expected = [(5.0, Verdict::Holds), (5.0, Verdict::Fails), (9.0, Verdict::Holds), (100.0, Verdict::Fails)];
+        let expected =
+            [(5.0, Verdict::Holds), (5.0, Verdict::Fails), (9.0, Verdict::Holds), (100.0, Verdict::Fails)];
         assert_eq!(verdicts, expected);
         let mut others = Rounds::new("get", Unit::OperationsPerSecond);
         others.add("LMDB", 1.0);

@@ -5,7 +5,7 @@ use std::fmt::{self, Write};
 use super::{Bar, Bound, Row, Table, Unit, Verdict};
 
 /// Lines for people.
-pub(crate) fn text(table: &Table) -> String {
+pub(super) fn text(table: &Table) -> String {
     let mut page = String::new();
     // Writing to a string does not fail.
     let _ = write_text(&mut page, table);
@@ -13,7 +13,7 @@ pub(crate) fn text(table: &Table) -> String {
 }
 
 /// A page of Markdown.
-pub(crate) fn markdown(table: &Table) -> String {
+pub(super) fn markdown(table: &Table) -> String {
     let mut page = String::new();
     // Writing to a string does not fail.
     let _ = write_markdown(&mut page, table);

@@ -6,9 +6,7 @@
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
-use mesh_wire::{
-    Envelope, FrameWriter, GetAnswer, HEADER_BYTES, Item, MAGIC, Response, Written,
-};
+use mesh_wire::{Envelope, FrameWriter, GetAnswer, HEADER_BYTES, Item, MAGIC, Response, Written};
 
 use super::dial::dial;
 use super::mesh::MeshLane;

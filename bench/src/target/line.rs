@@ -82,7 +82,10 @@ mod tests {
         for value in [0, 7, 10, 256, 1_000_000] {
             let mut out = Vec::new();
             append(value, &mut out);
-            assert_eq!((String::from_utf8(out.clone()).unwrap(), number(&out)), (value.to_string(), Ok(value)));
+            assert_eq!(
+                (String::from_utf8(out.clone()).unwrap(), number(&out)),
+                (value.to_string(), Ok(value))
+            );
         }
         for wrong in [&b""[..], b"-1", b"1x", b"99999999999"] {
             assert!(number(wrong).is_err());

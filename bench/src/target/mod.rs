@@ -172,6 +172,15 @@ impl fmt::Display for OpenError {
     }
 }
 
+/// How far a node's log has come that follows a leader, by the log's own numbers.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Standing {
+    /// The last entry that it knows to be committed.
+    pub(crate) committed: u64,
+    /// The last entry that it applied.
+    pub(crate) applied: u64,
+}
+
 /// What a lane is for.
 #[derive(Debug)]
 pub(crate) struct LaneSpec {

@@ -109,11 +109,8 @@ pub(crate) fn works<T: Target>(target: &Arc<T>) {
         assert!(total.errors.is_empty(), "{:?}", total.errors);
     }
     let audit = Arc::new(Audit::new(ledger));
-    let back = Plan {
-        mix: Mix::sweep(OpKind::Read, 1, 1),
-        ledger: Ledgered::Audits(Arc::clone(&audit)),
-        ..plan
-    };
+    let back =
+        Plan { mix: Mix::sweep(OpKind::Read, 1, 1), ledger: Ledgered::Audits(Arc::clone(&audit)), ..plan };
     sweep(target, &back).unwrap();
     let findings = audit.findings();
     assert_eq!((findings.keys(), findings.lost, findings.foreign), (KEYS.into(), 0, 0), "{findings:?}");

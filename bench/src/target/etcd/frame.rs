@@ -79,9 +79,7 @@ pub(super) const CONNECTION: StreamId = StreamId(0);
 pub(super) enum Setting {
     HeaderTableSize,
     EnablePush,
-    MaxConcurrentStreams,
     InitialWindowSize,
-    MaxFrameSize,
 }
 
 impl Setting {
@@ -89,9 +87,7 @@ impl Setting {
         match self {
             Self::HeaderTableSize => 1,
             Self::EnablePush => 2,
-            Self::MaxConcurrentStreams => 3,
             Self::InitialWindowSize => 4,
-            Self::MaxFrameSize => 5,
         }
     }
 }
@@ -220,10 +216,13 @@ mod tests {
     #[test]
     fn settings_are_read_as_they_are_written() {
         let mut out = Vec::new();
-        append_settings(&[(Setting::HeaderTableSize, 0), (Setting::InitialWindowSize, WINDOW_BYTES_MAX)], &mut out);
+        append_settings(
+            &[(Setting::HeaderTableSize, 0), (Setting::InitialWindowSize, WINDOW_BYTES_MAX)],
+            &mut out,
+        );
         let frame = Frame::peek(&out).unwrap().unwrap();
         assert_eq!(frame.setting(Setting::HeaderTableSize), Some(0));
         assert_eq!(frame.setting(Setting::InitialWindowSize), Some(WINDOW_BYTES_MAX));
-        assert_eq!(frame.setting(Setting::MaxFrameSize), None);
+        assert_eq!(frame.setting(Setting::EnablePush), None);
     }
 }

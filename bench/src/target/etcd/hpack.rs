@@ -100,7 +100,8 @@ pub(super) fn read(block: &[u8]) -> Result<Said, String> {
             rest = integer(rest, 5)?.1;
         } else {
             let bits = if first & 0x40 != 0 { 6 } else { 4 };
-            let (index, behind_index) = if first & ((1 << bits) - 1) == 0 { (0, behind) } else { integer(rest, bits)? };
+            let (index, behind_index) =
+                if first & ((1 << bits) - 1) == 0 { (0, behind) } else { integer(rest, bits)? };
             let (name, behind_name) =
                 if index == 0 { string(behind_index)? } else { (name(index).into(), behind_index) };
             let (value, behind) = string(behind_name)?;
@@ -201,14 +202,20 @@ mod tests {
     #[test]
     fn huffman_is_read_as_in_the_specifications_examples() {
         for (text, bytes) in [
-            ("www.example.com", &[0xf1, 0xe3, 0xc2, 0xe5, 0xf2, 0x3a, 0x6b, 0xa0, 0xab, 0x90, 0xf4, 0xff][..]),
+            (
+                "www.example.com",
+                &[0xf1, 0xe3, 0xc2, 0xe5, 0xf2, 0x3a, 0x6b, 0xa0, 0xab, 0x90, 0xf4, 0xff][..],
+            ),
             ("no-cache", &[0xa8, 0xeb, 0x10, 0x64, 0x9c, 0xbf]),
             ("custom-key", &[0x25, 0xa8, 0x49, 0xe9, 0x5b, 0xa9, 0x7d, 0x7f]),
             ("302", &[0x64, 0x02]),
-            ("Mon, 21 Oct 2013 20:13:21 GMT", &[
-                0xd0, 0x7a, 0xbe, 0x94, 0x10, 0x54, 0xd4, 0x44, 0xa8, 0x20, 0x05, 0x95, 0x04, 0x0b, 0x81, 0x66,
-                0xe0, 0x82, 0xa6, 0x2d, 0x1b, 0xff,
-            ]),
+            (
+                "Mon, 21 Oct 2013 20:13:21 GMT",
+                &[
+                    0xd0, 0x7a, 0xbe, 0x94, 0x10, 0x54, 0xd4, 0x44, 0xa8, 0x20, 0x05, 0x95, 0x04, 0x0b, 0x81,
+                    0x66, 0xe0, 0x82, 0xa6, 0x2d, 0x1b, 0xff,
+                ],
+            ),
         ] {
             assert_eq!(String::from_utf8(decoded(bytes).unwrap()).unwrap(), text);
         }

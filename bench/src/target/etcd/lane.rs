@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::frame::{
-    ACK, CONNECTION, END_HEADERS, END_STREAM, Frame, Kind, PAYLOAD_BYTES_MAX, Setting, StreamId, WINDOW_BYTES,
-    append_ack, append_head, append_window,
+    ACK, CONNECTION, END_HEADERS, END_STREAM, Frame, Kind, PAYLOAD_BYTES_MAX, Setting, StreamId,
+    WINDOW_BYTES, append_ack, append_head, append_window,
 };
 use super::{hpack, message};
 use crate::keyspace::Keyspace;

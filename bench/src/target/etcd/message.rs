@@ -2,12 +2,13 @@
 //!
 //! Of `etcdserverpb`: `RangeRequest{1 key}`, `PutRequest{1 key, 2 value}`, `TxnRequest{2 success: RequestOp{1 range, 2 put}}`,
 //! `RangeResponse{2 kvs}`, `KeyValue{5 value}`, `TxnResponse{2 succeeded, 3 responses: ResponseOp{1 range, 2 put}}`,
-//! `StatusResponse{1 header: ResponseHeader{2 member_id}, 4 leader}`.
+//! `StatusResponse{1 header: ResponseHeader{2 member_id}, 4 leader, 5 raftIndex, 7 raftAppliedIndex}`.
 //!
 //! Fields that are not asked for keep their defaults; so a range is linearizable.
 
 use crate::keyspace::Keyspace;
 use crate::op::{Op, OpKind};
+use crate::target::Standing;
 
 /// Whether a message is compressed (never), and its length.
 pub(super) const PREFIX_BYTES: usize = 5;
@@ -27,7 +28,9 @@ pub(super) fn append_request(op: &Op, keyspace: &Keyspace, scratch: &mut Vec<u8>
     match (op.kind, op.keys.as_slice()) {
         (OpKind::Read, &[key]) => append_bytes(1, keyspace.key(key), out),
         (OpKind::Read, keys) => {
-            keys.iter().for_each(|&key| append_in_txn(1, scratch, out, |range| append_bytes(1, keyspace.key(key), range)));
+            keys.iter().for_each(|&key| {
+                append_in_txn(1, scratch, out, |range| append_bytes(1, keyspace.key(key), range))
+            });
         }
         (OpKind::Write, _) => {
             for (index, (key, at)) in op.writes().enumerate() {
@@ -85,7 +88,9 @@ const fn varint_bytes(number: usize) -> usize {
 /// The body is not one message.
 pub(super) fn in_body(body: &[u8]) -> Result<&[u8], String> {
     match body.split_first_chunk() {
-        Some((&[0, a, b, c, d], message)) if u32::from_be_bytes([a, b, c, d]) as usize == message.len() => Ok(message),
+        Some((&[0, a, b, c, d], message)) if u32::from_be_bytes([a, b, c, d]) as usize == message.len() => {
+            Ok(message)
+        }
         _ => Err(format!("a body of {} bytes that is not one message", body.len())),
     }
 }
@@ -142,13 +147,15 @@ pub(super) struct Status {
     pub(super) member: MemberId,
     /// Whom it follows, if anyone.
     pub(super) leader: Option<MemberId>,
+    /// How far its log has come.
+    pub(super) standing: Standing,
 }
 
 impl Status {
     /// # Errors
     /// It is no such answer.
     pub(super) fn read(message: &[u8]) -> Result<Self, String> {
-        let (mut member, mut leader) = (0, 0);
+        let (mut member, mut leader, mut standing) = (0, 0, Standing::default());
         fields(message, &mut |field, content| match (field, content) {
             (1, Content::Bytes(header)) => fields(header, &mut |field, content| {
                 if let (2, Content::Number(number)) = (field, content) {
@@ -156,13 +163,18 @@ impl Status {
                 }
                 Ok(())
             }),
-            (4, Content::Number(number)) => {
-                leader = number;
+            (number, Content::Number(value)) => {
+                match number {
+                    4 => leader = value,
+                    5 => standing.committed = value,
+                    7 => standing.applied = value,
+                    _ => {}
+                }
                 Ok(())
             }
             _ => Ok(()),
         })?;
-        Ok(Self { member: MemberId(member), leader: (leader != 0).then_some(MemberId(leader)) })
+        Ok(Self { member: MemberId(member), leader: (leader != 0).then_some(MemberId(leader)), standing })
     }
 }
 
@@ -247,8 +259,9 @@ mod tests {
 
     #[test]
     fn a_status_names_the_member_and_its_leader() {
-        let status = Status::read(&[0x0a, 3, 0x10, 0xac, 0x02, 0x20, 7]).unwrap();
-        assert_eq!(status, Status { member: MemberId(300), leader: Some(MemberId(7)) });
+        let status = Status::read(&[0x0a, 3, 0x10, 0xac, 0x02, 0x20, 7, 0x28, 9, 0x38, 8]).unwrap();
+        let standing = Standing { committed: 9, applied: 8 };
+        assert_eq!(status, Status { member: MemberId(300), leader: Some(MemberId(7)), standing });
         assert_eq!(Status::read(&[]).unwrap().leader, None);
     }
 

@@ -1,7 +1,6 @@
 //! etcd 3 as the system under load: `Put` and linearizable `Range` over gRPC, batches as transactions.
 //!
-//! A connection goes to the leader if it is known, as the one that answers soonest, and otherwise to any member that follows one, in
-//! turn. gRPC is spoken here by hand, because a client library for it would cost more than what it measures.
+//! A connection goes to the leader, which answers soonest: another member passes writes on to it, also when it is gone. gRPC is spoken here by hand, because a client library for it would cost more than what it measures.
 //!
 //! Deliberately absent: TLS, users, compression.
 
@@ -17,13 +16,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use self::frame::{
-    ACK, CONNECTION, END_HEADERS, END_STREAM, Frame, Kind, PREFACE, Setting, StreamId, WINDOW_BYTES, WINDOW_BYTES_MAX,
-    append_ack, append_head, append_settings, append_window,
+    ACK, CONNECTION, END_HEADERS, END_STREAM, Frame, Kind, PREFACE, Setting, StreamId, WINDOW_BYTES,
+    WINDOW_BYTES_MAX, append_ack, append_head, append_settings, append_window,
 };
 pub(crate) use self::lane::EtcdLane;
 use self::message::{MemberId, Status};
 use super::dial::dial;
-use super::{LaneSpec, OpenError, PartitionId, Target};
+use super::{LaneSpec, OpenError, PartitionId, Standing, Target};
 use crate::socket::Socket;
 
 /// Bytes of a read before operations begin.
@@ -62,6 +61,16 @@ impl Etcd {
     pub(crate) fn leads(address: SocketAddr) -> Result<bool, OpenError> {
         let status = Call::connect(address)?.status()?;
         Ok(status.leader == Some(status.member))
+    }
+
+    /// How far a member has come.
+    ///
+    /// # Errors
+    /// It does not answer, or follows no leader.
+    pub(crate) fn standing(address: SocketAddr) -> Result<Standing, OpenError> {
+        let status = Call::connect(address)?.status()?;
+        status.leader.ok_or_else(|| OpenError::Later(format!("{address} knows no leader")))?;
+        Ok(status.standing)
     }
 
     /// Asks a member for itself and its leader, and remembers.
@@ -113,19 +122,19 @@ impl Target for Etcd {
     }
 
     fn open(&self, lane: &mut EtcdLane, attempt: u32) -> Result<Socket, OpenError> {
-        if self.leader().is_none() {
-            self.addresses.iter().for_each(|&address| drop(self.ask(address)));
+        let mut address = self.candidate(attempt);
+        // A member that does not lead knows mostly who does, but not always where.
+        for _ in 0..2 {
+            let status = self.ask(address)?;
+            if status.leader == Some(status.member) {
+                let call = Call::connect(address)?;
+                lane.connected(address);
+                call.tell(lane);
+                return Socket::new(call.stream).map_err(OpenError::later);
+            }
+            address = self.leader().unwrap_or(address);
         }
-        let address = self.candidate(attempt);
-        let status = self.ask(address)?;
-        if status.leader.is_none() {
-            return Err(OpenError::Later(format!("{address} knows no leader")));
-        }
-        let address = self.leader().filter(|_| attempt.is_multiple_of(2)).unwrap_or(address);
-        let call = Call::connect(address)?;
-        lane.connected(address);
-        call.tell(lane);
-        Socket::new(call.stream).map_err(OpenError::later)
+        Err(OpenError::Later(format!("{address} does not lead")))
     }
 
     fn survey(self: &Arc<Self>) {
@@ -155,7 +164,8 @@ impl Call {
     /// Exchanges settings.
     fn connect(address: SocketAddr) -> Result<Self, OpenError> {
         let stream = dial(address)?;
-        let mut call = Self { stream, address, received: Vec::new(), windows: Vec::new(), settings: Vec::new() };
+        let mut call =
+            Self { stream, address, received: Vec::new(), windows: Vec::new(), settings: Vec::new() };
         let mut hello = PREFACE.to_vec();
         append_settings(
             &[

@@ -128,7 +128,8 @@ impl Lane for MemcachedLane {
             return Err(Broken("an answer to nothing".into()));
         };
         let (mut found, value_bytes) = (Found::default(), self.value_bytes);
-        let cut = answer(received, kind, keys, &mut |value| found.count(value, value_bytes)).map_err(Broken)?;
+        let cut =
+            answer(received, kind, keys, &mut |value| found.count(value, value_bytes)).map_err(Broken)?;
         let Some((answer, rest)) = cut else { return Ok(None) };
         self.in_flight.pop_front();
         self.last_keys = keys;

@@ -177,8 +177,9 @@ impl Lane for MeshLane {
             }
             (OpKind::Write, _) => {
                 let ctx = self.write_context(tag);
-                let mut items =
-                    op.writes().map(|(key, at)| KeyValue { key: keyspace.key(key), value: keyspace.value(at) });
+                let mut items = op
+                    .writes()
+                    .map(|(key, at)| KeyValue { key: keyspace.key(key), value: keyspace.value(at) });
                 match (items.next(), items.next()) {
                     (Some(KeyValue { key, value }), None) => {
                         let put = Request::Put(Put { ctx, key, value, ..Put::default() });
