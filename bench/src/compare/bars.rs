@@ -291,6 +291,6 @@ mod tests {
             }
         }
         // Half and half is measured on two clusters of Mesh.
-        assert_eq!(bars, 11 + 1 + 3 + 2);
+        assert_eq!(bars, 11 + 1 + 4);
     }
 }

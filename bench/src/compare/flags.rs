@@ -39,6 +39,10 @@ impl FleetFlags {
     /// # Errors
     /// [`BenchError::Usage`]
     pub(crate) fn check(&self) -> Result<(), BenchError> {
+        if let Some(path) = self.programs().wrong() {
+            let why = "is no program: name the file itself, not a script that runs it";
+            return Err(BenchError::Usage(format!("{} {why}", path.display())));
+        }
         self.server_cores.check("--server-cores")?;
         self.generator_cores.check("--generator-cores")
     }

@@ -24,6 +24,7 @@ use crate::compare::installed;
 use crate::distribution::Distribution;
 use crate::error::{BenchError, Exit};
 use crate::fleet::client::Client;
+use crate::fleet::process::Process;
 use crate::fleet::room::Room;
 use crate::fleet::systems::{Running, Site, SystemName};
 use crate::generator::Plan;
@@ -223,7 +224,7 @@ impl Blow<'_> {
         self.struck = Some(leader);
         match self.kind {
             Loss::Kill => self.running.kill_node(leader),
-            Loss::Freeze => self.running.process(leader).map_or(Ok(()), |process| process.freeze())?,
+            Loss::Freeze => self.running.process(leader).map_or(Ok(()), Process::freeze)?,
         }
         Ok(())
     }

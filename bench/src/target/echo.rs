@@ -6,6 +6,7 @@
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
+use mesh_base::Revision;
 use mesh_wire::{Envelope, FrameWriter, GetAnswer, HEADER_BYTES, Item, MAGIC, Response, Written};
 
 use super::dial::dial;
@@ -49,9 +50,11 @@ impl AnswerBytes {
     /// With values of so many bytes.
     pub(crate) fn of(value_bytes: usize) -> Self {
         let value = vec![0; value_bytes];
-        let item = Item { value: &value, ..Item::default() };
-        let get = Response::Get(GetAnswer { item: Some(item), ..GetAnswer::default() });
-        Self { get: frame_bytes(&get), put: frame_bytes(&Response::Written(Written::default())) }
+        // Fields that are 0 would be left out.
+        let revision = Revision(1);
+        let item = Item { value: &value, revision, create_revision: revision, version: 1, ..Item::default() };
+        let get = Response::Get(GetAnswer { item: Some(item), revision });
+        Self { get: frame_bytes(&get), put: frame_bytes(&Response::Written(Written { revision })) }
     }
 }
 

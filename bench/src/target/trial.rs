@@ -42,7 +42,10 @@ pub(crate) fn write(keys: &[u32]) -> Op {
 }
 
 /// A process that is ended with the test, and the directory that it ran in.
-pub(crate) struct Process(Child, TempDir);
+pub(crate) struct Process {
+    child: Child,
+    _directory: TempDir,
+}
 
 impl Process {
     /// Starts a program, if it is there.
@@ -51,14 +54,14 @@ impl Process {
         let mut command = Command::new(program);
         command.args(arguments).current_dir(data.path());
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().ok()?;
-        Some(Self(child, data))
+        Some(Self { child, _directory: data })
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

@@ -135,11 +135,11 @@ impl<'a> Frame<'a> {
 
     /// The value of a setting in a frame of settings.
     pub(super) fn setting(&self, wanted: Setting) -> Option<u32> {
-        let settings = self.payload.chunks_exact(6).filter_map(|setting| {
+        let mut settings = self.payload.chunks_exact(6).filter_map(|setting| {
             let &[a, b, c, d, e, f] = setting else { return None };
             (u16::from_be_bytes([a, b]) == wanted.number()).then(|| u32::from_be_bytes([c, d, e, f]))
         });
-        settings.last()
+        settings.next_back()
     }
 }
 

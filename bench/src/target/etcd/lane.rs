@@ -132,8 +132,8 @@ impl EtcdLane {
     fn send(&mut self, mut waiting: Waiting, out: &mut Vec<u8>) {
         loop {
             let rest = waiting.message.get(waiting.sent..).unwrap_or_default();
-            let room = self.window.min(waiting.window).clamp(0, PAYLOAD_BYTES_MAX as i64);
-            let size = rest.len().min(usize::try_from(room).unwrap_or_default());
+            let room = self.window.min(waiting.window).max(0);
+            let size = rest.len().min(PAYLOAD_BYTES_MAX).min(usize::try_from(room).unwrap_or_default());
             let is_last = size == rest.len();
             if size == 0 && !is_last {
                 return self.waiting.push_front(waiting);

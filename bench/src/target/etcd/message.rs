@@ -29,7 +29,7 @@ pub(super) fn append_request(op: &Op, keyspace: &Keyspace, scratch: &mut Vec<u8>
         (OpKind::Read, &[key]) => append_bytes(1, keyspace.key(key), out),
         (OpKind::Read, keys) => {
             keys.iter().for_each(|&key| {
-                append_in_txn(1, scratch, out, |range| append_bytes(1, keyspace.key(key), range))
+                append_in_txn(1, scratch, out, |range| append_bytes(1, keyspace.key(key), range));
             });
         }
         (OpKind::Write, _) => {
