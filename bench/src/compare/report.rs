@@ -5,7 +5,7 @@ use std::fmt::{self, Write};
 use serde::Serialize;
 
 use super::flags::{CompareFlags, TellFlags};
-use super::session::BUSY_MAX;
+use super::session::Slice;
 use super::sides::{Medians, Side, Sides};
 use crate::cli::LoadFlags;
 use crate::error::BenchError;
@@ -34,7 +34,7 @@ pub(crate) struct Comparison {
 impl Comparison {
     pub(crate) fn of(flags: &CompareFlags, machine: Machine, sides: Sides, skipped: Vec<String>) -> Self {
         let systems = sides.finish();
-        let warnings = systems.iter().filter_map(bottleneck).collect();
+        let warnings = systems.iter().flat_map(warnings).collect();
         let worthless = systems.iter().flat_map(|side| wrong(side, flags.work.keys)).collect();
         let load = format!(
             "{}; {} rounds of {} s after {} s of warm-up",
@@ -165,13 +165,11 @@ fn cells(medians: Medians, base: Option<Medians>) -> Vec<String> {
     written.collect()
 }
 
-fn bottleneck(side: &Side) -> Option<String> {
-    let busy = side.medians.map(|medians| medians.generator_busy).filter(|busy| *busy > BUSY_MAX)?;
-    Some(format!(
-        "the generator was the bottleneck for {}: its processors were {:.0}% busy; give it more with --generator-cores",
-        side.system,
-        100.0 * busy
-    ))
+/// Those of the round that has the most.
+fn warnings(side: &Side) -> Vec<String> {
+    let of_rounds = side.rounds.iter().map(Slice::warnings);
+    let most = of_rounds.max_by_key(Vec::len).unwrap_or_default();
+    most.iter().map(|line| format!("{}: {line}", side.system)).collect()
 }
 
 fn wrong(side: &Side, keys: u32) -> Vec<String> {

@@ -3,9 +3,11 @@
 //! Invariant: all loads of a session are recorded in one ledger, and what is read back at the end is held against it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::cli::LoadFlags;
 use crate::collector::Outcome;
+use crate::cpu::Spent;
 use crate::error::BenchError;
 use crate::fleet::client::Client;
 use crate::fleet::systems::{Running, Site, SystemName};
@@ -13,7 +15,6 @@ use crate::generator::Plan;
 use crate::ledger::{Findings, Ledger, Ledgered};
 use crate::progress::{Progress, show};
 use crate::report::micros;
-use crate::stats::nanoseconds;
 use crate::workload::Mix;
 
 /// What one load showed.
@@ -33,6 +34,8 @@ pub(crate) struct Slice {
     pub(crate) generator_us: f64,
     /// What part of its processors the generator used.
     pub(crate) generator_busy: f64,
+    /// Processors that everything else on this host kept busy.
+    pub(crate) others_cores: f64,
     /// What went wrong, in words.
     pub(crate) wrong: Vec<String>,
 }
@@ -103,8 +106,7 @@ impl Session {
         let servers = self.running.servers();
         let mut progress = Progress::new(&servers, lengths.seconds);
         let outcome = self.client.run(&plan, &mut progress)?;
-        let spent = progress.spent.map(|spent| spent.servers.iter().map(|(_, time)| time.total()).sum());
-        Ok(Slice::of(&outcome, nanoseconds(spent.unwrap_or_default()), plan.cores.len()))
+        Ok(Slice::of(&outcome, progress.spent.as_ref(), plan.cores.len()))
     }
 
     /// Reads back everything and ends the system. `None` of a system that keeps nothing.
@@ -121,15 +123,33 @@ impl Session {
 }
 
 /// The generator is the bottleneck when its processors are busier than this.
-pub(crate) const BUSY_MAX: f64 = 0.9;
+const BUSY_MAX: f64 = 0.9;
+
+/// More than so many processors' time taken by others is worth a word.
+const OTHERS_MAX: f64 = 0.2;
 
 impl Slice {
-    /// Whether it is the generator's figure rather than the system's.
-    pub(crate) fn is_of_generator(&self) -> bool {
-        self.generator_busy > BUSY_MAX
+    /// What should be known before its figures are used.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.generator_busy > BUSY_MAX {
+            warnings.push(format!(
+                "the generator was the bottleneck: its processors were {:.0}% busy; give it more with --generator-cores",
+                100.0 * self.generator_busy
+            ));
+        }
+        if self.others_cores > OTHERS_MAX {
+            warnings.push(format!("others kept {:.1} of the machine's processors busy", self.others_cores));
+        }
+        warnings
     }
 
-    fn of(outcome: &Outcome, server_nanoseconds: u64, generator_cores: usize) -> Self {
+    fn of(outcome: &Outcome, spent: Option<&Spent>, generator_cores: usize) -> Self {
+        let server: Duration =
+            spent.map(|spent| spent.servers.iter().map(|(_, time)| time.total()).sum()).unwrap_or_default();
+        let others = spent.map(|spent| {
+            spent.machine.saturating_sub(server + outcome.cpu).as_secs_f64() / spent.wall.as_secs_f64()
+        });
         let (total, seconds) = (&outcome.total, outcome.measured.as_secs_f64());
         let latency = total.all_latencies();
         let at = |quantile| micros(latency.value_at_quantile(quantile));
@@ -150,9 +170,10 @@ impl Slice {
             p50: at(0.5),
             p99: at(0.99),
             p99_9: at(0.999),
-            server_us: micros(server_nanoseconds) / keys,
+            server_us: server.as_secs_f64() * 1e6 / keys,
             generator_us: generator * 1e6 / keys,
             generator_busy: generator / seconds / as_f64(generator_cores as u64),
+            others_cores: others.unwrap_or_default(),
             wrong,
         }
     }

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -13,6 +14,8 @@ use crate::error::BenchError;
 
 /// What a shell reports of a program that a signal ended, less the signal's number.
 const ENDED_BY_SIGNAL: i32 = 128;
+/// Between attempts to remove a directory.
+const ENDING_PAUSE: Duration = Duration::from_millis(5);
 
 /// See the module.
 #[derive(Debug)]
@@ -37,7 +40,10 @@ impl Room {
         let watch = move || {
             if let Some(signal) = signals.forever().next() {
                 end_all();
-                let _ = fs::remove_dir_all(&path);
+                // Processes that are ending may still make files.
+                while fs::remove_dir_all(&path).is_err() && path.exists() {
+                    thread::sleep(ENDING_PAUSE);
+                }
                 std::process::exit(ENDED_BY_SIGNAL + signal);
             }
         };
