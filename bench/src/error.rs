@@ -60,8 +60,8 @@ pub(crate) enum BenchError {
         /// What happened.
         reason: String,
     },
-    /// The keys could not be written before the run.
-    #[error("the keys could not be filled in: {why}; see the system's log")]
+    /// The keys could not all be read or written once.
+    #[error("the keys could not be gone through: {why}; see the system's log")]
     Load {
         /// What happened.
         why: String,
@@ -72,6 +72,12 @@ pub(crate) enum BenchError {
         /// Which.
         system: &'static str,
         /// In whose words.
+        why: String,
+    },
+    /// The keys could not be read after the run.
+    #[error("the keys could not be read back: {why}")]
+    Audit {
+        /// What happened.
         why: String,
     },
     /// A server that was started here did not do what it should.
@@ -106,6 +112,7 @@ impl BenchError {
             | Self::Core { .. }
             | Self::Load { .. }
             | Self::System { .. }
+            | Self::Audit { .. }
             | Self::Peer { .. }
             | Self::Output(_) => Exit::Worthless,
         }

@@ -2,6 +2,7 @@
 //!
 //! Invariant: all loads of a session are recorded in one ledger, and what is read back at the end is held against it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,6 +37,8 @@ pub(crate) struct Slice {
     pub(crate) generator_busy: f64,
     /// Processors that everything else on this host kept busy.
     pub(crate) others_cores: f64,
+    /// Requests that met an error and were sent again, by its name.
+    pub(crate) retried: BTreeMap<&'static str, u64>,
     /// What went wrong, in words.
     pub(crate) wrong: Vec<String>,
 }
@@ -85,7 +88,7 @@ impl Session {
             seed: work.seed,
         };
         show(&format!("{}: filling in the keys", name.name()));
-        client.fill(&plan)?;
+        client.fill(&plan).map_err(|error| running.explain(&error))?;
         Ok(Self { running, client, ledger, plan })
     }
 
@@ -105,7 +108,7 @@ impl Session {
         };
         let servers = self.running.servers();
         let mut progress = Progress::new(&servers, lengths.seconds);
-        let outcome = self.client.run(&plan, &mut progress)?;
+        let outcome = self.client.run(&plan, &mut progress).map_err(|error| self.running.explain(&error))?;
         Ok(Slice::of(&outcome, progress.spent.as_ref(), plan.cores.len()))
     }
 
@@ -118,7 +121,8 @@ impl Session {
             return Ok(None);
         }
         show(&format!("{}: reading back", self.running.name.name()));
-        self.client.audit(&self.plan, &self.ledger).map(Some)
+        let findings = self.client.audit(&self.plan, &self.ledger);
+        findings.map(Some).map_err(|error| self.running.explain(&error))
     }
 }
 
@@ -141,6 +145,11 @@ impl Slice {
         if self.others_cores > OTHERS_MAX {
             warnings.push(format!("others kept {:.1} of the machine's processors busy", self.others_cores));
         }
+        warnings.extend(
+            self.retried
+                .iter()
+                .map(|(name, count)| format!("{count} requests met {name} and were sent again")),
+        );
         warnings
     }
 
@@ -174,6 +183,12 @@ impl Slice {
             generator_us: generator * 1e6 / keys,
             generator_busy: generator / seconds / as_f64(generator_cores as u64),
             others_cores: others.unwrap_or_default(),
+            retried: total
+                .errors
+                .iter()
+                .filter(|(_, count)| count.retried > 0)
+                .map(|(name, count)| (*name, count.retried))
+                .collect(),
             wrong,
         }
     }

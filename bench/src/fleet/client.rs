@@ -69,7 +69,7 @@ impl<T: Target> Client for Arc<T> {
         let audit = Arc::new(Audit::new(Arc::clone(ledger)));
         let mix = Mix::sweep(OpKind::Read, 1, self.partitions());
         let plan = Plan { mix, ledger: Ledgered::Audits(Arc::clone(&audit)), ..plan.clone() };
-        filling::sweep(self, &plan)?;
+        filling::sweep(self, &plan).map_err(|error| BenchError::Audit { why: error.to_string() })?;
         Ok(audit.findings())
     }
 }

@@ -331,6 +331,11 @@ impl Running {
         }
     }
 
+    /// An error of a client, with what the system's processes said last.
+    pub(crate) fn explain(&self, error: &BenchError) -> BenchError {
+        self.failed(&error.to_string())
+    }
+
     /// An error with what its processes said last.
     fn failed(&self, why: &str) -> BenchError {
         let words = self.nodes.iter().filter_map(|node| Some(node.process.as_ref()?.last_words()));

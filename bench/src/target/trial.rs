@@ -12,7 +12,7 @@ use crate::distribution::Distribution;
 use crate::filling::sweep;
 use crate::generator::{self, Plan};
 use crate::keyspace::{Keyspace, KeyspaceSpec};
-use crate::ledger::{Audit, Ledger, Ledgered};
+use crate::ledger::{Audit, Findings, Ledger, Ledgered};
 use crate::machine;
 use crate::op::{KeyNo, Op, OpKind, ValueAt};
 use crate::target::{PartitionId, Target};
@@ -71,9 +71,14 @@ pub(crate) fn addresses<const N: usize>() -> [SocketAddr; N] {
     listeners.map(|listener| listener.local_addr().unwrap())
 }
 
-/// Fills in, puts under load and reads back a real server, if one of these programs is installed; its arguments end with the
+/// Does something to a real server, if one of these programs is installed; its arguments end with the
 /// port.
-pub(crate) fn against<T: Target>(programs: &[&str], arguments: &[&str], target: impl Fn(SocketAddr) -> T) {
+pub(crate) fn against<T: Target>(
+    programs: &[&str],
+    arguments: &[&str],
+    target: impl Fn(SocketAddr) -> T,
+    then: impl Fn(&Arc<T>),
+) {
     let [address] = addresses();
     let port = address.port().to_string();
     let arguments = [arguments, &[&port]].concat();
@@ -82,39 +87,61 @@ pub(crate) fn against<T: Target>(programs: &[&str], arguments: &[&str], target: 
         println!("skipped: none of {programs:?} is installed");
         return;
     };
-    works(&Arc::new(target(address)));
+    then(&Arc::new(target(address)));
 }
 
 /// Fills in, puts under load and reads back a server that is about to serve.
 pub(crate) fn works<T: Target>(target: &Arc<T>) {
-    let ledger = Arc::new(Ledger::new(KEYS));
-    let mut plan = Plan {
-        cores: vec![machine::allowed()[0]],
-        connections: 3,
-        in_flight: 4,
-        batch: 1,
-        mix: Mix::sweep(OpKind::Write, 1, 1),
-        keyspace: Arc::new(keyspace()),
-        ledger: Ledgered::Records(Arc::clone(&ledger)),
-        warm_up: 0,
-        seconds: Some(1),
-        seed: 1,
-    };
-    let since = Instant::now();
-    while let Err(error) = sweep(target, &plan) {
-        assert!(since.elapsed() < Duration::from_secs(20), "{error}");
+    let findings = Trial::load(target).read_back();
+    assert_eq!((findings.keys(), findings.held), (KEYS.into(), KEYS.into()), "{findings:?}");
+}
+
+/// A server that was put under load.
+pub(crate) struct Trial<T> {
+    target: Arc<T>,
+    plan: Plan,
+    ledger: Arc<Ledger>,
+}
+
+impl<T: Target> Trial<T> {
+    /// Fills in a server that is about to serve, and puts it under load.
+    pub(crate) fn load(target: &Arc<T>) -> Self {
+        let ledger = Arc::new(Ledger::new(KEYS));
+        let mut plan = Plan {
+            cores: vec![machine::allowed()[0]],
+            connections: 3,
+            in_flight: 4,
+            batch: 1,
+            mix: Mix::sweep(OpKind::Write, 1, 1),
+            keyspace: Arc::new(keyspace()),
+            ledger: Ledgered::Records(Arc::clone(&ledger)),
+            warm_up: 0,
+            seconds: Some(1),
+            seed: 1,
+        };
+        let since = Instant::now();
+        while let Err(error) = sweep(target, &plan) {
+            assert!(since.elapsed() < Duration::from_secs(20), "{error}");
+        }
+        for batch in [1, 7] {
+            plan = Plan { batch, mix: Mix::Random { reads: 50 }, ..plan };
+            let total = generator::run(target, &plan, &mut ()).unwrap().total;
+            assert!(total.requests() > 100, "{} requests", total.requests());
+            assert_eq!((total.missing, total.wrong, total.unanswered), (0, 0, 0));
+            assert!(total.errors.is_empty(), "{:?}", total.errors);
+        }
+        Self { target: Arc::clone(target), plan, ledger }
     }
-    for batch in [1, 7] {
-        plan = Plan { batch, mix: Mix::Random { reads: 50 }, ..plan };
-        let total = generator::run(target, &plan, &mut ()).unwrap().total;
-        assert!(total.requests() > 100, "{} requests", total.requests());
-        assert_eq!((total.missing, total.wrong, total.unanswered), (0, 0, 0));
-        assert!(total.errors.is_empty(), "{:?}", total.errors);
+
+    /// Reads everything back.
+    pub(crate) fn read_back(self) -> Findings {
+        let audit = Arc::new(Audit::new(self.ledger));
+        let back = Plan {
+            mix: Mix::sweep(OpKind::Read, 1, 1),
+            ledger: Ledgered::Audits(Arc::clone(&audit)),
+            ..self.plan
+        };
+        sweep(&self.target, &back).unwrap();
+        audit.findings()
     }
-    let audit = Arc::new(Audit::new(ledger));
-    let back =
-        Plan { mix: Mix::sweep(OpKind::Read, 1, 1), ledger: Ledgered::Audits(Arc::clone(&audit)), ..plan };
-    sweep(target, &back).unwrap();
-    let findings = audit.findings();
-    assert_eq!((findings.keys(), findings.lost, findings.foreign), (KEYS.into(), 0, 0), "{findings:?}");
 }

@@ -88,6 +88,7 @@ mod tests {
 
     #[test]
     fn a_real_memcached_keeps_what_it_acknowledged() {
-        trial::against(&["memcached"], &["-U", "0", "-u", "root", "-l", "127.0.0.1", "-p"], Memcached::new);
+        let arguments = ["-U", "0", "-u", "root", "-l", "127.0.0.1", "-p"];
+        trial::against(&["memcached"], &arguments, Memcached::new, trial::works);
     }
 }

@@ -355,8 +355,12 @@ mod tests {
         assert_eq!(decoded.answer, Answer::Read(Found { right: 1, missing: 0, wrong: 0 }));
         let items = [item(b"wrong!"), None, None, item(b"right")];
         let batch = GetBatchAnswer { items: List::from(&items), revision: Revision(1) };
-        let decoded = lane.decode(&answer(tag, &Response::GetBatch(batch))).unwrap().unwrap();
+        let bytes = answer(tag, &Response::GetBatch(batch));
+        let decoded = lane.decode(&bytes).unwrap().unwrap();
         assert_eq!(decoded.answer, Answer::Read(Found { right: 1, missing: 2, wrong: 1 }));
+        let mut seen = Vec::new();
+        lane.values(&bytes, &mut |value| seen.push(value.map(<[u8]>::to_vec)));
+        assert_eq!(seen, [Some(b"wrong!".to_vec()), None, None, Some(b"right".to_vec())]);
         let written = answer(tag, &Response::Written(Written::default()));
         assert_eq!(lane.decode(&written).unwrap().unwrap().answer, Answer::Written);
     }

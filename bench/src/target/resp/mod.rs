@@ -85,12 +85,32 @@ impl Target for Resp {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::target::trial;
+    use crate::target::trial::{self, Trial};
+
+    const PROGRAMS: [&str; 2] = ["redis-server", "valkey-server"];
+    const ARGUMENTS: [&str; 3] = ["--save", "", "--port"];
+
+    fn target(address: SocketAddr) -> Resp {
+        Resp::new("redis", address)
+    }
 
     #[test]
     fn a_real_redis_keeps_what_it_acknowledged() {
-        trial::against(&["redis-server", "valkey-server"], &["--save", "", "--port"], |address| {
-            Resp::new("redis", address)
+        trial::against(&PROGRAMS, &ARGUMENTS, target, trial::works);
+    }
+
+    #[test]
+    fn what_a_server_loses_or_changes_after_it_acknowledged_it_is_found() {
+        trial::against(&PROGRAMS, &ARGUMENTS, target, |redis| {
+            let trial = Trial::load(redis);
+            let mut stream = redis.reach().unwrap();
+            stream.write_all(b"DEL bench:0000000007\r\nSET bench:0000000008 other\r\n").unwrap();
+            stream.read_exact(&mut [0; 9]).unwrap();
+            let findings = trial.read_back();
+            assert_eq!((findings.lost, findings.foreign, findings.held), (1, 1, 498), "{findings:?}");
+            let mut named = findings.named;
+            named.sort();
+            assert_eq!(named, ["bench:0000000007", "bench:0000000008"]);
         });
     }
 }
