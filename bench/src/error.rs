@@ -74,8 +74,8 @@ pub(crate) enum BenchError {
         /// In whose words.
         why: String,
     },
-    /// The keys could not be read after the run.
-    #[error("the keys could not be read back: {why}")]
+    /// What was acknowledged could not be read after the run, or is not there.
+    #[error("read back: {why}")]
     Audit {
         /// What happened.
         why: String,

@@ -6,6 +6,7 @@
 //!
 //! Invariants:
 //! - The time is what clients see: finding the new leader and connecting to it are in it.
+//! - What was acknowledged in any round is there after the last, or there is no report.
 //! - A round after which writes did not come back counts as long as it was watched.
 
 mod flags;
@@ -28,7 +29,7 @@ use crate::fleet::process::Process;
 use crate::fleet::room::Room;
 use crate::fleet::systems::{Running, Site, SystemName};
 use crate::generator::Plan;
-use crate::ledger::Ledgered;
+use crate::ledger::{Ledger, Ledgered};
 use crate::machine::Machine;
 use crate::progress::{note, show};
 use crate::table::{Bound, Rounds, Row, Table, Unit};
@@ -119,6 +120,7 @@ fn measure(
             note(&format!("{:<14} {}: {:.0} ms", shown(name), kind.words(), 1000.0 * silence.as_secs_f64()));
             rounds.add(&shown(name), 1000.0 * silence.as_secs_f64());
         }
+        notes.push(scene.read_back()?);
     }
     let judge = |(_, rounds): (Loss, Rounds)| {
         rounds.row().within(MEDIAN_MAX).bar(&["etcd-3"], Bound::AtMost(RATIO_MAX)).worst_within(WORST_MAX)
@@ -131,6 +133,7 @@ struct Scene {
     running: Running,
     client: Box<dyn Client>,
     plan: Plan,
+    ledger: Arc<Ledger>,
     seconds: u32,
 }
 
@@ -151,6 +154,7 @@ impl Scene {
         let mut running = Running::start(name, site)?;
         let client = running.client()?;
         let seconds = if name.is_mesh() { MESH_SECONDS } else { PEER_SECONDS };
+        let ledger = Arc::new(Ledger::new(work.keys));
         let plan = Plan {
             // Of one thread: it sees all writes, and so the time between any two.
             cores: generator.iter().take(1).copied().collect(),
@@ -159,13 +163,13 @@ impl Scene {
             batch: work.batch,
             mix: Mix::Random { reads: 0 },
             keyspace: Arc::new(client.lay_out(&work)?),
-            ledger: Ledgered::No,
+            ledger: Ledgered::Records(Arc::clone(&ledger)),
             warm_up: 1,
             seconds: Some(seconds),
             seed: work.seed,
         };
         client.fill(&plan)?;
-        Ok(Self { running, client, plan, seconds })
+        Ok(Self { running, client, plan, ledger, seconds })
     }
 
     /// The longest time without an acknowledged write when the leader is lost.
@@ -187,6 +191,17 @@ impl Scene {
             && outcome.series.last().is_some_and(|point| point.tally.requests() > 0);
         let watched = Duration::from_secs(self.seconds.into());
         Ok(if is_over { outcome.total.silence } else { outcome.total.silence.max(watched) })
+    }
+
+    /// Reads back what was acknowledged in all rounds; a line about it.
+    fn read_back(&self) -> Result<String, BenchError> {
+        let findings =
+            self.client.audit(&self.plan, &self.ledger).map_err(|error| self.running.explain(&error))?;
+        let name = shown(self.running.name);
+        if findings.lost + findings.foreign > 0 {
+            return Err(BenchError::Audit { why: format!("{name} lost acknowledged writes: {findings:?}") });
+        }
+        Ok(format!("{name}: the last acknowledged writes of {} keys were there in the end", findings.held))
     }
 
     /// Waits until every node is up and has applied what is committed.
