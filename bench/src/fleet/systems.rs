@@ -13,6 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
+use mesh_base::limits::{BATCH_BYTES_MAX, BATCH_OPS_MAX, VALUE_BYTES_MAX};
 use rustix::process::getuid;
 
 use super::client::Client;
@@ -36,6 +37,8 @@ const READY_PAUSE: Duration = Duration::from_millis(1);
 const READY_PAUSE_MAX: Duration = Duration::from_millis(2);
 /// What etcd may keep before it refuses writes: the most that it supports, so that no run comes to its default of 2 GiB.
 const ETCD_QUOTA_BYTES: u64 = 8 << 30;
+/// A request of etcd, at most: room for the largest that a load may have, which its default of 1.5 MiB has not.
+const ETCD_REQUEST_BYTES_MAX: usize = VALUE_BYTES_MAX + BATCH_BYTES_MAX;
 /// Memory of memcached, in MiB: enough for a run that fits into memory elsewhere.
 const MEMCACHED_MIB: u64 = 4096;
 /// The largest item that memcached takes without being told, less what it adds to one.
@@ -450,6 +453,10 @@ fn etcd(seat: &Seat, seats: &[Seat]) -> Vec<String> {
         &cluster.join(","),
         "--quota-backend-bytes",
         &ETCD_QUOTA_BYTES.to_string(),
+        "--max-txn-ops",
+        &BATCH_OPS_MAX.to_string(),
+        "--max-request-bytes",
+        &ETCD_REQUEST_BYTES_MAX.to_string(),
         "--log-level",
         "error",
     ])
