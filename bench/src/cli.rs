@@ -5,15 +5,19 @@ use std::str::FromStr;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use mesh_base::limits::{BATCH_BYTES_MAX, BATCH_OPS_MAX, SESSION_WINDOW_MAX, VALUE_BYTES_MAX};
 
+use crate::compare::CompareFlags;
 use crate::distribution::Distribution;
 use crate::engine::{CountFlags, EngineFlags};
 use crate::error::BenchError;
+use crate::failover::FailoverFlags;
+use crate::fleet::LaunchFlags;
+use crate::footprint::FootprintFlags;
 use crate::keyspace::{KEY_BYTES, KEYS_MAX};
 use crate::machine;
 use crate::target::mesh::with_port;
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 done, 1 a bar does not hold (engine --check), 2 wrong usage, 3 the run had errors that make its figures
+Exit codes: 0 done, 1 a bar does not hold (--check), 2 wrong usage, 3 the run had errors that make its figures
 worthless, 4 the system was not reached.";
 
 const LOAD: &str = "The load";
@@ -33,10 +37,16 @@ pub(crate) struct Cli {
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
     Run(RunFlags),
+    Compare(CompareFlags),
+    Failover(FailoverFlags),
+    Footprint(FootprintFlags),
     Engine(EngineFlags),
     /// The part of `engine` that runs under callgrind.
     #[command(hide = true)]
     Count(CountFlags),
+    /// Becomes a server that another command starts.
+    #[command(hide = true)]
+    Launch(LaunchFlags),
 }
 
 /// Puts a running system under load and reports throughput, latency and processor time.
@@ -54,6 +64,57 @@ Examples:
 
 Keep the generator off the processors that are measured: pin the server with its own --cores.")]
 pub(crate) struct RunFlags {
+    #[command(flatten)]
+    pub(crate) work: LoadFlags,
+    /// Fill in all keys first, even if they are there.
+    #[arg(long, help_heading = LOAD)]
+    pub(crate) load: bool,
+    /// Seconds that are measured.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 10,
+        value_parser = clap::value_parser!(u32).range(1..=86_400),
+        help_heading = TIME
+    )]
+    pub(crate) seconds: u32,
+    /// Seconds before that, which do not count.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 2,
+        value_parser = clap::value_parser!(u32).range(0..=3600),
+        help_heading = TIME
+    )]
+    pub(crate) warm_up: u32,
+    /// Nodes of the cluster; one that answers is enough.
+    #[arg(
+        long,
+        env = "MESH_ENDPOINTS",
+        value_name = "HOST:PORT,...",
+        value_delimiter = ',',
+        default_value = "127.0.0.1:7700",
+        value_parser = with_port,
+        help_heading = PLACE
+    )]
+    pub(crate) endpoints: Vec<String>,
+    /// Processors that make the load, a thread on each [default: the last that this process may use]
+    #[arg(long, value_name = "LIST, as 0-3,6", help_heading = PLACE)]
+    pub(crate) cores: Option<Cores>,
+    /// Server processes whose time is accounted for [default: those on this host that listen at the cluster's addresses]
+    #[arg(long, value_name = "PID,...", value_delimiter = ',', help_heading = PLACE)]
+    pub(crate) server_pids: Option<Vec<u32>>,
+    /// Report for programs: one JSON document with everything.
+    #[arg(long, conflicts_with = "markdown", help_heading = OUTPUT)]
+    pub(crate) json: bool,
+    /// Report as a table in Markdown.
+    #[arg(long, help_heading = OUTPUT)]
+    pub(crate) markdown: bool,
+}
+
+/// The load itself, which is the same whatever system it is put on.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct LoadFlags {
     /// What is done.
     #[arg(long, value_name = "WHAT", default_value = "get", help_heading = LOAD)]
     pub(crate) workload: Workload,
@@ -101,53 +162,9 @@ pub(crate) struct RunFlags {
     /// Keys of a request: more than one is a batched get or put.
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = LOAD)]
     pub(crate) batch: usize,
-    /// Fill in all keys first, even if they are there.
-    #[arg(long, help_heading = LOAD)]
-    pub(crate) load: bool,
     /// Repeats the choices of keys and values.
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = LOAD)]
     pub(crate) seed: u64,
-    /// Seconds that are measured.
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 10,
-        value_parser = clap::value_parser!(u32).range(1..=86_400),
-        help_heading = TIME
-    )]
-    pub(crate) seconds: u32,
-    /// Seconds before that, which do not count.
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 2,
-        value_parser = clap::value_parser!(u32).range(0..=3600),
-        help_heading = TIME
-    )]
-    pub(crate) warm_up: u32,
-    /// Nodes of the cluster; one that answers is enough.
-    #[arg(
-        long,
-        env = "MESH_ENDPOINTS",
-        value_name = "HOST:PORT,...",
-        value_delimiter = ',',
-        default_value = "127.0.0.1:7700",
-        value_parser = with_port,
-        help_heading = PLACE
-    )]
-    pub(crate) endpoints: Vec<String>,
-    /// Processors that make the load, a thread on each [default: the last that this process may use]
-    #[arg(long, value_name = "LIST, as 0-3,6", help_heading = PLACE)]
-    pub(crate) cores: Option<Cores>,
-    /// Server processes whose time is accounted for [default: those on this host that listen at the cluster's addresses]
-    #[arg(long, value_name = "PID,...", value_delimiter = ',', help_heading = PLACE)]
-    pub(crate) server_pids: Option<Vec<u32>>,
-    /// Report for programs: one JSON document with everything.
-    #[arg(long, conflicts_with = "markdown", help_heading = OUTPUT)]
-    pub(crate) json: bool,
-    /// Report as a table in Markdown.
-    #[arg(long, help_heading = OUTPUT)]
-    pub(crate) markdown: bool,
 }
 
 /// What is done.
@@ -161,7 +178,7 @@ pub(crate) enum Workload {
     Mixed,
 }
 
-impl RunFlags {
+impl LoadFlags {
     /// What the flags say together that none says alone.
     ///
     /// # Errors
@@ -184,13 +201,7 @@ impl RunFlags {
                 self.value_bytes
             ));
         }
-        let allowed = machine::allowed();
-        match self.cores().iter().find(|cpu| !allowed.contains(cpu)) {
-            Some(cpu) => {
-                wrong(format!("--cores: this process may not use processor {cpu}, only {allowed:?}"))
-            }
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     /// Percent of the operations that read.
@@ -201,11 +212,25 @@ impl RunFlags {
             Workload::Mixed => self.reads.unwrap_or(50),
         }
     }
+}
+
+impl RunFlags {
+    /// What the flags say together that none says alone.
+    ///
+    /// # Errors
+    /// [`BenchError::Usage`]
+    pub(crate) fn check(&self) -> Result<(), BenchError> {
+        self.work.check()?;
+        match &self.cores {
+            Some(cores) => cores.check("--cores"),
+            None => Ok(()),
+        }
+    }
 
     /// The processors that make the load.
     pub(crate) fn cores(&self) -> Vec<usize> {
         match &self.cores {
-            Some(Cores(cores)) => cores.clone(),
+            Some(cores) => cores.list().to_vec(),
             None => vec![machine::allowed().last().copied().unwrap_or(0)],
         }
     }
@@ -214,6 +239,27 @@ impl RunFlags {
 /// Processors, written as `0-3,6`: in order, each once, at least one.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Cores(Vec<usize>);
+
+impl Cores {
+    /// The processors.
+    pub(crate) fn list(&self) -> &[usize] {
+        &self.0
+    }
+
+    /// Whether this process may use them all; `flag` is where they were named.
+    ///
+    /// # Errors
+    /// [`BenchError::Usage`]
+    pub(crate) fn check(&self, flag: &str) -> Result<(), BenchError> {
+        let allowed = machine::allowed();
+        match self.0.iter().find(|cpu| !allowed.contains(cpu)) {
+            Some(cpu) => Err(BenchError::Usage(format!(
+                "{flag}: this process may not use processor {cpu}, only {allowed:?}"
+            ))),
+            None => Ok(()),
+        }
+    }
+}
 
 /// More processors than any machine has.
 const PROCESSORS_MAX: usize = 4096;
@@ -258,7 +304,7 @@ mod tests {
     fn the_definition_is_sound_and_its_examples_parse() {
         Cli::command().debug_assert();
         let mut help = String::new();
-        for command in ["run", "engine"] {
+        for command in ["run", "compare", "failover", "footprint", "engine"] {
             help += &Cli::command().find_subcommand_mut(command).unwrap().render_long_help().to_string();
         }
         let examples: Vec<_> =
@@ -277,7 +323,7 @@ mod tests {
         for (line, reads) in
             [("", 100), ("--workload put", 0), ("--workload mixed", 50), ("--workload mixed --reads 5", 5)]
         {
-            assert_eq!(run(line).unwrap().reads(), reads, "{line}");
+            assert_eq!(run(line).unwrap().work.reads(), reads, "{line}");
         }
     }
 

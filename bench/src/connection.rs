@@ -127,6 +127,7 @@ impl<L: Lane> Connection<L> {
         self.inbox.clear();
         self.silent_since = None;
         for slot in self.slots.iter().filter(|slot| slot.state == State::Sent) {
+            self.feed.sent_again(&slot.op);
             wire.lane.encode(slot.tag, &slot.op, self.feed.keyspace(), self.outbox.tail());
         }
         Ok(())
@@ -196,6 +197,7 @@ impl<L: Lane> Connection<L> {
             if is_due {
                 slot.state = State::Sent;
                 *sent += 1;
+                feed.sent_again(&slot.op);
                 lane.encode(slot.tag, &slot.op, feed.keyspace(), outbox.tail());
             }
             !is_due
@@ -238,6 +240,7 @@ impl<L: Lane> Connection<L> {
         if self.sent > 0 && self.silent_since.is_none() {
             self.silent_since = Some(Instant::now());
         }
+        wire.lane.say(self.outbox.tail());
         self.outbox.flush(&wire.socket)?;
         let interest = if self.outbox.is_empty() { Interest::Answers } else { Interest::AnswersAndRoom };
         if interest != wire.interest {
@@ -264,7 +267,9 @@ impl<L: Lane> Connection<L> {
         loop {
             match wire.lane.decode(rest) {
                 Ok(Some(decoded)) => {
-                    rest = rest.get(decoded.length..).unwrap_or_default();
+                    let (answer, behind) = rest.split_at_checked(decoded.length).unwrap_or((rest, &[]));
+                    rest = behind;
+                    self.audit(&wire.lane, &decoded, answer);
                     is_usable &= self.answered(&mut wire.lane, &decoded, now, shared);
                 }
                 Ok(None) => break,
@@ -281,6 +286,21 @@ impl<L: Lane> Connection<L> {
             self.silent_since = (self.sent > 0).then_some(now);
         }
         is_usable.then_some(now)
+    }
+
+    /// Shows what a read brought to whoever is to see it.
+    fn audit(&self, lane: &L, decoded: &Decoded, answer: &[u8]) {
+        let Some(audit) = self.feed.audit() else { return };
+        let slot = self.slots.get(decoded.tag.slot()).filter(|slot| slot.tag == decoded.tag);
+        if let (Some(slot), Answer::Read(_)) = (slot, decoded.answer) {
+            let mut keys = slot.op.keys.iter();
+            let mut each = |value: Option<&[u8]>| {
+                if let Some(&key) = keys.next() {
+                    audit.read(key, value, self.feed.keyspace());
+                }
+            };
+            lane.values(answer, &mut each);
+        }
     }
 
     /// Does what an answer asks for; whether the connection can still be used.
@@ -306,7 +326,10 @@ impl<L: Lane> Connection<L> {
                 }
                 recorder.done(kind, slot.op.keys.len(), latency);
             }
-            Answer::Written if kind == OpKind::Write => recorder.done(kind, slot.op.keys.len(), latency),
+            Answer::Written if kind == OpKind::Write => {
+                self.feed.acknowledged(&slot.op);
+                recorder.done(kind, slot.op.keys.len(), latency);
+            }
             Answer::Read(_) | Answer::Written => {
                 recorder.failed(STRAY_ANSWER);
                 return false;

@@ -68,7 +68,8 @@ impl<T: Target> Core<T> {
         let mut connections = Vec::new();
         for (number, among_all) in own.enumerate() {
             let partition = PartitionId(among_all % target.partitions());
-            let feed = Feed::new(&plan.keyspace, partition, plan.mix.clone(), plan.batch, prng.fork());
+            let feed = Feed::new(&plan.keyspace, partition, plan.mix.clone(), plan.batch, prng.fork())
+                .with_ledger(plan.ledger.clone());
             connections.push(Connection::new(number, feed, plan.in_flight));
             let lane = target.lane(LaneSpec {
                 partition,

@@ -60,8 +60,8 @@ pub(crate) enum BenchError {
         /// What happened.
         reason: String,
     },
-    /// The keys could not be written before the run.
-    #[error("the keys could not be filled in: {why}; see the system's log")]
+    /// The keys could not all be read or written once.
+    #[error("the keys could not be gone through: {why}; see the system's log")]
     Load {
         /// What happened.
         why: String,
@@ -74,6 +74,20 @@ pub(crate) enum BenchError {
         /// In whose words.
         why: String,
     },
+    /// What was acknowledged could not be read after the run, or is not there.
+    #[error("read back: {why}")]
+    Audit {
+        /// What happened.
+        why: String,
+    },
+    /// A server that was started here did not do what it should.
+    #[error("{program}: {why}")]
+    Peer {
+        /// Its program.
+        program: &'static str,
+        /// What happened.
+        why: String,
+    },
     /// The report cannot be written.
     #[error("stdout: {0}")]
     Output(#[from] std::io::Error),
@@ -82,6 +96,11 @@ pub(crate) enum BenchError {
 impl BenchError {
     pub(crate) fn core(cpu: usize, reason: &dyn fmt::Display) -> Self {
         Self::Core { cpu, reason: reason.to_string() }
+    }
+
+    /// What the host says of something that was asked of it.
+    pub(crate) fn host<E: fmt::Display>(what: &'static str) -> impl Fn(E) -> Self {
+        move |error| Self::System { system: what, why: error.to_string() }
     }
 
     /// How the process ends.
@@ -93,6 +112,8 @@ impl BenchError {
             | Self::Core { .. }
             | Self::Load { .. }
             | Self::System { .. }
+            | Self::Audit { .. }
+            | Self::Peer { .. }
             | Self::Output(_) => Exit::Worthless,
         }
     }

@@ -12,6 +12,7 @@ use crate::collector::{Collector, Observer, Outcome};
 use crate::core::Core;
 use crate::error::BenchError;
 use crate::keyspace::Keyspace;
+use crate::ledger::Ledgered;
 use crate::op::OpKind;
 use crate::stats::{INTERVAL, Schedule, Second};
 use crate::target::{Target, Writes};
@@ -35,6 +36,8 @@ pub(crate) struct Plan {
     pub(crate) mix: Mix,
     /// On which keys.
     pub(crate) keyspace: Arc<Keyspace>,
+    /// What is recorded of it.
+    pub(crate) ledger: Ledgered,
     /// Seconds before what is counted.
     pub(crate) warm_up: u32,
     /// Seconds that are counted; `None` until there are no more operations.

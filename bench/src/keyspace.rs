@@ -19,7 +19,7 @@ pub(crate) const KEYS_MAX: u32 = 100_000_000;
 /// Bytes of a key.
 pub(crate) const KEY_BYTES: usize = 16;
 /// Values begin anywhere in so many random bytes, so that they differ and do not compress.
-const VALUE_VARIETY: usize = 64 * 1024;
+pub(crate) const VALUE_VARIETY: usize = 64 * 1024;
 
 /// The keys of one partition, the most popular first.
 #[derive(Debug)]
@@ -94,18 +94,19 @@ impl Keyspace {
         &self.keys[key.0 as usize * KEY_BYTES..][..KEY_BYTES]
     }
 
-    /// The value that an operation writes to the key at an index of it.
+    /// The value that begins at a place.
     #[allow(
         clippy::indexing_slicing,
         reason = "a value begins within the variety and ends within the buffer"
     )]
-    pub(crate) fn value(&self, at: ValueAt, index: usize) -> &[u8] {
-        &self.values[(at.0 + 61 * index) % VALUE_VARIETY..][..self.value_bytes]
+    pub(crate) fn value(&self, at: ValueAt) -> &[u8] {
+        &self.values[at.0 % VALUE_VARIETY..][..self.value_bytes]
     }
 
-    /// Values that differ from those of most other operations.
-    pub(crate) fn values(prng: &mut Prng) -> ValueAt {
-        ValueAt(prng.index(VALUE_VARIETY))
+    /// Where so many values begin that differ from each other and from those of most other operations.
+    pub(crate) fn values(prng: &mut Prng, count: usize) -> impl Iterator<Item = ValueAt> + use<> {
+        let first = prng.index(VALUE_VARIETY);
+        (0..count).map(move |index| ValueAt(first + 61 * index))
     }
 
     /// One of a partition's keys.
@@ -116,6 +117,11 @@ impl Keyspace {
     /// A partition's keys, the most popular first.
     pub(crate) fn keys_of(&self, partition: PartitionId) -> &[KeyNo] {
         &self.partition(partition).keys
+    }
+
+    /// How many keys there are.
+    pub(crate) fn keys(&self) -> u32 {
+        u32::try_from(self.keys.len() / KEY_BYTES).unwrap_or(u32::MAX)
     }
 
     /// Bytes of every value.

@@ -3,7 +3,11 @@
 //! A run goes through these rooms in order: `cli` says what is wanted, `target` reaches the system and says where keys
 //! belong, `keyspace` lays out keys and values, `run` sees to it that they are there and has `generator` make the load
 //! with threads (`core`) and their connections (`connection`), which `workload` feeds, `collector` puts together what they counted (`stats`), and
-//! `report` tells it. `engine` is another command with rooms of its own: the page store and the log without a server.
+//! `report` tells it. `filling` goes once through all keys, before a load and after it.
+//!
+//! Commands with rooms of their own: `compare` puts other systems beside Mesh, `failover` takes their leaders away, `footprint` weighs idle
+//! ones; all three start systems by `fleet`. A `ledger` knows what was acknowledged. `engine` is the page store and the log without a
+//! server. Where there are bars, `table` holds and judges them.
 //!
 //! Invariants:
 //! - The generator costs less for an operation than the system does, and says so when it was the bottleneck.
@@ -14,14 +18,20 @@
 mod buffers;
 mod cli;
 mod collector;
+mod compare;
 mod connection;
 mod core;
 mod cpu;
 mod distribution;
 mod engine;
 mod error;
+mod failover;
+mod filling;
+mod fleet;
+mod footprint;
 mod generator;
 mod keyspace;
+mod ledger;
 mod machine;
 mod op;
 mod opener;
@@ -30,6 +40,7 @@ mod report;
 mod run;
 mod socket;
 mod stats;
+mod table;
 mod target;
 mod workload;
 
@@ -55,8 +66,12 @@ fn main() -> ExitCode {
     };
     let result = match &cli.command {
         Command::Run(flags) => run::run(flags),
+        Command::Compare(flags) => compare::run(flags),
         Command::Engine(flags) => engine::run(flags),
         Command::Count(flags) => engine::count(flags),
+        Command::Failover(flags) => failover::run(flags),
+        Command::Footprint(flags) => footprint::run(flags),
+        Command::Launch(flags) => fleet::launch(flags),
     };
     let exit = result.unwrap_or_else(|error| {
         // If stderr is closed, the exit code is all that is left to say.

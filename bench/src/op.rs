@@ -6,7 +6,7 @@
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct KeyNo(pub(crate) u32);
 
-/// Where the values of an operation begin among the keyspace's random bytes.
+/// Where a value begins among the keyspace's random bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct ValueAt(pub(crate) usize);
 
@@ -26,13 +26,18 @@ pub(crate) struct Op {
     pub(crate) kind: OpKind,
     /// To which keys; all of one partition.
     pub(crate) keys: Vec<KeyNo>,
-    /// Which values it writes.
-    pub(crate) values: ValueAt,
+    /// Which value it writes to each, if it writes.
+    pub(crate) values: Vec<ValueAt>,
 }
 
 impl Op {
     /// Room for an operation.
     pub(crate) const fn empty() -> Self {
-        Self { kind: OpKind::Read, keys: Vec::new(), values: ValueAt(0) }
+        Self { kind: OpKind::Read, keys: Vec::new(), values: Vec::new() }
+    }
+
+    /// The keys, each with the value that is written to it.
+    pub(crate) fn writes(&self) -> impl Iterator<Item = (KeyNo, ValueAt)> {
+        self.keys.iter().copied().zip(self.values.iter().copied())
     }
 }

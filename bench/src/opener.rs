@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use mesh_base::limits::CLIENT_TOPOLOGY_PAUSE;
 use mesh_base::prng::Prng;
 
 use crate::socket::Socket;
@@ -17,8 +18,8 @@ use crate::target::{OpenError, Target};
 const THREADS_MAX: usize = 32;
 /// The pause after the first attempt that failed; it doubles with each.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
-/// The pause between attempts, at most.
-const PAUSE_MAX: Duration = Duration::from_millis(160);
+/// The pause between attempts, at most: that of a client library that looks for a leader, so that what is measured is the system's.
+const PAUSE_MAX: Duration = CLIENT_TOPOLOGY_PAUSE;
 
 /// A lane that wants a connection.
 struct Job<L> {

@@ -62,6 +62,9 @@ pub(crate) struct Tally {
     pub(crate) errors: BTreeMap<&'static str, ErrorCount>,
     /// Operations that were never answered.
     pub(crate) unanswered: u64,
+    /// The longest time on one core between two operations that were done, whatever connections they were on; in the second of the
+    /// later one.
+    pub(crate) silence: Duration,
 }
 
 impl Tally {
@@ -74,6 +77,7 @@ impl Tally {
             wrong: 0,
             errors: BTreeMap::new(),
             unanswered: 0,
+            silence: Duration::ZERO,
         }
     }
 
@@ -113,6 +117,7 @@ impl Tally {
         self.missing += other.missing;
         self.wrong += other.wrong;
         self.unanswered += other.unanswered;
+        self.silence = self.silence.max(other.silence);
         for (&name, theirs) in &other.errors {
             let ours = self.errors.entry(name).or_default();
             ours.retried += theirs.retried;
@@ -184,6 +189,9 @@ pub(crate) struct Recorder {
     tally: Tally,
     /// Operations that were answered, counted or not.
     answered: u64,
+    /// When it looked last, and when operations were done last.
+    now: Instant,
+    done_at: Instant,
     cpu: Duration,
     to: Sender<Second>,
 }
@@ -195,11 +203,13 @@ impl Recorder {
         let warm_up_seconds = u32::try_from(-number).unwrap_or(0);
         let until = schedule.measure - warm_up_seconds.saturating_sub(1) * INTERVAL;
         let until = if warm_up_seconds == 0 { schedule.measure + INTERVAL } else { until };
-        Self { schedule, number, until, tally: Tally::new(), answered: 0, cpu: cpu::of_this_thread(), to }
+        let (now, cpu) = (schedule.start, cpu::of_this_thread());
+        Self { schedule, number, until, tally: Tally::new(), answered: 0, now, done_at: now, cpu, to }
     }
 
     /// Hands over every second that is over.
     pub(crate) fn look(&mut self, now: Instant) {
+        self.now = now;
         while now >= self.until {
             self.hand_over();
         }
@@ -227,6 +237,8 @@ impl Recorder {
         self.answered += 1;
         if self.counts() {
             self.tally.done(kind, keys, latency);
+            self.tally.silence = self.tally.silence.max(self.now.saturating_duration_since(self.done_at));
+            self.done_at = self.now;
         }
     }
 
@@ -293,6 +305,8 @@ mod tests {
         let counted: Vec<_> = seconds.iter().map(|(number, tally)| (*number, tally.requests())).collect();
         assert_eq!(counted, [(-2, 2), (-1, 2), (0, 1), (1, 2), (2, 0)]);
         assert_eq!(seconds[2].1.keys, 3);
+        let silences: Vec<_> = seconds.iter().map(|(_, tally)| tally.silence.as_millis()).collect();
+        assert_eq!(silences, [499, 999, 1, 1000, 0]);
         assert_eq!(seconds[4].1.unanswered, 7);
         assert!(seconds[4].1.errors.is_empty());
     }

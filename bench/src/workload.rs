@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use mesh_base::prng::Prng;
 
 use crate::keyspace::Keyspace;
+use crate::ledger::{Audit, Ledgered};
 use crate::op::{Op, OpKind};
 use crate::target::PartitionId;
 
@@ -66,6 +67,7 @@ pub(crate) struct Feed {
     partition: PartitionId,
     mix: Mix,
     batch: usize,
+    ledger: Ledgered,
     prng: Prng,
 }
 
@@ -79,7 +81,12 @@ impl Feed {
         prng: Prng,
     ) -> Self {
         assert!(batch > 0);
-        Self { keyspace: Arc::clone(keyspace), partition, mix, batch, prng }
+        Self { keyspace: Arc::clone(keyspace), partition, mix, batch, ledger: Ledgered::No, prng }
+    }
+
+    /// The same, recorded or compared with what was recorded.
+    pub(crate) fn with_ledger(self, ledger: Ledgered) -> Self {
+        Self { ledger, ..self }
     }
 
     /// The keys and values that operations name.
@@ -90,22 +97,50 @@ impl Feed {
     /// Puts the next operation in the place of one that is over.
     pub(crate) fn next(&mut self, op: &mut Op) -> Fed {
         op.keys.clear();
-        let Self { keyspace, partition, mix, batch, prng } = self;
-        op.values = Keyspace::values(prng);
+        op.values.clear();
+        let Self { keyspace, partition, mix, batch, ledger, prng } = self;
         match mix {
             Mix::Random { reads } => {
                 let is_read = prng.range(0..100) < u64::from(*reads);
                 op.kind = if is_read { OpKind::Read } else { OpKind::Write };
                 op.keys.extend((0..*batch).map(|_| keyspace.choose(*partition, op.kind, prng)));
-                Fed::Op
             }
             Mix::Sweep { kind, step, at } => {
                 op.kind = *kind;
                 let keys = keyspace.keys_of(*partition);
                 let Range { start, end } = next_run(at, *partition, *batch * *step, keys.len());
                 op.keys.extend(keys.get(start..end).unwrap_or_default().iter().step_by(*step));
-                if op.keys.is_empty() { Fed::Dry } else { Fed::Op }
             }
+        }
+        match (op.kind, ledger) {
+            (OpKind::Read, _) => {}
+            (OpKind::Write, Ledgered::Records(ledger)) => {
+                op.values.extend(op.keys.iter().map(|&key| ledger.begin(key)));
+            }
+            (OpKind::Write, _) => op.values.extend(Keyspace::values(prng, op.keys.len())),
+        }
+        if op.keys.is_empty() { Fed::Dry } else { Fed::Op }
+    }
+
+    /// An operation that writes was acknowledged.
+    pub(crate) fn acknowledged(&self, op: &Op) {
+        if let Ledgered::Records(ledger) = &self.ledger {
+            op.keys.iter().for_each(|&key| ledger.acknowledged(key));
+        }
+    }
+
+    /// An operation is sent again though its first sending may still be done.
+    pub(crate) fn sent_again(&self, op: &Op) {
+        if let (Ledgered::Records(ledger), OpKind::Write) = (&self.ledger, op.kind) {
+            op.keys.iter().for_each(|&key| ledger.sent_again(key));
+        }
+    }
+
+    /// Who is to see the values that are read, if anyone is.
+    pub(crate) fn audit(&self) -> Option<&Audit> {
+        match &self.ledger {
+            Ledgered::Audits(audit) => Some(audit),
+            Ledgered::No | Ledgered::Records(_) => None,
         }
     }
 }
@@ -236,7 +271,7 @@ mod tests {
         let keyspace = keyspace(10, 1, Distribution::Uniform);
         let ops = draw(&mut feed(&keyspace, Mix::Random { reads: 0 }, 2, 1), 100);
         let values: BTreeSet<_> =
-            ops.iter().flat_map(|op| [0, 1].map(|index| keyspace.value(op.values, index))).collect();
+            ops.iter().flat_map(|op| op.writes().map(|(_, at)| keyspace.value(at))).collect();
         assert!(values.len() > 190 && values.iter().all(|value| value.len() == 100));
     }
 }

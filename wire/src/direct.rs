@@ -169,7 +169,7 @@ mod tests {
                         damaged[at] = match prng.index(3) {
                             0 => damaged[at] ^ 1 << prng.index(8),
                             1 => damaged[at].wrapping_add(4),
-                            _ => prng.next_u64() as u8,
+                            _ => prng.next_u64().to_le_bytes()[0],
                         };
                     }
                     damaged.truncate(damaged.len() - prng.index(2) * prng.index(damaged.len()));

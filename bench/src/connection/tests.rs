@@ -53,6 +53,13 @@ impl Lane for Simple {
         Ok(Some(Decoded { length: 16, tag: Tag::from_number(tag), answer }))
     }
 
+    fn values(&self, answer: &[u8], each: &mut dyn FnMut(Option<&[u8]>)) {
+        let found = pair(answer).map_or(0, |(_, found)| found);
+        (0..found).for_each(|_| each(Some(b"x")));
+    }
+
+    fn say(&mut self, _out: &mut Vec<u8>) {}
+
     fn settle(&mut self, tag: Tag, _kind: OpKind) {
         self.settled.push(tag);
     }

@@ -13,9 +13,9 @@ use super::flags::{EngineFlags, RowName};
 use super::resident::{ResidentLog, ResidentStore};
 use super::server::ResidentServer;
 use super::system::{Run, failed};
-use super::table::{Rounds, Row, Unit};
 use crate::error::{BenchError, Exit};
 use crate::progress::show;
+use crate::table::{Rounds, Row, Unit};
 
 const NAME: &str = "the count of instructions";
 /// Keys in the store: a tree of three levels.

@@ -2,7 +2,8 @@
 //!
 //! `flags` says what is wanted. `rows` are the table's, each with its work and its bars; the systems that do the work are behind
 //! `system`: `replica` is Mesh (the real store and log, driven by one thread over `files`), `peers` are the others, `bare` is the
-//! device alone. `counting` counts instructions of a store in memory (`resident`) and of a server without a host (`server`). `table` holds the figures and judges them, `render` tells them.
+//! device alone. `counting` counts instructions of a store in memory (`resident`) and of a server without a host (`server`). The table
+//! with its bars is `crate::table`.
 //!
 //! Invariants:
 //! - A figure is compared only with figures of the same run, and rounds of the systems are interleaved.
@@ -18,13 +19,11 @@ mod files;
 mod flags;
 mod peers;
 mod place;
-mod render;
 mod replica;
 mod resident;
 mod rows;
 mod server;
 mod system;
-mod table;
 
 use std::fs;
 use std::io::Write;
@@ -33,10 +32,10 @@ pub(crate) use self::counting::{CountFlags, count};
 pub(crate) use self::flags::EngineFlags;
 use self::flags::{PeerName, RowName};
 use self::system::{Run, failed};
-use self::table::Table;
 use crate::error::{BenchError, Exit};
 use crate::machine::Machine;
 use crate::progress::show;
+use crate::table::{Form, Table};
 
 /// Measures what the flags want, and reports.
 ///
@@ -67,15 +66,9 @@ pub(crate) fn run(flags: &EngineFlags) -> Result<Exit, BenchError> {
 
 fn report(flags: &EngineFlags, table: &Table) -> Run<()> {
     if let Some(path) = &flags.markdown {
-        fs::write(path, render::markdown(table)).map_err(failed("--markdown"))?;
+        fs::write(path, table.render(Form::Markdown)?).map_err(failed("--markdown"))?;
     }
-    let page = if flags.json {
-        let mut document = serde_json::to_string(table).map_err(std::io::Error::from)?;
-        document.push('\n');
-        document
-    } else {
-        render::text(table)
-    };
+    let page = table.render(if flags.json { Form::Json } else { Form::Text })?;
     Ok(std::io::stdout().write_all(page.as_bytes())?)
 }
 

@@ -296,20 +296,20 @@ impl Report {
 impl Load {
     fn of(flags: &RunFlags, partitions: usize) -> Self {
         Self {
-            workload: match flags.reads() {
+            workload: match flags.work.reads() {
                 0 => "put",
                 100 => "get",
                 _ => "mixed",
             },
-            reads_percent: flags.reads(),
-            keys: flags.keys,
-            value_bytes: flags.value_bytes,
-            distribution: flags.distribution.name(),
-            connections: flags.connections,
-            in_flight: flags.in_flight,
-            batch: flags.batch,
+            reads_percent: flags.work.reads(),
+            keys: flags.work.keys,
+            value_bytes: flags.work.value_bytes,
+            distribution: flags.work.distribution.name(),
+            connections: flags.work.connections,
+            in_flight: flags.work.in_flight,
+            batch: flags.work.batch,
             partitions,
-            seed: flags.seed,
+            seed: flags.work.seed,
             seconds: flags.seconds,
             warm_up: flags.warm_up,
         }
@@ -386,7 +386,7 @@ impl SeriesPoint {
     }
 }
 
-fn micros(nanoseconds: u64) -> f64 {
+pub(crate) fn micros(nanoseconds: u64) -> f64 {
     as_f64(nanoseconds) / 1000.0
 }
 

@@ -8,7 +8,15 @@
 //! - A lane neither waits nor reads clocks: both would be measured.
 //! - A lane keeps nothing for a connection that is gone but what makes its operations safe to send again.
 
+mod dial;
+pub(crate) mod echo;
+pub(crate) mod etcd;
+mod line;
+pub(crate) mod memcached;
 pub(crate) mod mesh;
+pub(crate) mod resp;
+#[cfg(test)]
+mod trial;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -75,6 +83,15 @@ impl Found {
     pub(crate) const fn keys(&self) -> usize {
         self.right + self.missing + self.wrong
     }
+
+    /// Counts a key's value, which should have so many bytes.
+    pub(crate) const fn count(&mut self, value: Option<&[u8]>, value_bytes: usize) {
+        match value {
+            Some(value) if value.len() == value_bytes => self.right += 1,
+            Some(_) => self.wrong += 1,
+            None => self.missing += 1,
+        }
+    }
 }
 
 /// What became of an operation.
@@ -140,11 +157,28 @@ pub(crate) enum OpenError {
     Refused(String),
 }
 
+impl OpenError {
+    /// It may be made later.
+    #[allow(clippy::needless_pass_by_value, reason = "passed to map_err by name")]
+    pub(crate) fn later(why: std::io::Error) -> Self {
+        Self::Later(why.to_string())
+    }
+}
+
 impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (Self::Later(why) | Self::Refused(why)) = self;
         f.write_str(why)
     }
+}
+
+/// How far a node's log has come that follows a leader, by the log's own numbers.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Standing {
+    /// The last entry that it knows to be committed.
+    pub(crate) committed: u64,
+    /// The last entry that it applied.
+    pub(crate) applied: u64,
 }
 
 /// What a lane is for.
@@ -218,6 +252,12 @@ pub(crate) trait Lane: Send + 'static {
     /// # Errors
     /// [`Broken`]
     fn decode(&mut self, received: &[u8]) -> Result<Option<Decoded>, Broken>;
+
+    /// Shows the values of a read that was decoded right before, in the order of its keys, those that are not there as `None`.
+    fn values(&self, answer: &[u8], each: &mut dyn FnMut(Option<&[u8]>));
+
+    /// Appends what the protocol wants said beside requests: answers to its own questions, requests that there was no room for.
+    fn say(&mut self, out: &mut Vec<u8>);
 
     /// An operation is over and will not be sent again.
     fn settle(&mut self, tag: Tag, kind: OpKind);

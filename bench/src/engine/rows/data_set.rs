@@ -12,8 +12,8 @@ use super::super::place::Place;
 use super::super::replica::{Replica, ReplicaOptions};
 use super::super::resident::options_of;
 use super::super::system::{Run, System};
-use super::super::table::{Bound, Rounds, Row, Unit};
 use crate::progress::show;
+use crate::table::{Bound, Rounds, Row, Unit};
 
 /// Memory for the cache of each system: the whole data set, several times over.
 const CACHE_BYTES_MIN: usize = 1 << 30;

@@ -13,8 +13,8 @@ use super::super::place::Place;
 use super::super::replica::{Replica, ReplicaOptions};
 use super::super::resident::options_of;
 use super::super::system::{InFlight, Run};
-use super::super::table::{Bound, Rounds, Row, Unit};
 use crate::progress::show;
+use crate::table::{Bound, Rounds, Row, Unit};
 
 /// How often the memory goes into the data.
 const TIMES: usize = 4;

@@ -14,8 +14,8 @@ use super::super::files::Disk;
 use super::super::flags::{EngineFlags, RowName};
 use super::super::place::Place;
 use super::super::system::{Run, failed};
-use super::super::table::{Bound, Rounds, Row, Unit};
 use crate::progress::show;
+use crate::table::{Bound, Rounds, Row, Unit};
 
 const NAME: &str = "Mesh's log";
 const BARE: &str = "bare O_DSYNC appends";

@@ -8,8 +8,8 @@ use super::super::place::Place;
 use super::super::replica::{OpenTime, Replica, ReplicaOptions};
 use super::super::resident::options_of;
 use super::super::system::{Run, System};
-use super::super::table::{Bound, Rounds, Row, Unit};
 use crate::progress::show;
+use crate::table::{Bound, Rounds, Row, Unit};
 
 const LITTLE: &str = "with 16 MiB";
 const MUCH: &str = "Mesh with 1 GiB";

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use mesh_base::limits::CLIENT_RETRY_PAUSE_MIN;
 use mesh_base::prng::Prng;
-use mesh_base::{NodeId, SessionId, SessionSeq, ShardId, SlotEpoch};
+use mesh_base::{NodeId, Revision, SessionId, SessionSeq, ShardId, SlotEpoch};
 use mesh_wire::{
     Envelope, Error, FrameDecoder, FrameWriter, Get, GetBatch, Item, KeyValue, List, Put, PutBatch, Request,
     RequestId, Response, WriteContext,
@@ -59,6 +59,13 @@ impl MeshLane {
             writer: FrameWriter::new(),
             decoder: FrameDecoder::new(),
         }
+    }
+
+    /// For a server that looks at no more than headers: its requests are of shard 0 and of a session that nobody opened.
+    pub(crate) fn without_cluster(spec: LaneSpec) -> Self {
+        let mut lane = Self::new(spec, ShardId(0));
+        lane.session_opened(SessionId(Revision(1)));
+        lane
     }
 
     pub(super) const fn shard(&self) -> ShardId {
@@ -168,22 +175,22 @@ impl Lane for MeshLane {
                 let get = Request::GetBatch(GetBatch { keys: List::from(&keys), ..GetBatch::default() });
                 self.writer.append(&envelope, &get, out)
             }
-            (OpKind::Write, &[key]) => {
-                let (ctx, value) = (self.write_context(tag), keyspace.value(op.values, 0));
-                let put = Request::Put(Put { ctx, key: keyspace.key(key), value, ..Put::default() });
-                self.writer.append(&envelope, &put, out)
-            }
-            (OpKind::Write, keys) => {
-                let items = keys.iter().enumerate();
-                let items: Vec<_> = items
-                    .map(|(index, &key)| KeyValue {
-                        key: keyspace.key(key),
-                        value: keyspace.value(op.values, index),
-                    })
-                    .collect();
+            (OpKind::Write, _) => {
                 let ctx = self.write_context(tag);
-                let put = Request::PutBatch(PutBatch { ctx, items: List::from(&items) });
-                self.writer.append(&envelope, &put, out)
+                let mut items = op
+                    .writes()
+                    .map(|(key, at)| KeyValue { key: keyspace.key(key), value: keyspace.value(at) });
+                match (items.next(), items.next()) {
+                    (Some(KeyValue { key, value }), None) => {
+                        let put = Request::Put(Put { ctx, key, value, ..Put::default() });
+                        self.writer.append(&envelope, &put, out)
+                    }
+                    (first, second) => {
+                        let items: Vec<_> = first.into_iter().chain(second).chain(items).collect();
+                        let put = Request::PutBatch(PutBatch { ctx, items: List::from(&items) });
+                        self.writer.append(&envelope, &put, out)
+                    }
+                }
             }
         };
         written.expect("a request within the limits");
@@ -209,6 +216,19 @@ impl Lane for MeshLane {
         Ok(Some(Decoded { length: frame.length(), tag, answer }))
     }
 
+    fn values(&self, answer: &[u8], each: &mut dyn FnMut(Option<&[u8]>)) {
+        let Ok(Some(frame)) = self.decoder.peek(answer) else { return };
+        match frame.response() {
+            Ok(Response::Get(get)) => each(get.item.map(|item| item.value)),
+            Ok(Response::GetBatch(get)) => {
+                get.items.iter().for_each(|item| each(item.map(|item| item.value)));
+            }
+            _ => {}
+        }
+    }
+
+    fn say(&mut self, _out: &mut Vec<u8>) {}
+
     fn settle(&mut self, tag: Tag, _kind: OpKind) {
         let number = self.number(tag).take();
         if let (Some(number), Some(session)) = (number, &mut self.session)
@@ -223,7 +243,6 @@ impl Lane for MeshLane {
 mod tests {
     use std::sync::Arc;
 
-    use mesh_base::Revision;
     use mesh_wire::{FrameRef, GetAnswer, GetBatchAnswer, Written};
 
     use super::*;
@@ -336,8 +355,12 @@ mod tests {
         assert_eq!(decoded.answer, Answer::Read(Found { right: 1, missing: 0, wrong: 0 }));
         let items = [item(b"wrong!"), None, None, item(b"right")];
         let batch = GetBatchAnswer { items: List::from(&items), revision: Revision(1) };
-        let decoded = lane.decode(&answer(tag, &Response::GetBatch(batch))).unwrap().unwrap();
+        let bytes = answer(tag, &Response::GetBatch(batch));
+        let decoded = lane.decode(&bytes).unwrap().unwrap();
         assert_eq!(decoded.answer, Answer::Read(Found { right: 1, missing: 2, wrong: 1 }));
+        let mut seen = Vec::new();
+        lane.values(&bytes, &mut |value| seen.push(value.map(<[u8]>::to_vec)));
+        assert_eq!(seen, [Some(b"wrong!".to_vec()), None, None, Some(b"right".to_vec())]);
         let written = answer(tag, &Response::Written(Written::default()));
         assert_eq!(lane.decode(&written).unwrap().unwrap().answer, Answer::Written);
     }

@@ -23,7 +23,7 @@ use mesh_wire::{
 
 pub(crate) use self::lane::MeshLane;
 use self::view::View;
-use super::{LaneSpec, OpenError, PartitionId, Target};
+use super::{LaneSpec, OpenError, PartitionId, Standing, Target};
 use crate::socket::Socket;
 
 /// How long a node may take to be reached, and to answer what it is asked before operations begin.
@@ -54,6 +54,37 @@ impl Mesh {
             }
         }
         Err(OpenError::Later(tried.join("; ")))
+    }
+
+    /// How far a node has come in its shards, all together.
+    ///
+    /// # Errors
+    /// It does not answer, or knows no leader of a shard.
+    pub(crate) fn standing(address: SocketAddr) -> Result<Standing, OpenError> {
+        let later = |why: &dyn std::fmt::Display| OpenError::Later(format!("{address}: {why}"));
+        let endpoint = address.to_string();
+        let mesh = Self { view: Mutex::new(View::new(vec![endpoint.clone()])) };
+        let (mut call, _) = mesh.dial(&endpoint, None)?;
+        let answer = call.ask(None, &Request::Status).map_err(|why| later(&why))?;
+        let Ok(Response::Status(status)) = answer.response() else { return Err(later(&"no status")) };
+        let mut standing = Standing::default();
+        for replica in status.replicas {
+            if replica.leader.is_none() {
+                return Err(later(&"a shard has no leader"));
+            }
+            standing.committed += replica.commit.0;
+            standing.applied += replica.applied.0;
+        }
+        Ok(standing)
+    }
+
+    /// Where the node is that leads all shards, if one does.
+    pub(crate) fn leader_of_all(&self) -> Option<String> {
+        let view = self.view();
+        let shards = u16::try_from(view.shards()).unwrap_or(u16::MAX);
+        let mut leaders = (0..shards).map(|shard| view.leader(ShardId(shard)).map(|(_, at)| at.to_owned()));
+        let first = leaders.next()??;
+        leaders.all(|leader| leader.as_ref() == Some(&first)).then_some(first)
     }
 
     fn view(&self) -> MutexGuard<'_, View> {

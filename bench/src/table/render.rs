@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write};
 
-use super::table::{Bar, Bound, Row, Table, Unit, Verdict};
+use super::{Bar, Bound, Row, Table, Unit, Verdict};
 
 /// Lines for people.
 pub(super) fn text(table: &Table) -> String {
@@ -78,15 +78,21 @@ fn bar_in_words(bar: &Bar) -> String {
     let bound = match bar.bound {
         Bound::AtLeast(least) => format!("at least {least:.2}"),
         Bound::AtMost(most) => format!("at most {most:.2}"),
+        Bound::MoreByAtMost(most) => format!("at most {most:.0} more"),
+        Bound::Within(most) => format!("at most {most:.0}"),
     };
     let verdict = match bar.verdict {
         Verdict::Holds => "holds",
         Verdict::Fails => "FAILS",
         Verdict::NotMeasured => "not measured",
     };
-    match bar.ratio {
-        Some(ratio) => format!("{verdict}: {ratio:.2} of {} ({bound})", bar.against),
-        None => format!("{verdict}: {} ({bound})", bar.against),
+    match (bar.measured, bar.bound) {
+        (Some(more), Bound::MoreByAtMost(_)) => {
+            format!("{verdict}: {more:.1} more than {} ({bound})", bar.against)
+        }
+        (Some(figure), Bound::Within(_)) => format!("{verdict}: {} is {figure:.1} ({bound})", bar.against),
+        (Some(ratio), _) => format!("{verdict}: {ratio:.2} of {} ({bound})", bar.against),
+        (None, _) => format!("{verdict}: {} ({bound})", bar.against),
     }
 }
 
@@ -96,6 +102,8 @@ fn with_unit(unit: Unit, figure: f64) -> String {
         Unit::BytesPerSecond => "MiB/s",
         Unit::Bytes => "MiB",
         Unit::Microseconds => "us",
+        Unit::Milliseconds => "ms",
+        Unit::PercentOfProcessor => "% of a processor",
         Unit::Instructions => "instructions",
     };
     let apart = if unit == Unit::OperationsPerSecond { "" } else { " " };
@@ -106,14 +114,14 @@ fn number(unit: Unit, figure: f64) -> String {
     const MIB: f64 = 1024.0 * 1024.0;
     let figure = match unit {
         Unit::BytesPerSecond | Unit::Bytes => figure / MIB,
-        Unit::OperationsPerSecond | Unit::Microseconds | Unit::Instructions => figure,
+        _ => figure,
     };
     crate::report::text::micros_f64(figure)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::table::Rounds;
+    use super::super::Rounds;
     use super::*;
     use crate::machine::Machine;
 

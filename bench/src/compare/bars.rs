@@ -1,0 +1,302 @@
+//! The loads by which Mesh is judged, and its bars: ratios to other systems within one run, and a few figures as they are.
+//!
+//! Single: one node on the servers' first processor, one shard, values of 256 bytes, 100,000 keys, uniformly chosen. Cluster: three and five
+//! nodes on all processors that this program may use, 256 clients.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+
+use super::flags::{CompareFlags, Part};
+use super::session::{Lengths, Session, Slice};
+use super::{in_turn, installed, roofline};
+use crate::cli::{LoadFlags, Workload};
+use crate::distribution::Distribution;
+use crate::error::{BenchError, Exit};
+use crate::failover;
+use crate::fleet::programs::Programs;
+use crate::fleet::room::Room;
+use crate::fleet::systems::{Site, SystemName};
+use crate::footprint;
+use crate::machine::{self, Machine};
+use crate::progress::{note, show};
+use crate::report::text::rate;
+use crate::table::{Bound, Rounds, Row, Table, Unit};
+
+const KEYS: u32 = 100_000;
+const VALUE_BYTES: usize = 256;
+/// Rounds of Mesh's leader being lost; half of them by a crash, half by standing still.
+const LOSSES: u16 = 50;
+/// The same of a peer, of which the median is wanted only.
+const PEER_LOSSES: u16 = 10;
+
+/// A load.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Shape {
+    GetOne,
+    GetMany,
+    PutOne,
+    PutMany,
+    /// One client, one at a time.
+    PutAlone,
+    ClusterPut,
+    ClusterGet,
+    /// Clients share connections, as callers of one client library do; etcd does nearly twice as much so.
+    SharedPut,
+    SharedGet,
+    ClusterMixed,
+}
+
+impl Shape {
+    const fn work(self, seed: u64) -> LoadFlags {
+        let (workload, connections, in_flight) = match self {
+            Self::GetOne => (Workload::Get, 50, 1),
+            Self::GetMany => (Workload::Get, 50, 16),
+            Self::PutOne => (Workload::Put, 50, 1),
+            Self::PutMany => (Workload::Put, 50, 16),
+            Self::PutAlone => (Workload::Put, 1, 1),
+            Self::ClusterPut => (Workload::Put, 256, 1),
+            Self::ClusterGet => (Workload::Get, 256, 1),
+            Self::SharedPut => (Workload::Put, 16, 16),
+            Self::SharedGet => (Workload::Get, 16, 16),
+            Self::ClusterMixed => (Workload::Mixed, 256, 1),
+        };
+        LoadFlags {
+            workload,
+            reads: None,
+            keys: KEYS,
+            value_bytes: VALUE_BYTES,
+            distribution: Distribution::Uniform,
+            connections,
+            in_flight,
+            batch: 1,
+            seed,
+        }
+    }
+
+    const fn words(self) -> &'static str {
+        match self {
+            Self::GetOne => "get, 50 connections, 1 in flight",
+            Self::GetMany => "get, 50 connections, 16 in flight",
+            Self::PutOne => "durable put, 50 connections, 1 in flight",
+            Self::PutMany => "durable put, 50 connections, 16 in flight",
+            Self::PutAlone => "durable put, 1 connection, 1 in flight",
+            Self::ClusterPut => "durable put, 256 clients",
+            Self::ClusterGet => "linearizable get, 256 clients",
+            Self::SharedPut => "durable put, 256 clients on 16 connections",
+            Self::SharedGet => "linearizable get, 256 clients on 16 connections",
+            Self::ClusterMixed => "half gets, half durable puts, 256 clients",
+        }
+    }
+
+    /// The rows and bars of what the systems showed.
+    fn rows(self, figures: Figures) -> Vec<Row> {
+        let Figures { rate, p50, p99 } = figures;
+        let least = |row: Row, against: &str, least| row.bar(&[against], Bound::AtLeast(least));
+        let most = |row: Row, against: &str, most| row.bar(&[against], Bound::AtMost(most));
+        let (rate, p99) = (rate.row(), p99.row());
+        match self {
+            Self::GetOne => {
+                vec![least(least(rate, "redis", 1.2), "echo", 0.8), most(p99, "redis", 0.9)]
+            }
+            Self::GetMany => vec![least(least(rate, "redis", 2.0), "echo", 0.45)],
+            Self::PutOne => {
+                vec![least(least(rate, "redis-aof", 2.5), "echo", 0.6), most(p99, "redis-aof", 0.5)]
+            }
+            Self::PutMany => vec![least(least(rate, "redis-aof", 5.0), "echo", 0.35)],
+            Self::PutAlone => vec![p50.row().bar(&[ROOFLINE], Bound::MoreByAtMost(30.0))],
+            Self::ClusterPut | Self::SharedPut => vec![least(rate, "etcd-3", 10.0), most(p99, "etcd-3", 0.1)],
+            Self::ClusterGet | Self::SharedGet => vec![least(rate, "etcd-3", 12.0)],
+            Self::ClusterMixed => vec![least(rate, &shown(SystemName::Mesh3), 0.6)],
+        }
+    }
+}
+
+/// The name of the least that a put takes, as a system.
+const ROOFLINE: &str = "an echo and an append";
+
+/// The figures of one load.
+struct Figures {
+    rate: Rounds,
+    p50: Rounds,
+    p99: Rounds,
+}
+
+impl Figures {
+    fn of(shape: Shape) -> Self {
+        let rounds = |what: &str, unit| Rounds::new(format!("{}{what}", shape.words()), unit);
+        Self {
+            rate: rounds("", Unit::OperationsPerSecond),
+            p50: rounds(": p50", Unit::Microseconds),
+            p99: rounds(": p99", Unit::Microseconds),
+        }
+    }
+
+    fn add(&mut self, system: &str, slice: &Slice) {
+        self.rate.add(system, slice.rate);
+        self.p50.add(system, slice.p50);
+        self.p99.add(system, slice.p99);
+    }
+}
+
+/// A system and its loads.
+type Job = (SystemName, &'static [Shape]);
+
+const SINGLE: [Job; 4] = [
+    (SystemName::Mesh, &[Shape::GetOne, Shape::GetMany, Shape::PutOne, Shape::PutMany, Shape::PutAlone]),
+    (SystemName::Redis, &[Shape::GetOne, Shape::GetMany]),
+    (SystemName::RedisAof, &[Shape::PutOne, Shape::PutMany]),
+    (SystemName::Echo, &[Shape::GetOne, Shape::GetMany, Shape::PutOne, Shape::PutMany]),
+];
+/// Five nodes first: a row is about the first Mesh that it has.
+const CLUSTER: [Job; 3] = [
+    (SystemName::Mesh5, &[Shape::ClusterMixed]),
+    (
+        SystemName::Mesh3,
+        &[Shape::ClusterPut, Shape::ClusterGet, Shape::SharedPut, Shape::SharedGet, Shape::ClusterMixed],
+    ),
+    (SystemName::Etcd3, &[Shape::ClusterPut, Shape::ClusterGet, Shape::SharedPut, Shape::SharedGet]),
+];
+
+/// A system's name in the table.
+pub(crate) fn shown(name: SystemName) -> String {
+    match name {
+        SystemName::Mesh => "Mesh".to_owned(),
+        SystemName::Mesh3 => "Mesh, 3 nodes".to_owned(),
+        SystemName::Mesh5 => "Mesh, 5 nodes".to_owned(),
+        other => other.name(),
+    }
+}
+
+/// Goes through the bars that are wanted, and reports.
+///
+/// # Errors
+/// Why there is no table.
+pub(super) fn run(flags: &CompareFlags) -> Result<Exit, BenchError> {
+    let machine = Machine::look();
+    let (room, programs) = (Room::new(&flags.fleet.dir)?, flags.fleet.programs());
+    let (mut rows, mut notes) = (Vec::new(), Vec::new());
+    let mut bars = Bars { flags, room: &room, programs: &programs, notes: &mut notes, lost: false };
+    if flags.wants(Part::Single) {
+        rows.extend(bars.go_through(&SINGLE, flags.fleet.server_cores.list().to_vec())?);
+    }
+    if flags.wants(Part::Cluster) {
+        rows.extend(bars.go_through(&CLUSTER, machine::allowed())?);
+    }
+    let lost = bars.lost;
+    let site = |cores| Site { room: &room, programs: &programs, cores, value_bytes: VALUE_BYTES };
+    let generator = flags.fleet.generator_cores.list();
+    if flags.wants(Part::Failover) {
+        let losses = failover::Losses { mesh: LOSSES, peers: PEER_LOSSES };
+        rows.extend(failover::rows(&site(machine::allowed()), generator, losses, &mut notes)?);
+    }
+    if flags.wants(Part::Footprint) {
+        let site = site(flags.fleet.server_cores.list().to_vec());
+        rows.extend(footprint::rows(&site, generator, flags.rounds, &mut notes)?);
+    }
+    show("");
+    notes.dedup();
+    let table = Table {
+        version: env!("CARGO_PKG_VERSION"),
+        command: std::env::args().collect(),
+        machine,
+        rounds: usize::from(flags.rounds),
+        seconds_of_a_slice: f64::from(flags.seconds),
+        rows,
+        notes,
+    };
+    std::io::stdout().write_all(table.render(flags.tell.form())?.as_bytes())?;
+    Ok(match () {
+        () if lost => Exit::Worthless,
+        () if flags.tell.check && table.fails() => Exit::BarFails,
+        () => Exit::Done,
+    })
+}
+
+/// What the parts with loads share.
+struct Bars<'a> {
+    flags: &'a CompareFlags,
+    room: &'a Room,
+    programs: &'a Programs,
+    notes: &'a mut Vec<String>,
+    /// Whether something went wrong that makes figures worthless.
+    lost: bool,
+}
+
+impl Bars<'_> {
+    /// Puts every system under its loads, round by round.
+    fn go_through(&mut self, jobs: &[Job], cores: Vec<usize>) -> Result<Vec<Row>, BenchError> {
+        let site = Site { room: self.room, programs: self.programs, cores, value_bytes: VALUE_BYTES };
+        let names: Vec<_> = jobs.iter().map(|(name, _)| *name).collect();
+        let (there, skipped) = installed(&names, self.programs);
+        self.notes.extend(skipped);
+        let jobs: Vec<_> = jobs.iter().copied().filter(|(name, _)| there.contains(name)).collect();
+        let mut figures: BTreeMap<Shape, Figures> = BTreeMap::new();
+        for round in 0..usize::from(self.flags.rounds) {
+            for job in in_turn(&jobs, round) {
+                self.session(job, &site, &mut figures)?;
+            }
+        }
+        if let Some((of_put, roofline)) = figures.get_mut(&Shape::PutAlone).zip(roofline::one_put()) {
+            of_put.p50.add(ROOFLINE, roofline.0);
+        }
+        Ok(figures.into_iter().flat_map(|(shape, figures)| shape.rows(figures)).collect())
+    }
+
+    fn session(
+        &mut self,
+        (name, shapes): Job,
+        site: &Site<'_>,
+        figures: &mut BTreeMap<Shape, Figures>,
+    ) -> Result<(), BenchError> {
+        let Some(first) = shapes.first() else { return Ok(()) };
+        let (generator, seed) = (self.flags.fleet.generator_cores.list(), self.flags.work.seed);
+        let lengths = Lengths { warm_up: self.flags.warm_up, seconds: self.flags.seconds };
+        let mut session = Session::begin(name, site, &first.work(seed), generator)?;
+        for &shape in shapes {
+            let slice = session.load(&shape.work(seed), lengths)?;
+            note(&format!("{:<14} {:<48} {:>9}/s", shown(name), shape.words(), rate(slice.rate)));
+            figures.entry(shape).or_insert_with(|| Figures::of(shape)).add(&shown(name), &slice);
+            self.lost |= !slice.wrong.is_empty();
+            self.notes.extend(slice.wrong.iter().map(|what| format!("{}: {what}", shown(name))));
+            let warnings = slice.warnings();
+            self.notes
+                .extend(warnings.iter().map(|what| format!("{}, {}: {what}", shown(name), shape.words())));
+        }
+        let findings = session.end()?.unwrap_or_default();
+        if findings.lost + findings.foreign > 0 {
+            self.lost = true;
+            self.notes.push(format!("{} lost acknowledged writes: {findings:?}", shown(name)));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_bar_is_there_and_names_a_system_that_is_measured_in_its_load() {
+        let mut bars = 0;
+        for job in [&SINGLE[..], &CLUSTER].concat() {
+            for &shape in job.1 {
+                let mut figures = Figures::of(shape);
+                let slice = Slice::default();
+                for (name, shapes) in [&SINGLE[..], &CLUSTER].concat() {
+                    if shapes.contains(&shape) {
+                        figures.add(&shown(name), &slice);
+                    }
+                }
+                figures.p50.add(ROOFLINE, 1.0);
+                if job.0.is_mesh() {
+                    for row in shape.rows(figures) {
+                        assert!(row.bars.iter().all(|bar| bar.measured.is_some()), "{row:?}");
+                        bars += row.bars.len();
+                    }
+                }
+            }
+        }
+        // Half and half is measured on two clusters of Mesh.
+        assert_eq!(bars, 11 + 1 + 7);
+    }
+}

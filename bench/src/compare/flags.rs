@@ -1,0 +1,169 @@
+//! What may stand behind `mesh-bench compare`, and what all commands that start systems have.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use crate::cli::{Cores, LoadFlags};
+use crate::error::BenchError;
+use crate::fleet::programs::{NamedProgram, Programs};
+use crate::fleet::systems::SystemName;
+use crate::table::Form;
+
+const WHO: &str = "The systems";
+const HOW: &str = "How long";
+const OUTPUT: &str = "Output";
+
+/// Where systems run and what runs them.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = WHO)]
+pub(crate) struct FleetFlags {
+    /// Processors of the servers.
+    #[arg(long, value_name = "LIST, as 0-3,6", default_value = "0")]
+    pub(crate) server_cores: Cores,
+    /// Processors that make the load, a thread on each.
+    #[arg(long, value_name = "LIST, as 0-3,6", default_value = "1")]
+    pub(crate) generator_cores: Cores,
+    /// Where to make the data, on the file system that is to be measured; removed at the end.
+    #[arg(long, value_name = "PATH", default_value = ".")]
+    pub(crate) dir: PathBuf,
+    /// Mesh's server [default: beside this program, or in PATH]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) mesh_server: Option<PathBuf>,
+    /// A peer's program, where it is neither in PATH nor in a Python package.
+    #[arg(long, value_name = "NAME=PATH", num_args = 1)]
+    pub(crate) peer_bin: Vec<NamedProgram>,
+}
+
+impl FleetFlags {
+    /// # Errors
+    /// [`BenchError::Usage`]
+    pub(crate) fn check(&self) -> Result<(), BenchError> {
+        if let Some(path) = self.programs().wrong() {
+            let why = "is no program: name the file itself, not a script that runs it";
+            return Err(BenchError::Usage(format!("{} {why}", path.display())));
+        }
+        self.server_cores.check("--server-cores")?;
+        self.generator_cores.check("--generator-cores")
+    }
+
+    /// The programs of systems.
+    pub(crate) fn programs(&self) -> Programs {
+        Programs::new(&self.peer_bin, self.mesh_server.as_deref())
+    }
+}
+
+/// How a comparison is told.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = OUTPUT)]
+pub(crate) struct TellFlags {
+    /// Report for programs: one JSON document with every round.
+    #[arg(long, conflicts_with = "markdown")]
+    pub(crate) json: bool,
+    /// Report as a table in Markdown.
+    #[arg(long)]
+    pub(crate) markdown: bool,
+    /// Exit with code 1 if a bar that was measured does not hold.
+    #[arg(long)]
+    pub(crate) check: bool,
+}
+
+/// Starts systems, puts the same load on each, and shows them side by side.
+///
+/// Each round goes through all systems, in another order each time: a system is started in a fresh directory, filled, put under
+/// load, read back and ended. Figures are medians of the rounds. Every acknowledged write must be there afterwards. A system
+/// that is not installed is named, with the command that installs it, and left out.
+///
+/// With --bars, goes through the fixed loads of Mesh's bars instead, against everything that they name, and says which hold.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  mesh-bench compare                                                  # gets, one in flight, against redis
+  mesh-bench compare --systems mesh,redis-aof,valkey-aof,etcd --workload put --in-flight 16
+  mesh-bench compare --systems mesh-3,etcd-3 --server-cores 0,1 --connections 256 --workload put
+  mesh-bench compare --systems mesh,memcached --batch 50 --rounds 5 --seconds 10 --markdown
+  mesh-bench compare --systems mesh,etcd --peer-bin etcd=/opt/etcd/etcd --json > figures.json
+  mesh-bench compare --bars --check                                   # a quarter of an hour
+  mesh-bench compare --bars --parts single --rounds 5")]
+pub(crate) struct CompareFlags {
+    /// Whom to compare; ratios are to the first of Mesh.
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',', default_value = "mesh,redis", help_heading = WHO)]
+    pub(crate) systems: Vec<SystemName>,
+    #[command(flatten)]
+    pub(crate) fleet: FleetFlags,
+    #[command(flatten)]
+    pub(crate) work: LoadFlags,
+    /// Rounds.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 3,
+        value_parser = clap::value_parser!(u16).range(1..=1000),
+        help_heading = HOW
+    )]
+    pub(crate) rounds: u16,
+    /// Seconds that are measured of each system in each round.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 4,
+        value_parser = clap::value_parser!(u32).range(1..=86_400),
+        help_heading = HOW
+    )]
+    pub(crate) seconds: u32,
+    /// Seconds before that, which do not count.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(0..=3600),
+        help_heading = HOW
+    )]
+    pub(crate) warm_up: u32,
+    /// Go through Mesh's bars; the load is theirs.
+    #[arg(long, help_heading = HOW)]
+    pub(crate) bars: bool,
+    /// Only some of the bars.
+    #[arg(long, value_name = "PART,...", value_delimiter = ',', requires = "bars", help_heading = HOW)]
+    pub(crate) parts: Vec<Part>,
+    #[command(flatten)]
+    pub(crate) tell: TellFlags,
+}
+
+/// A part of the bars.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Part {
+    /// One node on one processor, against Redis and a bare echo.
+    Single,
+    /// Three and five nodes, against etcd.
+    Cluster,
+    /// The leader is killed or stopped.
+    Failover,
+    /// Memory, start, idle time.
+    Footprint,
+}
+
+impl TellFlags {
+    /// The form of a table.
+    pub(crate) const fn form(&self) -> Form {
+        match self {
+            Self { json: true, .. } => Form::Json,
+            Self { markdown: true, .. } => Form::Markdown,
+            _ => Form::Text,
+        }
+    }
+}
+
+impl CompareFlags {
+    /// # Errors
+    /// [`BenchError::Usage`]
+    pub(crate) fn check(&self) -> Result<(), BenchError> {
+        self.fleet.check()?;
+        self.work.check()
+    }
+
+    /// Whether a part of the bars is wanted.
+    pub(crate) fn wants(&self, part: Part) -> bool {
+        self.parts.is_empty() || self.parts.contains(&part)
+    }
+}
