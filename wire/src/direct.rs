@@ -112,7 +112,6 @@ mod tests {
     use mesh_base::{Revision, SessionId, SessionSeq};
     use quickcheck::quickcheck;
 
-    use super::*;
     use crate::builder::Builder;
     use crate::generated::mesh::wire as fb;
     use crate::message::{Get, Message, Put, ReadContext, TraceId, WriteContext};

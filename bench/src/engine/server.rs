@@ -204,17 +204,17 @@ struct Files(BTreeMap<(DirectoryKey, FileId), Vec<u8>>);
 
 impl Files {
     fn perform(&mut self, directory: DirectoryKey, Submission { token, op }: Submission) -> Completion {
-        Completion { token, result: self.value_of(directory, op) }
+        Completion { token, result: self.value_of(directory, &op) }
     }
 
-    fn value_of(&mut self, directory: DirectoryKey, op: IoOp) -> Result<IoValue, IoError> {
+    fn value_of(&mut self, directory: DirectoryKey, op: &IoOp) -> Result<IoValue, IoError> {
         let missing = || IoError {
             kind: IoErrorKind::NotFound,
             verb: op.verb(),
             file: op.file(),
             detail: "not made".into(),
         };
-        match &op {
+        match op {
             IoOp::List => {
                 let files = self.0.iter().filter(|((of, _), _)| *of == directory);
                 Ok(IoValue::Listing(files.map(|((_, file), bytes)| (*file, bytes.len() as u64)).collect()))

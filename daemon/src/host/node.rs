@@ -22,6 +22,7 @@ use mesh_base::CoreId;
 use mesh_base::limits::{CORE_IO_MEMORY_BYTES, CORE_RING_ENTRIES, STOP_TIMEOUT};
 use mesh_base::prng::Prng;
 use rustix::process::{Resource, getrlimit, setrlimit};
+use rustix::thread::disable_transparent_huge_pages;
 
 use super::breath::Breath;
 use super::disk::{Disk, check_direct_io};
@@ -133,6 +134,7 @@ impl Claim {
     {
         // Before there are threads it costs little, later much.
         glommio::early_init();
+        permit_huge_pages();
         let (notices, noticed) = channel();
         let (started, starts) = channel();
         let cores = self.cpus.len();
@@ -356,6 +358,14 @@ fn seed() -> io::Result<Prng> {
     let mut seed = [0; 8];
     File::open("/dev/urandom")?.read_exact(&mut seed)?;
     Ok(Prng::new(u64::from_le_bytes(seed)))
+}
+
+/// The allocator keeps huge pages from the whole process, since in its own memory they would be mostly empty. The page store's
+/// memory is full, and asks for them by name.
+fn permit_huge_pages() {
+    if let Err(error) = disable_transparent_huge_pages(false) {
+        tracing::debug!(%error, "the page store does without huge pages");
+    }
 }
 
 /// Connections and files are many; the usual limit of 1024 is not meant for servers.
