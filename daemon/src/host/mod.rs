@@ -31,6 +31,7 @@ mod resolve;
 mod server;
 mod socket;
 mod sockets;
+mod ticker;
 mod turn;
 mod watch;
 mod words;

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use glommio::{LocalExecutor, LocalExecutorBuilder, Placement, PoolPlacement};
 use mesh_base::CoreId;
-use mesh_base::limits::{CORE_IO_MEMORY_BYTES, CORE_RING_ENTRIES, STOP_TIMEOUT};
+use mesh_base::limits::{CORE_IO_MEMORY_BYTES, CORE_RING_ENTRIES, STOP_TIMEOUT, TICK};
 use mesh_base::prng::Prng;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use rustix::thread::disable_transparent_huge_pages;
@@ -36,6 +36,7 @@ use super::net::{Bounds, Port};
 use super::registry::{Announcement, Registry};
 use super::server::{Greeter, Server};
 use super::sockets::Sockets;
+use super::ticker::Ticker;
 use super::turn::{Ending, Shared, Turn};
 use super::watch::{Pulse, watch};
 use crate::core::{NodeName, Notice};
@@ -264,6 +265,21 @@ struct Seat {
     stop_timeout: Duration,
 }
 
+/// What a core needs of the kernel before it can say that it runs.
+struct Parts {
+    breath: Rc<Breath>,
+    sockets: Rc<Sockets>,
+    ticker: Ticker,
+}
+
+impl Parts {
+    /// Inside of the core's executor.
+    fn new() -> io::Result<Self> {
+        let sockets = Sockets::new()?;
+        Ok(Self { breath: Breath::new()?, ticker: Ticker::new(TICK, &sockets)?, sockets })
+    }
+}
+
 impl Seat {
     fn sit<S: Server>(
         self,
@@ -273,11 +289,11 @@ impl Seat {
     ) -> Ending {
         let (core, cpu) = (self.core, self.cpu);
         let ready = executor(core, cpu).and_then(|executor| {
-            let parts = executor.run(async { Ok((Breath::new()?, Sockets::new()?)) });
+            let parts = executor.run(async { Parts::new() });
             let ready = parts.and_then(|parts| Ok((executor, parts, seed()?)));
             ready.map_err(|error: io::Error| HostError::Core { core, cpu, reason: error.to_string() })
         });
-        let (executor, (breath, sockets), prng) = match ready {
+        let (executor, parts, prng) = match ready {
             Ok(ready) => ready,
             Err(error) => {
                 let _ = started.send(Err(error));
@@ -291,9 +307,10 @@ impl Seat {
         let _guard = AbortOnPanic;
         executor.run(async move {
             let (premises, shared) = (Arc::clone(&self.premises), Arc::clone(&self.shared));
+            let Parts { breath, sockets, ticker } = parts;
             sockets.attend(&breath);
             let (turn, listener) = self.furnish(make, prng, breath, sockets);
-            let ending = turn.live(listener).await;
+            let ending = turn.live(listener, ticker).await;
             shared.pulse.stop();
             drop(premises);
             ending

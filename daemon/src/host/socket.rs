@@ -5,11 +5,9 @@
 //! - Between two reads of a socket its task waits for it to be readable, even if there is more already: so the core comes to
 //!   everything else, and a fast sender cannot keep it to itself.
 
-use std::future::poll_fn;
 use std::io::{self, ErrorKind, Read};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::rc::Rc;
-use std::task::Poll;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -17,7 +15,7 @@ use mesh_base::limits::CONNECTION_DEAD_AFTER;
 use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, TcpKeepalive, Type};
 
 use super::outbox::{Flushed, Outbox};
-use super::sockets::{Edge, Sockets, Watched};
+use super::sockets::{Sockets, Watched};
 
 /// A quiet connection is asked whether it lives after this long,
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(10);
@@ -92,12 +90,12 @@ impl Socket {
 
     /// Completes when there is something to read, or the connection is gone.
     pub(super) async fn readable(&self) {
-        ready(self.watched.input()).await;
+        self.watched.input().ready().await;
     }
 
     /// Completes when there is room to write after a write was blocked, or the connection is gone.
     pub(super) async fn writable(&self) {
-        ready(self.watched.output()).await;
+        self.watched.output().ready().await;
     }
 
     /// Says that nothing more will be sent; what was sent still arrives.
@@ -109,17 +107,6 @@ impl Socket {
     pub(super) fn hang_up(&self) {
         let _ = self.stream.shutdown(Shutdown::Both);
     }
-}
-
-async fn ready(edge: &Edge) {
-    poll_fn(|cx| {
-        if edge.is_ready() {
-            return Poll::Ready(());
-        }
-        edge.wait(cx.waker());
-        Poll::Pending
-    })
-    .await;
 }
 
 /// Sets what every connection needs: answers leave at once, and a dead other end is noticed.

@@ -10,11 +10,12 @@
 //!   the core to itself.
 
 use std::cell::{Cell, RefCell, RefMut};
+use std::future::poll_fn;
 use std::io;
 use std::net::TcpStream;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
-use std::task::Waker;
+use std::task::{Poll, Waker};
 
 use glommio::io::PollableFd;
 use mesh_base::limits::SOCKET_READ_BYTES;
@@ -37,18 +38,21 @@ pub(super) struct Edge {
 }
 
 impl Edge {
-    pub(super) const fn is_ready(&self) -> bool {
-        self.is_ready.get()
-    }
-
     /// It is ready no more: the next edge tells when it is.
     pub(super) fn clear(&self) {
         self.is_ready.set(false);
     }
 
-    /// Whom to wake at the next edge.
-    pub(super) fn wait(&self, waker: &Waker) {
-        self.waits.set(Some(waker.clone()));
+    /// Completes when it is ready; to be awaited by one task at a time.
+    pub(super) async fn ready(&self) {
+        poll_fn(|cx| {
+            if self.is_ready.get() {
+                return Poll::Ready(());
+            }
+            self.waits.set(Some(cx.waker().clone()));
+            Poll::Pending
+        })
+        .await;
     }
 
     fn mark(&self) {
@@ -132,15 +136,15 @@ impl Sockets {
         }))
     }
 
-    /// Watches a socket until it is closed.
+    /// Watches a socket, or a timer, until it is closed.
     ///
     /// # Errors
     /// The kernel watches no more of them.
-    pub(super) fn watch_over(self: &Rc<Self>, stream: &TcpStream) -> io::Result<Watched> {
+    pub(super) fn watch_over(self: &Rc<Self>, file: &impl AsFd) -> io::Result<Watched> {
         let (place, readiness) = self.places.borrow_mut().take();
         let watched = Watched { sockets: Rc::clone(self), place, readiness };
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-        epoll::add(self.epoll.get_ref(), stream, EventData::new_u64(place as u64), flags)?;
+        epoll::add(self.epoll.get_ref(), file, EventData::new_u64(place as u64), flags)?;
         Ok(watched)
     }
 

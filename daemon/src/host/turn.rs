@@ -18,7 +18,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use glommio::timer::Timer;
-use mesh_base::limits::{TICK, TURN_EVENTS_MAX};
+use mesh_base::limits::TURN_EVENTS_MAX;
 use mesh_base::{CoreId, Instant, Now};
 
 use super::bell::step_aside;
@@ -31,6 +31,7 @@ use super::mesh::{Exchange, MeshPort, Parcel};
 use super::net::{Flush, Port};
 use super::server::Server;
 use super::sockets::Sockets;
+use super::ticker::Ticker;
 use super::watch::Pulse;
 use crate::core::{ConnId, CoreEffect, CoreEvent, Notice};
 
@@ -104,10 +105,10 @@ enum Phase {
 
 impl<S: Server> Turn<S> {
     /// Runs the core until the node has stopped.
-    pub(super) async fn live(self, listener: TcpListener) -> Ending {
+    pub(super) async fn live(self, listener: TcpListener, ticker: Ticker) -> Ending {
         let mut accepting = Some(glommio::spawn_local(Rc::clone(&self.port).accept(listener)));
         let tick = Rc::new(Cell::new(false));
-        let ticking = glommio::spawn_local(beat(Rc::clone(&tick), Rc::clone(&self.inbox)));
+        let ticking = glommio::spawn_local(beat(ticker, Rc::clone(&tick), Rc::clone(&self.inbox)));
         poll_fn(|cx| {
             self.mesh.wake(Some(cx.waker().clone()));
             Poll::Ready(())
@@ -277,14 +278,11 @@ impl<S: Server> Turn<S> {
     }
 }
 
-/// Ticks, a period after the last one that was in time.
-async fn beat(tick: Rc<Cell<bool>>, inbox: Rc<Inbox>) {
-    let mut next = clock::now().monotonic + TICK;
+/// Lets the turn know of every tick.
+async fn beat(ticker: Ticker, tick: Rc<Cell<bool>>, inbox: Rc<Inbox>) {
     loop {
-        Timer::new(next.since(clock::now().monotonic)).await;
+        ticker.beat().await;
         tick.set(true);
         inbox.ring();
-        let now = clock::now().monotonic;
-        next = if next + TICK > now { next + TICK } else { now + TICK };
     }
 }

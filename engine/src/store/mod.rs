@@ -151,7 +151,7 @@ impl Store {
         Ok(self.tree.view().get(namespace, key, at, want))
     }
 
-    /// What each of a number of keys, at most [`GROUP_KEYS`], is at its own revision. They are looked up together, so that waits
+    /// What each of a number of keys, at most [`crate::GROUP_KEYS`], is at its own revision. They are looked up together, so that waits
     /// for main memory go on side by side.
     ///
     /// # Errors
