@@ -23,6 +23,7 @@ mod connection;
 mod core;
 mod cpu;
 mod distribution;
+mod echo;
 mod engine;
 mod error;
 mod failover;
@@ -72,6 +73,7 @@ fn main() -> ExitCode {
         Command::Failover(flags) => failover::run(flags),
         Command::Footprint(flags) => footprint::run(flags),
         Command::Launch(flags) => fleet::launch(flags),
+        Command::Echo(flags) => echo::run(flags),
     };
     let exit = result.unwrap_or_else(|error| {
         // If stderr is closed, the exit code is all that is left to say.
