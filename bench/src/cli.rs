@@ -7,6 +7,7 @@ use mesh_base::limits::{BATCH_BYTES_MAX, BATCH_OPS_MAX, SESSION_WINDOW_MAX, VALU
 
 use crate::compare::CompareFlags;
 use crate::distribution::Distribution;
+use crate::echo::EchoFlags;
 use crate::engine::{CountFlags, EngineFlags};
 use crate::error::BenchError;
 use crate::failover::FailoverFlags;
@@ -47,6 +48,9 @@ pub(crate) enum Command {
     /// Becomes a server that another command starts.
     #[command(hide = true)]
     Launch(LaunchFlags),
+    /// A server that answers with as many bytes as Mesh, and does nothing else.
+    #[command(hide = true)]
+    Echo(EchoFlags),
 }
 
 /// Puts a running system under load and reports throughput, latency and processor time.

@@ -6,7 +6,7 @@
 //! `report` tells it. `filling` goes once through all keys, before a load and after it.
 //!
 //! Commands with rooms of their own: `compare` puts other systems beside Mesh, `failover` takes their leaders away, `footprint` weighs idle
-//! ones; all three start systems by `fleet`. A `ledger` knows what was acknowledged. `engine` is the page store and the log without a
+//! ones; all three start systems by `fleet`, and one of them is this program as an `echo`. A `ledger` knows what was acknowledged. `engine` is the page store and the log without a
 //! server. Where there are bars, `table` holds and judges them.
 //!
 //! Invariants:
@@ -23,6 +23,7 @@ mod connection;
 mod core;
 mod cpu;
 mod distribution;
+mod echo;
 mod engine;
 mod error;
 mod failover;
@@ -72,6 +73,7 @@ fn main() -> ExitCode {
         Command::Failover(flags) => failover::run(flags),
         Command::Footprint(flags) => footprint::run(flags),
         Command::Launch(flags) => fleet::launch(flags),
+        Command::Echo(flags) => echo::run(flags),
     };
     let exit = result.unwrap_or_else(|error| {
         // If stderr is closed, the exit code is all that is left to say.
