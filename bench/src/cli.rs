@@ -5,7 +5,7 @@ use std::str::FromStr;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use mesh_base::limits::{BATCH_BYTES_MAX, BATCH_OPS_MAX, SESSION_WINDOW_MAX, VALUE_BYTES_MAX};
 
-use crate::compare::CompareFlags;
+use crate::compare::{CompareFlags, RooflineFlags};
 use crate::distribution::Distribution;
 use crate::echo::EchoFlags;
 use crate::engine::{CountFlags, EngineFlags};
@@ -39,6 +39,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     Run(RunFlags),
     Compare(CompareFlags),
+    Roofline(RooflineFlags),
     Failover(FailoverFlags),
     Footprint(FootprintFlags),
     Engine(EngineFlags),
@@ -48,7 +49,7 @@ pub(crate) enum Command {
     /// Becomes a server that another command starts.
     #[command(hide = true)]
     Launch(LaunchFlags),
-    /// The server that others are compared with: it answers, and does nothing else.
+    /// A server that answers with as many bytes as Mesh, and does nothing else.
     #[command(hide = true)]
     Echo(EchoFlags),
 }
@@ -308,7 +309,7 @@ mod tests {
     fn the_definition_is_sound_and_its_examples_parse() {
         Cli::command().debug_assert();
         let mut help = String::new();
-        for command in ["run", "compare", "failover", "footprint", "engine"] {
+        for command in ["run", "compare", "roofline", "failover", "footprint", "engine"] {
             help += &Cli::command().find_subcommand_mut(command).unwrap().render_long_help().to_string();
         }
         let examples: Vec<_> =

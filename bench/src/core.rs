@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 
 use mesh_base::limits::CLIENT_PATIENCE;
 use mesh_base::prng::Prng;
-use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::connection::{Connection, Shared, Turn};
 use crate::error::BenchError;
 use crate::generator::Plan;
+use crate::machine::pin;
 use crate::opener::Opener;
 use crate::socket::Poller;
 use crate::stats::{Recorder, Schedule, Second};
@@ -261,13 +261,6 @@ impl Look {
     const fn new(now: Instant) -> Self {
         Self { at: now, survey_at: now, answered: 0, answered_at: now }
     }
-}
-
-/// Has this thread run on one processor only.
-fn pin(cpu: usize) -> io::Result<()> {
-    let mut set = CpuSet::new();
-    set.set(cpu);
-    Ok(sched_setaffinity(None, &set)?)
 }
 
 /// Numbers that another run with the same seed does not have: sessions of runs must not be taken for each other's.

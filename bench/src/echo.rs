@@ -1,140 +1,264 @@
-//! `mesh-bench echo`: answers every frame with as many bytes as Mesh would, and does nothing else.
+//! `mesh-bench echo`: a server that answers every frame with one of a fixed size. What its executor and the kernel allow at most,
+//! without anything that a store does.
 //!
-//! It is glommio as it comes: its listener, its streams, a task for each connection, on one pinned core. What one read brings is
-//! answered with one write. So it shows what the executor and the kernel allow at most for frames of these sizes.
+//! One executor with the settings of a server's core, its own TCP streams, a task for each connection. A read is answered with
+//! one write, whatever it brought, as long as answers fit into [`OUT_BYTES`].
 //!
-//! Deliberately absent: everything that a server is for. Payloads are not looked at, and answers have no checksums.
+//! Invariant: a request allocates nothing, once a connection's buffers have grown.
+//!
+//! Deliberately absent: checksums, of requests and of answers; and everything else that looks into a payload.
 
-use std::cell::RefCell;
+use std::io;
+use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use clap::Args;
-use futures_lite::{AsyncReadExt, AsyncWriteExt};
-use glommio::net::{TcpListener, TcpStream};
-use glommio::{LocalExecutorBuilder, Placement};
-use mesh_base::limits::{CORE_IO_MEMORY_BYTES, CORE_RING_ENTRIES, SOCKET_READ_BYTES};
-use mesh_wire::{HEADER_BYTES, Kind, MAGIC};
+use futures_lite::{AsyncBufReadExt, AsyncWriteExt};
+use glommio::net::{Preallocated, TcpListener, TcpStream};
+use glommio::{GlommioError, LocalExecutorBuilder, Placement, PoolPlacement};
+use mesh_base::limits::{CORE_IO_MEMORY_BYTES, CORE_RING_ENTRIES};
+use mesh_wire::{FRAME_VERSION, HEADER_BYTES, Kind, MAGIC, NO_SHARD};
 
 use crate::error::{BenchError, Exit};
+use crate::machine;
 
-/// No task is interrupted by time, as in the server.
+/// No task is interrupted by time, as on a server's core.
 const PREEMPT_AFTER: Duration = Duration::from_secs(24 * 3600);
+/// The executor wants a thread for what makes others wait, which nothing here does.
+const WAITING_THREADS: usize = 1;
+/// Bytes of a read, at most.
+const IN_BYTES: usize = 64 * 1024;
+/// Answers that take more are written before the next one is made.
+const OUT_BYTES: usize = 256 * 1024;
 
-/// What the echo is told.
-#[derive(Args, Clone, Copy, Debug)]
+/// How to answer, and where.
+#[derive(Args, Clone, Debug)]
 pub(crate) struct EchoFlags {
-    /// The processor it is pinned to.
-    #[arg(long)]
+    /// The processor.
+    #[arg(long, value_name = "N")]
     core: usize,
-    /// The port of the loopback interface that it listens on.
-    #[arg(long)]
+    /// The port, on the loopback interface.
+    #[arg(long, value_name = "N")]
     port: u16,
-    /// Bytes of the frame that answers a get.
-    #[arg(long)]
-    get_answer_bytes: usize,
-    /// Bytes of the frame that answers anything else.
-    #[arg(long)]
-    put_answer_bytes: usize,
+    /// Bytes of the frame that answers a get, header included.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(HEADER_BYTES as i64..))]
+    get_answer_bytes: u32,
+    /// Bytes of the frame that answers anything else, header included.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(HEADER_BYTES as i64..))]
+    put_answer_bytes: u32,
 }
 
-/// Answers until it is ended.
+/// Serves until the process is ended.
 ///
 /// # Errors
-/// [`BenchError::Core`]
+/// The system's.
 pub(crate) fn run(flags: &EchoFlags) -> Result<Exit, BenchError> {
-    let flags = *flags;
+    if !machine::allowed().contains(&flags.core) {
+        return Err(BenchError::Usage(format!("--core: this process may not use processor {}", flags.core)));
+    }
+    let answers = Answers {
+        get: answer(Kind::GetAnswer, flags.get_answer_bytes),
+        other: answer(Kind::Written, flags.put_answer_bytes),
+    };
     let executor = LocalExecutorBuilder::new(Placement::Fixed(flags.core))
         .io_memory(CORE_IO_MEMORY_BYTES)
         .ring_depth(CORE_RING_ENTRIES)
         .preempt_timer(PREEMPT_AFTER)
+        .blocking_thread_pool_placement(PoolPlacement::Unbound(WAITING_THREADS))
         .make()
-        .map_err(|error| BenchError::core(flags.core, &error))?;
-    let ended = executor.run(accept(flags));
-    ended.map(|()| Exit::Done).map_err(|error| BenchError::core(flags.core, &error))
+        .map_err(BenchError::host("an executor"))?;
+    executor.run(serve(flags.port, Rc::new(answers))).map_err(BenchError::host("the echo"))
 }
 
-async fn accept(flags: EchoFlags) -> Result<(), String> {
-    let listener = TcpListener::bind(("127.0.0.1", flags.port)).map_err(|error| error.to_string())?;
-    // Every read lands here, and every answer leaves from here: a task that waits holds neither.
-    let scratch = Rc::new(RefCell::new(Vec::new()));
+async fn serve(port: u16, answers: Rc<Answers>) -> Result<Exit, GlommioError<()>> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
     loop {
-        let stream = listener.accept().await.map_err(|error| error.to_string())?;
-        glommio::spawn_local(converse(stream, flags, Rc::clone(&scratch))).detach();
+        let stream = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        let answers = Rc::clone(&answers);
+        let talk = async move {
+            // Whoever closes a connection does not wait for a word about it.
+            let _ = converse(stream.buffered_with(Preallocated::new(IN_BYTES)), &answers).await;
+        };
+        glommio::spawn_local(talk).detach();
     }
 }
 
-/// The life of a connection.
-async fn converse(mut stream: TcpStream, flags: EchoFlags, answers: Rc<RefCell<Vec<u8>>>) {
-    let _ = stream.set_nodelay(true);
-    let mut received = vec![0; SOCKET_READ_BYTES];
-    let mut end = 0;
-    while let Some(room) = received.get_mut(end..)
-        && let Ok(count @ 1..) = stream.read(room).await
-    {
-        end += count;
-        let mut own = answers.take();
-        own.clear();
-        let taken = answer(received.get(..end).unwrap_or_default(), &flags, &mut own);
-        received.copy_within(taken..end, 0);
-        end -= taken;
-        if own.is_empty() {
-            // A frame that is longer than what was read so far.
-            received.resize(received.len().max(2 * end), 0);
-        } else if stream.write_all(&own).await.is_err() {
-            return;
+/// Answers what a connection brings until it ends.
+async fn converse(mut stream: TcpStream<Preallocated>, answers: &Answers) -> io::Result<()> {
+    let (mut frames, mut out) = (Frames::default(), Vec::new());
+    loop {
+        let received = stream.fill_buf().await?;
+        if received.is_empty() {
+            return Ok(());
         }
-        answers.replace(own);
+        let taken = answers.add(&mut frames, received, &mut out)?;
+        stream.consume(taken);
+        if !out.is_empty() {
+            stream.write_all(&out).await?;
+            out.clear();
+        }
     }
 }
 
-/// Appends the answers to the whole frames among the bytes; returns how many bytes those are.
-fn answer(received: &[u8], flags: &EchoFlags, answers: &mut Vec<u8>) -> usize {
-    let mut taken = 0;
-    while let Some(header) = received.get(taken..).and_then(|rest| rest.first_chunk::<HEADER_BYTES>()) {
-        let [_, _, kind, _, l0, l1, l2, l3, _, _, _, _, _, _, _, _, id @ ..] = *header;
-        let frame = HEADER_BYTES + u32::from_le_bytes([l0, l1, l2, l3]) as usize;
-        if received.len() < taken + frame {
-            break;
+/// The answers, but for their request ids.
+struct Answers {
+    get: Vec<u8>,
+    other: Vec<u8>,
+}
+
+/// A frame of so many bytes, of no request yet.
+fn answer(kind: Kind, bytes: u32) -> Vec<u8> {
+    let mut frame = vec![0; bytes as usize];
+    let length = (frame.len() - HEADER_BYTES.min(frame.len())) as u64;
+    let [l0, l1, l2, l3, ..] = length.to_le_bytes();
+    let [s0, s1] = NO_SHARD.to_le_bytes();
+    let head = [MAGIC, FRAME_VERSION, kind.to_byte(), 0, l0, l1, l2, l3, 0, 0, 0, 0, s0, s1];
+    frame.iter_mut().zip(head).for_each(|(byte, head)| *byte = head);
+    frame
+}
+
+/// Where in a header the request id is.
+const ID_AT: usize = 16;
+const ID_BYTES: usize = 8;
+
+impl Answers {
+    /// Adds an answer for each frame that ends in the bytes; answers how many of them were taken.
+    fn add(&self, frames: &mut Frames, received: &[u8], out: &mut Vec<u8>) -> io::Result<usize> {
+        let mut rest = received;
+        while !rest.is_empty() && out.len() < OUT_BYTES {
+            let (taken, ended) = frames.take(rest)?;
+            rest = rest.get(taken..).unwrap_or_default();
+            let Some(request) = ended else { continue };
+            let answer = if request.kind == Kind::Get.to_byte() { &self.get } else { &self.other };
+            if let Some((head, [_, _, _, _, _, _, _, _, tail @ ..])) = answer.split_at_checked(ID_AT) {
+                out.extend_from_slice(head);
+                out.extend_from_slice(&request.id);
+                out.extend_from_slice(tail);
+            }
         }
-        taken += frame;
-        let is_get = kind == Kind::Get.to_byte();
-        let bytes = if is_get { flags.get_answer_bytes } else { flags.put_answer_bytes };
-        let payload = bytes.saturating_sub(HEADER_BYTES);
-        #[allow(
-            clippy::cast_possible_truncation,
-            reason = "an answer is a frame's payload, of a few MiB at most"
-        )]
-        let length = (payload as u32).to_le_bytes();
-        answers.extend_from_slice(&[MAGIC, 1, kind, 0]);
-        answers.extend_from_slice(&length);
-        answers.extend_from_slice(&[0; 8]);
-        answers.extend_from_slice(&id);
-        answers.resize(answers.len() + payload, 0);
+        Ok(received.len() - rest.len())
     }
-    taken
+}
+
+/// What of a request comes back in its answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Request {
+    kind: u8,
+    id: [u8; ID_BYTES],
+}
+
+/// Finds the frames in a stream of bytes, wherever it is cut.
+#[derive(Default)]
+struct Frames {
+    /// The beginning of a header that is not complete.
+    header: [u8; HEADER_BYTES],
+    held: usize,
+    /// The frame whose payload is passing by, and the bytes to come.
+    passing: Option<(Request, usize)>,
+}
+
+impl Frames {
+    /// Takes bytes, up to the end of a frame at most; answers how many, and the request that ended with them.
+    ///
+    /// # Errors
+    /// They are no frame.
+    fn take(&mut self, bytes: &[u8]) -> io::Result<(usize, Option<Request>)> {
+        let mut taken = 0;
+        let (request, length) = match self.passing.take() {
+            Some(passing) => passing,
+            None => {
+                let header = if let (0, Some(header)) = (self.held, bytes.first_chunk()) {
+                    taken = HEADER_BYTES;
+                    *header
+                } else {
+                    let free = self.header.get_mut(self.held..).unwrap_or_default();
+                    free.iter_mut().zip(bytes).for_each(|(free, byte)| *free = *byte);
+                    taken = free.len().min(bytes.len());
+                    self.held += taken;
+                    if self.held < HEADER_BYTES {
+                        return Ok((taken, None));
+                    }
+                    self.header
+                };
+                self.held = 0;
+                begun(&header)?
+            }
+        };
+        let passed = length.min(bytes.len() - taken);
+        if passed < length {
+            self.passing = Some((request, length - passed));
+            return Ok((taken + passed, None));
+        }
+        Ok((taken + passed, Some(request)))
+    }
+}
+
+/// The request of a header, and the bytes of its payload.
+fn begun(header: &[u8; HEADER_BYTES]) -> io::Result<(Request, usize)> {
+    let &[magic, _, kind, _, l0, l1, l2, l3, ..] = header;
+    if magic != MAGIC {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let id = header.get(ID_AT..).and_then(|id| id.first_chunk()).copied().unwrap_or_default();
+    Ok((Request { kind, id }, u32::from_le_bytes([l0, l1, l2, l3]) as usize))
 }
 
 #[cfg(test)]
 mod tests {
-    use mesh_wire::{Envelope, FrameWriter, Get, Request, RequestId};
-
     use super::*;
 
-    #[test]
-    fn whole_frames_are_answered_in_their_sizes_and_the_rest_is_kept() {
-        let flags = EchoFlags { core: 0, port: 0, get_answer_bytes: 300, put_answer_bytes: 50 };
-        let mut requests = Vec::new();
-        for request in [7, 8] {
-            let envelope = Envelope { request: RequestId(request), ..Envelope::default() };
-            let get = Request::Get(Get { key: b"key", ..Get::default() });
-            FrameWriter::new().append(&envelope, &get, &mut requests).unwrap();
+    fn answers() -> Answers {
+        Answers { get: answer(Kind::GetAnswer, 300), other: answer(Kind::Written, 40) }
+    }
+
+    /// Frames of some kinds, with request ids from 7 on and payloads of increasing length.
+    fn frames(kinds: &[Kind]) -> Vec<u8> {
+        let mut all = Vec::new();
+        for (number, &kind) in kinds.iter().enumerate() {
+            let mut frame = answer(kind, 32 + 5 * u32::try_from(number).unwrap());
+            frame[ID_AT..ID_AT + ID_BYTES].copy_from_slice(&(7 + number as u64).to_le_bytes());
+            all.extend(frame);
         }
-        let one = requests.len() / 2;
-        let mut answers = Vec::new();
-        assert_eq!(answer(&requests[..one + 5], &flags, &mut answers), one);
-        assert_eq!((answers.len(), answers[16]), (300, 7));
-        assert_eq!(answer(&requests, &flags, &mut answers), 2 * one);
-        assert_eq!((answers.len(), answers[600 + 16]), (900, 8));
+        all
+    }
+
+    #[test]
+    fn every_frame_is_answered_once_by_kind_and_number_wherever_the_stream_is_cut() {
+        let kinds = [Kind::Get, Kind::Put, Kind::Get, Kind::Put, Kind::Hello];
+        let (answers, stream) = (answers(), frames(&kinds));
+        for piece in 1..=stream.len() {
+            let (mut frames, mut out) = (Frames::default(), Vec::new());
+            for bytes in stream.chunks(piece) {
+                assert_eq!(answers.add(&mut frames, bytes, &mut out).unwrap(), bytes.len());
+            }
+            let mut rest = &out[..];
+            for (number, kind) in kinds.iter().enumerate() {
+                let bytes = if *kind == Kind::Get { 300 } else { 40 };
+                let (answer, after) = rest.split_at(bytes);
+                assert_eq!(answer[ID_AT..ID_AT + ID_BYTES], (7 + number as u64).to_le_bytes());
+                assert_eq!(answer[4..8], (u32::try_from(bytes).unwrap() - 32).to_le_bytes());
+                rest = after;
+            }
+            assert!(rest.is_empty());
+        }
+    }
+
+    #[test]
+    fn answers_stop_when_there_are_enough_and_go_on_where_they_stopped() {
+        let answers = Answers { get: answer(Kind::GetAnswer, 200_000), ..answers() };
+        let (stream, mut frames) = (frames(&[Kind::Get; 3]), Frames::default());
+        let mut out = Vec::new();
+        let taken = answers.add(&mut frames, &stream, &mut out).unwrap();
+        assert_eq!((taken, out.len()), (32 + 37, 400_000));
+        out.clear();
+        assert_eq!(answers.add(&mut frames, &stream[taken..], &mut out).unwrap(), 42);
+        assert_eq!(out.len(), 200_000);
+    }
+
+    #[test]
+    fn what_is_no_frame_ends_the_connection() {
+        assert!(Frames::default().take(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").is_err());
     }
 }

@@ -1,7 +1,9 @@
 //! On what a figure was measured.
 
 use std::fs;
+use std::io;
 
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde::Serialize;
 
 /// A description of this host.
@@ -38,8 +40,18 @@ impl Machine {
 
 /// The processors that this process may run on, ascending.
 pub(crate) fn allowed() -> Vec<usize> {
-    let Ok(set) = rustix::thread::sched_getaffinity(None) else { return vec![0] };
-    (0..rustix::thread::CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).collect()
+    let Ok(set) = sched_getaffinity(None) else { return vec![0] };
+    (0..CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).collect()
+}
+
+/// Has this thread run on one processor only.
+///
+/// # Errors
+/// It may not.
+pub(crate) fn pin(cpu: usize) -> io::Result<()> {
+    let mut set = CpuSet::new();
+    set.set(cpu);
+    Ok(sched_setaffinity(None, &set)?)
 }
 
 /// x86 names a model; on arm64 there are only numbers.

@@ -5,8 +5,8 @@
 //! with threads (`core`) and their connections (`connection`), which `workload` feeds, `collector` puts together what they counted (`stats`), and
 //! `report` tells it. `filling` goes once through all keys, before a load and after it.
 //!
-//! Commands with rooms of their own: `compare` puts other systems beside Mesh, `failover` takes their leaders away, `footprint` weighs idle
-//! ones; all three start systems by `fleet`. A `ledger` knows what was acknowledged. `engine` is the page store and the log without a
+//! Commands with rooms of their own: `compare` puts other systems beside Mesh, and the least that work takes, `failover` takes their leaders away, `footprint` weighs idle
+//! ones; all three start systems by `fleet`, and one of them is this program as an `echo`. A `ledger` knows what was acknowledged. `engine` is the page store and the log without a
 //! server. Where there are bars, `table` holds and judges them.
 //!
 //! Invariants:
@@ -68,6 +68,7 @@ fn main() -> ExitCode {
     let result = match &cli.command {
         Command::Run(flags) => run::run(flags),
         Command::Compare(flags) => compare::run(flags),
+        Command::Roofline(flags) => compare::roofline::run(flags),
         Command::Engine(flags) => engine::run(flags),
         Command::Count(flags) => engine::count(flags),
         Command::Failover(flags) => failover::run(flags),

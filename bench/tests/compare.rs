@@ -110,3 +110,21 @@ fn what_is_no_program_is_refused_before_anything_starts() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("/no/such/file"));
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }
+
+#[test]
+fn the_echo_answers_gets_and_puts_with_any_number_in_flight() {
+    let dir = tempfile::tempdir().unwrap();
+    for (workload, in_flight) in [("get", "1"), ("put", "1"), ("mixed", "16")] {
+        let output = bench(dir.path())
+            .args(["--systems", "echo", "--workload", workload, "--rounds", "1", "--seconds", "1"])
+            .args(["--warm-up", "0", "--connections", "4", "--in-flight", in_flight, "--json"])
+            .output()
+            .unwrap();
+        let words = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{workload}: {words}");
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let side = &report["systems"][0];
+        assert!(side["medians"]["rate"].as_f64().unwrap() > 100.0, "{side}");
+        assert_eq!(side["rounds"][0]["retried"], serde_json::json!({}), "{side}");
+    }
+}

@@ -6,14 +6,13 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 
-use super::flags::{CompareFlags, Part};
-use super::session::{Lengths, Session, Slice};
+use super::flags::{CompareFlags, PaceFlags, Part, RooflineFlags, TellFlags};
+use super::session::{Session, Slice};
 use super::{in_turn, installed, roofline};
 use crate::cli::{LoadFlags, Workload};
 use crate::distribution::Distribution;
 use crate::error::{BenchError, Exit};
 use crate::failover;
-use crate::fleet::programs::Programs;
 use crate::fleet::room::Room;
 use crate::fleet::systems::{Site, SystemName};
 use crate::footprint;
@@ -24,6 +23,8 @@ use crate::table::{Bound, Rounds, Row, Table, Unit};
 
 const KEYS: u32 = 100_000;
 const VALUE_BYTES: usize = 256;
+/// Of choices, where nobody may choose another.
+const SEED: u64 = 1;
 /// Rounds of Mesh's leader being lost; half of them by a crash, half by standing still.
 const LOSSES: u16 = 50;
 /// The same of a peer, of which the median is wanted only.
@@ -103,16 +104,13 @@ impl Shape {
                 vec![least(least(rate, "redis-aof", 2.5), "echo", 0.6), most(p99, "redis-aof", 0.5)]
             }
             Self::PutMany => vec![least(least(rate, "redis-aof", 5.0), "echo", 0.35)],
-            Self::PutAlone => vec![p50.row().bar(&[ROOFLINE], Bound::MoreByAtMost(30.0))],
+            Self::PutAlone => vec![p50.row().bar(&[roofline::NAME], Bound::MoreByAtMost(30.0))],
             Self::ClusterPut | Self::SharedPut => vec![least(rate, "etcd-3", 10.0), most(p99, "etcd-3", 0.1)],
             Self::ClusterGet | Self::SharedGet => vec![least(rate, "etcd-3", 12.0)],
             Self::ClusterMixed => vec![least(rate, &shown(SystemName::Mesh3), 0.6)],
         }
     }
 }
-
-/// The name of the least that a put takes, as a system.
-const ROOFLINE: &str = "an echo and an append";
 
 /// The figures of one load.
 struct Figures {
@@ -142,11 +140,15 @@ impl Figures {
 type Job = (SystemName, &'static [Shape]);
 
 const SINGLE: [Job; 4] = [
-    (SystemName::Mesh, &[Shape::GetOne, Shape::GetMany, Shape::PutOne, Shape::PutMany, Shape::PutAlone]),
+    (SystemName::Mesh, &ON_ONE_CORE),
     (SystemName::Redis, &[Shape::GetOne, Shape::GetMany]),
     (SystemName::RedisAof, &[Shape::PutOne, Shape::PutMany]),
-    (SystemName::Echo, &[Shape::GetOne, Shape::GetMany, Shape::PutOne, Shape::PutMany]),
+    (SystemName::Echo, &ON_ONE_CORE),
 ];
+/// What the least is known of.
+const ROOFLINES: [Job; 2] = [(SystemName::Mesh, &ON_ONE_CORE), (SystemName::Echo, &ON_ONE_CORE)];
+const ON_ONE_CORE: [Shape; 5] =
+    [Shape::GetOne, Shape::GetMany, Shape::PutOne, Shape::PutMany, Shape::PutAlone];
 /// Five nodes first: a row is about the first Mesh that it has.
 const CLUSTER: [Job; 3] = [
     (SystemName::Mesh5, &[Shape::ClusterMixed]),
@@ -175,69 +177,99 @@ pub(super) fn run(flags: &CompareFlags) -> Result<Exit, BenchError> {
     let machine = Machine::look();
     let (room, programs) = (Room::new(&flags.fleet.dir)?, flags.fleet.programs());
     let (mut rows, mut notes) = (Vec::new(), Vec::new());
-    let mut bars = Bars { flags, room: &room, programs: &programs, notes: &mut notes, lost: false };
+    let generator = flags.fleet.generator_cores.list();
+    let site = |cores| Site { room: &room, programs: &programs, cores, value_bytes: VALUE_BYTES };
+    let mut bars = Bars::new(flags.pace, generator, flags.work.seed);
     if flags.wants(Part::Single) {
-        rows.extend(bars.go_through(&SINGLE, flags.fleet.server_cores.list().to_vec())?);
+        rows.extend(bars.go_through(&SINGLE, &site(flags.fleet.server_cores.list().to_vec()))?);
     }
     if flags.wants(Part::Cluster) {
-        rows.extend(bars.go_through(&CLUSTER, machine::allowed())?);
+        rows.extend(bars.go_through(&CLUSTER, &site(machine::allowed()))?);
     }
-    let lost = bars.lost;
-    let site = |cores| Site { room: &room, programs: &programs, cores, value_bytes: VALUE_BYTES };
-    let generator = flags.fleet.generator_cores.list();
+    let Bars { lost, notes: of_bars, .. } = bars;
+    notes.extend(of_bars);
     if flags.wants(Part::Failover) {
         let losses = failover::Losses { mesh: LOSSES, peers: PEER_LOSSES };
         rows.extend(failover::rows(&site(machine::allowed()), generator, losses, &mut notes)?);
     }
     if flags.wants(Part::Footprint) {
         let site = site(flags.fleet.server_cores.list().to_vec());
-        rows.extend(footprint::rows(&site, generator, flags.rounds, &mut notes)?);
+        rows.extend(footprint::rows(&site, generator, flags.pace.rounds, &mut notes)?);
     }
+    tell(flags.pace, &flags.tell, machine, rows, notes).map(|exit| if lost { Exit::Worthless } else { exit })
+}
+
+/// Holds Mesh against the echo and the device alone, and reports.
+///
+/// # Errors
+/// Why there is no table.
+pub(super) fn against_roofline(flags: &RooflineFlags) -> Result<Exit, BenchError> {
+    let machine = Machine::look();
+    let (room, programs) = (Room::new(&flags.fleet.dir)?, flags.fleet.programs());
+    let cores = flags.fleet.server_cores.list().to_vec();
+    let site = Site { room: &room, programs: &programs, cores, value_bytes: VALUE_BYTES };
+    let mut bars = Bars::new(flags.pace, flags.fleet.generator_cores.list(), SEED);
+    let rows = bars.go_through(&ROOFLINES, &site)?;
+    let is_roof = |against: &str| against == roofline::NAME || against == SystemName::Echo.name();
+    let mut rows: Vec<_> = rows.into_iter().filter_map(|row| row.only_against(is_roof)).collect();
+    rows.extend(roofline::device(&site, flags.pace)?);
+    tell(flags.pace, &flags.tell, machine, rows, bars.notes)
+        .map(|exit| if bars.lost { Exit::Worthless } else { exit })
+}
+
+/// Writes the table to stdout.
+fn tell(
+    pace: PaceFlags,
+    how: &TellFlags,
+    machine: Machine,
+    rows: Vec<Row>,
+    mut notes: Vec<String>,
+) -> Result<Exit, BenchError> {
     show("");
     notes.dedup();
     let table = Table {
         version: env!("CARGO_PKG_VERSION"),
         command: std::env::args().collect(),
         machine,
-        rounds: usize::from(flags.rounds),
-        seconds_of_a_slice: f64::from(flags.seconds),
+        rounds: pace.rounds(),
+        seconds_of_a_slice: f64::from(pace.seconds),
         rows,
         notes,
     };
-    std::io::stdout().write_all(table.render(flags.tell.form())?.as_bytes())?;
-    Ok(match () {
-        () if lost => Exit::Worthless,
-        () if flags.tell.check && table.fails() => Exit::BarFails,
-        () => Exit::Done,
-    })
+    std::io::stdout().write_all(table.render(how.form())?.as_bytes())?;
+    Ok(if how.check && table.fails() { Exit::BarFails } else { Exit::Done })
 }
 
 /// What the parts with loads share.
 struct Bars<'a> {
-    flags: &'a CompareFlags,
-    room: &'a Room,
-    programs: &'a Programs,
-    notes: &'a mut Vec<String>,
+    pace: PaceFlags,
+    generator: &'a [usize],
+    seed: u64,
+    notes: Vec<String>,
     /// Whether something went wrong that makes figures worthless.
     lost: bool,
 }
 
-impl Bars<'_> {
+impl<'a> Bars<'a> {
+    const fn new(pace: PaceFlags, generator: &'a [usize], seed: u64) -> Self {
+        Self { pace, generator, seed, notes: Vec::new(), lost: false }
+    }
+
     /// Puts every system under its loads, round by round.
-    fn go_through(&mut self, jobs: &[Job], cores: Vec<usize>) -> Result<Vec<Row>, BenchError> {
-        let site = Site { room: self.room, programs: self.programs, cores, value_bytes: VALUE_BYTES };
+    fn go_through(&mut self, jobs: &[Job], site: &Site<'_>) -> Result<Vec<Row>, BenchError> {
         let names: Vec<_> = jobs.iter().map(|(name, _)| *name).collect();
-        let (there, skipped) = installed(&names, self.programs);
+        let (there, skipped) = installed(&names, site.programs);
         self.notes.extend(skipped);
         let jobs: Vec<_> = jobs.iter().copied().filter(|(name, _)| there.contains(name)).collect();
         let mut figures: BTreeMap<Shape, Figures> = BTreeMap::new();
-        for round in 0..usize::from(self.flags.rounds) {
+        for round in 0..self.pace.rounds() {
             for job in in_turn(&jobs, round) {
-                self.session(job, &site, &mut figures)?;
+                self.session(job, site, &mut figures)?;
             }
-        }
-        if let Some((of_put, roofline)) = figures.get_mut(&Shape::PutAlone).zip(roofline::one_put()) {
-            of_put.p50.add(ROOFLINE, roofline.0);
+            if let Some(alone) = figures.get_mut(&Shape::PutAlone) {
+                let roofline = roofline::one_put(site, self.pace, alone.p50.last(&SystemName::Echo.name()))?;
+                roofline.into_iter().for_each(|(what, micros)| alone.p50.add(what, micros));
+            }
         }
         Ok(figures.into_iter().flat_map(|(shape, figures)| shape.rows(figures)).collect())
     }
@@ -249,11 +281,9 @@ impl Bars<'_> {
         figures: &mut BTreeMap<Shape, Figures>,
     ) -> Result<(), BenchError> {
         let Some(first) = shapes.first() else { return Ok(()) };
-        let (generator, seed) = (self.flags.fleet.generator_cores.list(), self.flags.work.seed);
-        let lengths = Lengths { warm_up: self.flags.warm_up, seconds: self.flags.seconds };
-        let mut session = Session::begin(name, site, &first.work(seed), generator)?;
+        let mut session = Session::begin(name, site, &first.work(self.seed), self.generator)?;
         for &shape in shapes {
-            let slice = session.load(&shape.work(seed), lengths)?;
+            let slice = session.load(&shape.work(self.seed), self.pace.lengths())?;
             note(&format!("{:<14} {:<48} {:>9}/s", shown(name), shape.words(), rate(slice.rate)));
             figures.entry(shape).or_insert_with(|| Figures::of(shape)).add(&shown(name), &slice);
             self.lost |= !slice.wrong.is_empty();
@@ -287,7 +317,7 @@ mod tests {
                         figures.add(&shown(name), &slice);
                     }
                 }
-                figures.p50.add(ROOFLINE, 1.0);
+                figures.p50.add(roofline::NAME, 1.0);
                 if job.0.is_mesh() {
                     for row in shape.rows(figures) {
                         assert!(row.bars.iter().all(|bar| bar.measured.is_some()), "{row:?}");

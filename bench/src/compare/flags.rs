@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use super::session::Lengths;
 use crate::cli::{Cores, LoadFlags};
 use crate::error::BenchError;
 use crate::fleet::programs::{NamedProgram, Programs};
@@ -53,6 +54,36 @@ impl FleetFlags {
     }
 }
 
+/// How long systems are measured, and how often.
+#[derive(Args, Clone, Copy, Debug)]
+#[command(next_help_heading = HOW)]
+pub(crate) struct PaceFlags {
+    /// Rounds.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 3,
+        value_parser = clap::value_parser!(u16).range(1..=1000)
+    )]
+    pub(crate) rounds: u16,
+    /// Seconds that are measured of each system in each round.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 4,
+        value_parser = clap::value_parser!(u32).range(1..=86_400)
+    )]
+    pub(crate) seconds: u32,
+    /// Seconds before that, which do not count.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(0..=3600)
+    )]
+    pub(crate) warm_up: u32,
+}
+
 /// How a comparison is told.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = OUTPUT)]
@@ -93,33 +124,8 @@ pub(crate) struct CompareFlags {
     pub(crate) fleet: FleetFlags,
     #[command(flatten)]
     pub(crate) work: LoadFlags,
-    /// Rounds.
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 3,
-        value_parser = clap::value_parser!(u16).range(1..=1000),
-        help_heading = HOW
-    )]
-    pub(crate) rounds: u16,
-    /// Seconds that are measured of each system in each round.
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 4,
-        value_parser = clap::value_parser!(u32).range(1..=86_400),
-        help_heading = HOW
-    )]
-    pub(crate) seconds: u32,
-    /// Seconds before that, which do not count.
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 1,
-        value_parser = clap::value_parser!(u32).range(0..=3600),
-        help_heading = HOW
-    )]
-    pub(crate) warm_up: u32,
+    #[command(flatten)]
+    pub(crate) pace: PaceFlags,
     /// Go through Mesh's bars; the load is theirs.
     #[arg(long, help_heading = HOW)]
     pub(crate) bars: bool,
@@ -128,6 +134,26 @@ pub(crate) struct CompareFlags {
     pub(crate) parts: Vec<Part>,
     #[command(flatten)]
     pub(crate) tell: TellFlags,
+}
+
+/// Holds Mesh against the least that its work takes, on this machine.
+///
+/// For gets and puts on one processor: a bare echo of as many bytes on the executor that Mesh is built on, in rounds that alternate with
+/// Mesh's, and the fraction of the echo's rate that Mesh reaches. For one put at a time: the echo's round trip and an append that
+/// the device has before it is answered. And the bare device: appends with O_DSYNC and random reads past the page cache.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  mesh-bench roofline
+  mesh-bench roofline --dir /data/bench --rounds 5 --seconds 10 --json > roofline.json
+  mesh-bench roofline --server-cores 2 --generator-cores 3 --check")]
+pub(crate) struct RooflineFlags {
+    #[command(flatten)]
+    pub(super) fleet: FleetFlags,
+    #[command(flatten)]
+    pub(super) pace: PaceFlags,
+    #[command(flatten)]
+    pub(super) tell: TellFlags,
 }
 
 /// A part of the bars.
@@ -141,6 +167,17 @@ pub(crate) enum Part {
     Failover,
     /// Memory, start, idle time.
     Footprint,
+}
+
+impl PaceFlags {
+    /// Of one load.
+    pub(super) const fn lengths(self) -> Lengths {
+        Lengths { warm_up: self.warm_up, seconds: self.seconds }
+    }
+
+    pub(super) fn rounds(self) -> usize {
+        usize::from(self.rounds)
+    }
 }
 
 impl TellFlags {

@@ -1,7 +1,7 @@
 //! `mesh-bench compare`: other systems beside Mesh, started here, under the same load from the same generator.
 //!
 //! `flags` says what is wanted, a `session` is one system from its start to its end, `sides` are the systems' figures side by
-//! side, `report` tells them. `bars` has the fixed loads by which Mesh is judged.
+//! side, `report` tells them. `bars` has the fixed loads by which Mesh is judged, `roofline` what they take at least.
 //!
 //! Invariants:
 //! - A figure is compared only with figures of the same run, and rounds of the systems are interleaved.
@@ -17,9 +17,9 @@ mod sides;
 
 use std::io::Write;
 
-pub(crate) use self::flags::{CompareFlags, FleetFlags, TellFlags};
+pub(crate) use self::flags::{CompareFlags, FleetFlags, RooflineFlags, TellFlags};
 use self::report::Comparison;
-pub(crate) use self::session::{Lengths, Session};
+pub(crate) use self::session::Session;
 use self::sides::Sides;
 use crate::error::{BenchError, Exit};
 use crate::fleet::programs::Programs;
@@ -50,11 +50,10 @@ pub(crate) fn run(flags: &CompareFlags) -> Result<Exit, BenchError> {
         value_bytes: flags.work.value_bytes,
     };
     let mut sides = Sides::of(&systems, &programs);
-    let lengths = Lengths { warm_up: flags.warm_up, seconds: flags.seconds };
-    for round in 0..usize::from(flags.rounds) {
+    for round in 0..flags.pace.rounds() {
         for name in in_turn(&systems, round) {
             let mut session = Session::begin(name, &site, &flags.work, flags.fleet.generator_cores.list())?;
-            let slice = session.load(&flags.work, lengths)?;
+            let slice = session.load(&flags.work, flags.pace.lengths())?;
             let findings = session.end()?;
             note(&sides.add(name, slice, findings.as_ref()));
         }

@@ -39,9 +39,9 @@ impl Comparison {
         let load = format!(
             "{}; {} rounds of {} s after {} s of warm-up",
             about(&flags.work),
-            flags.rounds,
-            flags.seconds,
-            flags.warm_up
+            flags.pace.rounds,
+            flags.pace.seconds,
+            flags.pace.warm_up
         );
         Self {
             version: env!("CARGO_PKG_VERSION"),

@@ -14,6 +14,8 @@ use super::files::{Aligned, Durability, Presence, Request, Ring, Written, open_d
 use super::system::{Run, failed};
 
 const NAME: &str = "the bare device";
+/// The file that is appended to.
+pub(crate) const LOG: &str = "bare.log";
 /// Bytes of the file that is appended to; the appends go round and round in it.
 const LOG_BYTES: u64 = 64 << 20;
 /// Bytes of the file that the writer beside an appender writes into.
@@ -24,12 +26,10 @@ const FILL_BYTES: usize = 1 << 20;
 const WRITER_BYTES_IN_FLIGHT: u64 = mesh_base::limits::CHECKPOINT_BYTES_IN_FLIGHT_MAX as u64;
 
 /// Appends with `O_DSYNC` into space that was written before, as a log does.
-pub(super) struct Appender {
+pub(crate) struct Appender {
     ring: Ring<Owner>,
     log: Rc<File>,
     at: u64,
-    pages: Rc<File>,
-    prng: Prng,
 }
 
 enum Owner {
@@ -39,21 +39,14 @@ enum Owner {
 }
 
 impl Appender {
-    /// Makes its files in a directory.
+    /// Makes its file in a directory.
     ///
     /// # Errors
     /// The system's.
-    pub(super) fn new(directory: &Path) -> Run<Self> {
+    pub(crate) fn new(directory: &Path) -> Run<Self> {
         let make = || -> io::Result<Self> {
-            let log = filled(&directory.join("bare.log"), LOG_BYTES, Durability::OnCompletion)?;
-            let pages = filled(&directory.join("bare.pages"), PAGES_BYTES, Durability::OnSync)?;
-            Ok(Self {
-                ring: Ring::new()?,
-                log: Rc::new(log),
-                at: 0,
-                pages: Rc::new(pages),
-                prng: Prng::new(1),
-            })
+            let log = filled(&directory.join(LOG), LOG_BYTES, Durability::OnCompletion)?;
+            Ok(Self { ring: Ring::new()?, log: Rc::new(log), at: 0 })
         };
         make().map_err(failed(NAME))
     }
@@ -72,49 +65,29 @@ impl Appender {
     /// The system's.
     pub(super) fn deep(&mut self, bytes: usize, depth: usize, time: Duration) -> Run<f64> {
         let start = Instant::now();
-        let mut done = 0;
+        let times = self.times(bytes, depth, time)?;
+        Ok(as_f64(times.len() * bytes as u64) / start.elapsed().as_secs_f64())
+    }
+
+    /// Appends with so many in flight; answers how long each took, in nanoseconds.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn times(&mut self, bytes: usize, depth: usize, time: Duration) -> Run<Histogram<u64>> {
+        let (mut times, start) = (histogram(), Instant::now());
         while self.ring.in_flight() < depth {
             self.append(Aligned::zeroed(sectors(bytes)))?;
         }
         while let Some(ended) = self.ring.wait().map_err(failed(NAME))? {
             ended.result.map_err(failed(NAME))?;
-            done += 1;
-            if let Request::Write { buffer, .. } = ended.request
-                && start.elapsed() < time
-            {
-                self.append(buffer)?;
-            }
-        }
-        Ok(as_f64(done * bytes as u64) / start.elapsed().as_secs_f64())
-    }
-
-    /// Appends sectors one by one while pages are written beside it: as many bytes in a second, in as many writes and syncs, as
-    /// a store wrote. Answers how long the appends took, in nanoseconds.
-    ///
-    /// # Errors
-    /// The system's.
-    pub(super) fn beside(&mut self, load: Written, time: Duration) -> Run<Histogram<u64>> {
-        let mut writer = PageWriter::new(load, time);
-        let mut times = histogram();
-        let start = Instant::now();
-        self.append(Aligned::zeroed(SECTOR_BYTES))?;
-        loop {
-            if start.elapsed() < time {
-                self.write_pages(&mut writer, start.elapsed())?;
-            }
-            let Some(ended) = self.ring.wait().map_err(failed(NAME))? else { return Ok(times) };
-            ended.result.map_err(failed(NAME))?;
-            match (ended.owner, ended.request) {
-                (Owner::Append(begun), Request::Write { buffer, .. }) => {
-                    times.saturating_record(nanoseconds(begun.elapsed()));
-                    if start.elapsed() < time {
-                        self.append(buffer)?;
-                    }
+            if let (Owner::Append(begun), Request::Write { buffer, .. }) = (ended.owner, ended.request) {
+                times.saturating_record(nanoseconds(begun.elapsed()));
+                if start.elapsed() < time {
+                    self.append(buffer)?;
                 }
-                (Owner::Page(bytes), _) => writer.in_flight -= bytes,
-                (Owner::Append(_) | Owner::Sync, _) => writer.is_syncing = false,
             }
         }
+        Ok(times)
     }
 
     fn append(&mut self, buffer: Aligned) -> Run<()> {
@@ -126,17 +99,66 @@ impl Appender {
         self.at += bytes;
         self.ring.submit(&self.log, request, Owner::Append(Instant::now())).map_err(failed(NAME))
     }
+}
+
+/// Appends while pages are written beside it, as a store's checkpoints are.
+pub(super) struct BusyAppender {
+    appender: Appender,
+    pages: Rc<File>,
+    prng: Prng,
+}
+
+impl BusyAppender {
+    /// Makes its files in a directory.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(super) fn new(directory: &Path) -> Run<Self> {
+        let pages = filled(&directory.join("bare.pages"), PAGES_BYTES, Durability::OnSync);
+        let pages = Rc::new(pages.map_err(failed(NAME))?);
+        Ok(Self { appender: Appender::new(directory)?, pages, prng: Prng::new(1) })
+    }
+
+    /// Appends sectors one by one while pages are written beside it: as many bytes in a second, in as many writes and syncs, as
+    /// a store wrote. Answers how long the appends took, in nanoseconds.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(super) fn beside(&mut self, load: Written, time: Duration) -> Run<Histogram<u64>> {
+        let mut writer = PageWriter::new(load, time);
+        let mut times = histogram();
+        let start = Instant::now();
+        self.appender.append(Aligned::zeroed(SECTOR_BYTES))?;
+        loop {
+            if start.elapsed() < time {
+                self.write_pages(&mut writer, start.elapsed())?;
+            }
+            let Some(ended) = self.appender.ring.wait().map_err(failed(NAME))? else { return Ok(times) };
+            ended.result.map_err(failed(NAME))?;
+            match (ended.owner, ended.request) {
+                (Owner::Append(begun), Request::Write { buffer, .. }) => {
+                    times.saturating_record(nanoseconds(begun.elapsed()));
+                    if start.elapsed() < time {
+                        self.appender.append(buffer)?;
+                    }
+                }
+                (Owner::Page(bytes), _) => writer.in_flight -= bytes,
+                (Owner::Append(_) | Owner::Sync, _) => writer.is_syncing = false,
+            }
+        }
+    }
 
     fn write_pages(&mut self, writer: &mut PageWriter, elapsed: Duration) -> Run<()> {
+        let ring = &mut self.appender.ring;
         while let Some(bytes) = writer.next(elapsed) {
             let buffer = Aligned::zeroed(bytes);
             let places = (PAGES_BYTES - bytes as u64) / SECTOR_BYTES as u64;
             let offset = self.prng.range(0..places) * SECTOR_BYTES as u64;
             let request = Request::Write { offset, buffer };
-            self.ring.submit(&self.pages, request, Owner::Page(bytes as u64)).map_err(failed(NAME))?;
+            ring.submit(&self.pages, request, Owner::Page(bytes as u64)).map_err(failed(NAME))?;
         }
         if writer.sync_is_due() {
-            self.ring.submit(&self.pages, Request::Sync, Owner::Sync).map_err(failed(NAME))?;
+            ring.submit(&self.pages, Request::Sync, Owner::Sync).map_err(failed(NAME))?;
         }
         Ok(())
     }
@@ -195,7 +217,7 @@ impl PageWriter {
 ///
 /// # Errors
 /// The system's.
-pub(super) fn random_reads(
+pub(crate) fn random_reads(
     file: &Path,
     page_bytes: usize,
     in_flight: usize,

@@ -12,7 +12,7 @@
 //!
 //! Deliberately absent: the network, raft and sessions. `mesh-bench run` measures those.
 
-mod bare;
+pub(crate) mod bare;
 mod counting;
 mod data;
 mod files;

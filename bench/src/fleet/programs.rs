@@ -10,9 +10,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::str::FromStr;
 
-use clap::CommandFactory;
-
-use crate::cli::Cli;
 use crate::error::BenchError;
 
 /// The first bytes of a program that is no script.
@@ -148,20 +145,12 @@ impl Programs {
         let in_packages = name.in_packages();
         let packaged =
             in_packages.iter().flat_map(|inside| packages().into_iter().map(move |at| at.join(inside)));
-        if name == ProgramName::MeshBench && !has_echo() {
-            return Err("this program has no echo".to_owned());
-        }
         let mut candidates = named.chain(beside).chain(on_path).chain(packaged);
         match candidates.find(|path| is_program(path)) {
             Some(path) => Ok(Program { name, path }),
             None => Err(format!("{} is not installed: {}", name.name(), name.install())),
         }
     }
-}
-
-/// Whether this program can be the echo that servers are compared with.
-fn has_echo() -> bool {
-    Cli::command().find_subcommand("echo").is_some()
 }
 
 fn is_program(path: &Path) -> bool {

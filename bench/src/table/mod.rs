@@ -163,6 +163,11 @@ impl Rounds {
         }
     }
 
+    /// What was added last for a system.
+    pub(crate) fn last(&self, system: &str) -> Option<f64> {
+        self.figures.iter().find(|(known, _)| known == system)?.1.last().copied()
+    }
+
     pub(crate) fn work(&self) -> &str {
         &self.work
     }
@@ -194,6 +199,12 @@ impl Row {
         let against = best.map_or_else(|| against.join(", "), |best| best.system.clone());
         self.bars.push(Bar { against, bound, measured, verdict: bound.judge(measured) });
         self
+    }
+
+    /// With the bars against some systems only; `None` if it has none.
+    pub(crate) fn only_against(mut self, wanted: impl Fn(&str) -> bool) -> Option<Self> {
+        self.bars.retain(|bar| wanted(&bar.against));
+        if self.bars.is_empty() { None } else { Some(self) }
     }
 
     /// Holds the median of Mesh's rounds against a figure.

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use mesh_engine::StoreOptions;
 
-use super::super::bare::{Appender, as_f64, histogram, nanoseconds};
+use super::super::bare::{BusyAppender, as_f64, histogram, nanoseconds};
 use super::super::data::Data;
 use super::super::files::Written;
 use super::super::flags::{EngineFlags, RowName};
@@ -45,7 +45,7 @@ pub(in super::super) fn pauses(flags: &EngineFlags) -> Run<Option<Row>> {
     }
     // What the load left to be written is not what is measured.
     replica.tidy()?;
-    let mut bare = Appender::new(&place.directory("bare")?)?;
+    let mut bare = BusyAppender::new(&place.directory("bare")?)?;
     let mut rounds = Rounds::new("p99.9 of puts while checkpoints run", Unit::Microseconds);
     let (mut load, mut checkpoints, mut medians) = (Written::default(), 0, [0.0; 2]);
     for round in 0..flags.rounds() {
