@@ -2,18 +2,16 @@
 
 use std::str::FromStr;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use mesh_base::limits::{BATCH_BYTES_MAX, BATCH_OPS_MAX, SESSION_WINDOW_MAX, VALUE_BYTES_MAX};
+use clap::{Args, Parser, Subcommand};
 
 use crate::compare::{CompareFlags, RooflineFlags};
-use crate::distribution::Distribution;
 use crate::echo::EchoFlags;
 use crate::engine::{CountFlags, EngineFlags};
 use crate::error::BenchError;
 use crate::failover::FailoverFlags;
 use crate::fleet::LaunchFlags;
 use crate::footprint::FootprintFlags;
-use crate::keyspace::{KEY_BYTES, KEYS_MAX};
+use crate::load::{LOAD, LoadFlags};
 use crate::machine;
 use crate::target::mesh::with_port;
 
@@ -21,7 +19,6 @@ const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 a bar does not hold (--check), 2 wrong usage, 3 the run had errors that make its figures
 worthless, 4 the system was not reached.";
 
-const LOAD: &str = "The load";
 const TIME: &str = "Time";
 const PLACE: &str = "Who and where";
 const OUTPUT: &str = "Output";
@@ -115,108 +112,6 @@ pub(crate) struct RunFlags {
     /// Report as a table in Markdown.
     #[arg(long, help_heading = OUTPUT)]
     pub(crate) markdown: bool,
-}
-
-/// The load itself, which is the same whatever system it is put on.
-#[derive(Args, Clone, Debug)]
-pub(crate) struct LoadFlags {
-    /// What is done.
-    #[arg(long, value_name = "WHAT", default_value = "get", help_heading = LOAD)]
-    pub(crate) workload: Workload,
-    /// Percent of a mixed workload that reads [default: 50]
-    #[arg(
-        long,
-        value_name = "PERCENT",
-        value_parser = clap::value_parser!(u32).range(0..=100),
-        help_heading = LOAD
-    )]
-    pub(crate) reads: Option<u32>,
-    /// How many keys there are, of 16 bytes each.
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 100_000,
-        value_parser = clap::value_parser!(u32).range(1..=i64::from(KEYS_MAX)),
-        help_heading = LOAD
-    )]
-    pub(crate) keys: u32,
-    /// Bytes of a value.
-    #[arg(long, value_name = "N", default_value_t = 256, help_heading = LOAD)]
-    pub(crate) value_bytes: usize,
-    /// How keys are chosen.
-    #[arg(long, value_name = "HOW", default_value = "uniform", help_heading = LOAD)]
-    pub(crate) distribution: Distribution,
-    /// How many connections.
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 50,
-        value_parser = clap::value_parser!(u16).range(1..),
-        help_heading = LOAD
-    )]
-    pub(crate) connections: u16,
-    /// Requests in flight on each.
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 1,
-        value_parser = clap::value_parser!(u16).range(1..=SESSION_WINDOW_MAX as i64),
-        help_heading = LOAD
-    )]
-    pub(crate) in_flight: u16,
-    /// Keys of a request: more than one is a batched get or put.
-    #[arg(long, value_name = "N", default_value_t = 1, help_heading = LOAD)]
-    pub(crate) batch: usize,
-    /// Repeats the choices of keys and values.
-    #[arg(long, value_name = "N", default_value_t = 1, help_heading = LOAD)]
-    pub(crate) seed: u64,
-}
-
-/// What is done.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub(crate) enum Workload {
-    /// Writes keys.
-    Put,
-    /// Reads keys.
-    Get,
-    /// Does both.
-    Mixed,
-}
-
-impl LoadFlags {
-    /// What the flags say together that none says alone.
-    ///
-    /// # Errors
-    /// [`BenchError::Usage`]
-    pub(crate) fn check(&self) -> Result<(), BenchError> {
-        let wrong = |what: String| Err(BenchError::Usage(what));
-        if self.reads.is_some() && self.workload != Workload::Mixed {
-            return wrong("--reads goes with --workload mixed only".into());
-        }
-        if self.value_bytes > VALUE_BYTES_MAX {
-            return wrong(format!("--value-bytes: a value has at most {VALUE_BYTES_MAX} bytes"));
-        }
-        if !(1..=BATCH_OPS_MAX).contains(&self.batch) {
-            return wrong(format!("--batch: a request has from 1 to {BATCH_OPS_MAX} keys"));
-        }
-        if self.batch > 1 && self.batch * (self.value_bytes + KEY_BYTES) > BATCH_BYTES_MAX {
-            let most = BATCH_BYTES_MAX / (self.value_bytes + KEY_BYTES);
-            return wrong(format!(
-                "--batch: with values of {} bytes at most {most} keys fit into one request",
-                self.value_bytes
-            ));
-        }
-        Ok(())
-    }
-
-    /// Percent of the operations that read.
-    pub(crate) fn reads(&self) -> u32 {
-        match self.workload {
-            Workload::Put => 0,
-            Workload::Get => 100,
-            Workload::Mixed => self.reads.unwrap_or(50),
-        }
-    }
 }
 
 impl RunFlags {
@@ -328,7 +223,7 @@ mod tests {
         for (line, reads) in
             [("", 100), ("--workload put", 0), ("--workload mixed", 50), ("--workload mixed --reads 5", 5)]
         {
-            assert_eq!(run(line).unwrap().work.reads(), reads, "{line}");
+            assert_eq!(run(line).unwrap().work.shares().reads, reads, "{line}");
         }
     }
 

@@ -3,15 +3,45 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::stats::{Second, Tally};
+use crate::stats::Second;
+use crate::tally::Tally;
 
-/// One second of a run, all cores together.
-#[derive(Clone, Debug)]
+/// One second of a run, all cores together. Times are in nanoseconds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Point {
     /// Which, from the beginning of the measurement; negative in the warm-up.
     pub(crate) number: i64,
-    /// What was counted.
-    pub(crate) tally: Tally,
+    /// Keys that were read or written.
+    pub(crate) keys: u64,
+    /// Operations that were done.
+    pub(crate) requests: u64,
+    /// Errors, retried or not.
+    pub(crate) errors: u64,
+    /// Latencies of all operations.
+    pub(crate) p50: u64,
+    /// 0.99
+    pub(crate) p99: u64,
+    /// 0.999
+    pub(crate) p99_9: u64,
+    /// The longest.
+    pub(crate) max: u64,
+}
+
+impl Point {
+    /// Of what was counted in a second.
+    pub(crate) fn of(number: i64, tally: &Tally) -> Self {
+        let latencies = tally.all_latencies();
+        Self {
+            number,
+            keys: tally.keys,
+            requests: tally.requests(),
+            errors: tally.errors.values().map(|count| count.retried + count.failed).sum(),
+            p50: latencies.value_at_quantile(0.5),
+            p99: latencies.value_at_quantile(0.99),
+            p99_9: latencies.value_at_quantile(0.999),
+            max: latencies.max(),
+        }
+    }
 }
 
 /// Looks on.
@@ -34,7 +64,7 @@ pub(crate) struct Outcome {
     pub(crate) measured: Duration,
     /// What was counted meanwhile.
     pub(crate) total: Tally,
-    /// The seconds of the measurement.
+    /// The seconds of the measurement, each in a few figures: a run may take a day.
     pub(crate) series: Vec<Point>,
     /// Processor time of the generator's cores during these seconds.
     pub(crate) cpu: Duration,
@@ -45,7 +75,7 @@ pub(crate) struct Collector {
     cores: usize,
     /// What is measured; `None` for everything.
     seconds: Option<u32>,
-    waiting: BTreeMap<i64, (usize, Point)>,
+    waiting: BTreeMap<i64, (usize, Tally)>,
     outcome: Outcome,
 }
 
@@ -71,13 +101,13 @@ impl Collector {
         if self.is_measured(number) {
             self.outcome.cpu += cpu;
         }
-        let empty = || (0, Point { number, tally: Tally::new() });
-        let (told, point) = self.waiting.entry(number).or_insert_with(empty);
-        point.tally.merge(&tally);
+        let (told, of_all) = self.waiting.entry(number).or_default();
+        of_all.merge(&tally);
         *told += 1;
         if *told == self.cores
-            && let Some((_, point)) = self.waiting.remove(&number)
+            && let Some((_, of_all)) = self.waiting.remove(&number)
         {
+            let point = Point::of(number, &of_all);
             observer.second(&point);
             if self.is_measured(number) {
                 self.outcome.series.push(point);
@@ -93,7 +123,7 @@ impl Collector {
     pub(crate) fn finish(mut self, measured: Duration) -> Outcome {
         // Cores whose operations come to an end do not do so in the same second.
         let waiting = std::mem::take(&mut self.waiting);
-        let rest = waiting.into_values().map(|(_, point)| point);
+        let rest = waiting.into_iter().map(|(number, (_, of_all))| Point::of(number, &of_all));
         let rest: Vec<_> = rest.filter(|point| self.is_measured(point.number)).collect();
         self.outcome.series.extend(rest);
         self.outcome.measured = measured;
@@ -116,7 +146,7 @@ mod tests {
         struct Seen(Vec<(i64, u64)>);
         impl Observer for Seen {
             fn second(&mut self, point: &Point) {
-                self.0.push((point.number, point.tally.keys));
+                self.0.push((point.number, point.keys));
             }
         }
         let (mut seen, mut collector) = (Seen(Vec::new()), Collector::new(2, Some(2)));

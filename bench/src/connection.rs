@@ -1,24 +1,27 @@
-//! A connection under load: a number of slots, each with one operation at a time (a closed loop).
+//! A connection under load: a number of slots, each with one operation at a time. The next begins when a slot is free (a closed loop),
+//! and not before it is due (an open loop, see `pace`).
 //!
 //! A turn takes all answers off what one read brought, puts the next operations into the slots that became free, and sends
 //! all requests with one write. What could not be done is sent again as the system asks for, until its time is up.
 //!
 //! Invariants:
-//! - An operation's time begins right before the write that sends it first, and ends right after the read that brought
-//!   its answer, however often it was sent.
+//! - An operation's service time begins right before the write that sends it first, and ends right after the read that brought
+//!   its answer, however often it was sent. Its response time begins when it was due.
 //! - A slot is idle, sent or paused; what an answer names was sent, or else it is counted as a stray.
 //! - In a turn nothing is allocated once buffers have grown to the size of what is sent and received.
-//!
-//! Deliberately absent: a rate. An open loop would set the time at which an operation begins, and nothing else.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::io;
 use std::time::{Duration, Instant};
 
 use crate::buffers::{Inbox, Outbox};
-use crate::op::{Op, OpKind};
+use crate::op::{Op, OpKind, Page, Sequel};
+use crate::pace::Arrivals;
 use crate::socket::{Interest, Poller, Received, Socket};
 use crate::stats::{Recorder, Schedule};
-use crate::target::{Admission, Answer, Decoded, Found, Lane, Tag, Then};
+use crate::tally::{Class, Times};
+use crate::target::{Admission, Answer, Decoded, Found, Lane, Rest, Tag, Then};
 use crate::workload::{Fed, Feed};
 
 /// An operation that met errors for so long is given up.
@@ -40,6 +43,8 @@ pub(crate) struct Shared {
     pub(crate) poller: Poller,
     /// When the first of what has paused is to be sent again, or earlier.
     pub(crate) alarm: Option<Instant>,
+    /// Connections that have a slot for their next operation, by when it is due.
+    pub(crate) calls: BinaryHeap<Reverse<(Instant, usize)>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,6 +59,36 @@ struct Slot {
     state: State,
     op: Op,
     begun: Instant,
+    /// In an open loop.
+    due: Option<Instant>,
+    /// When the read was due, or sent, that this write follows.
+    whole_since: Option<Instant>,
+}
+
+impl Slot {
+    fn new(number: u16, now: Instant) -> Self {
+        let tag = Tag::first(number);
+        Self { tag, state: State::Idle, op: Op::empty(), begun: now, due: None, whole_since: None }
+    }
+
+    /// What its operation took that is answered now.
+    fn times(&self, now: Instant) -> Times {
+        let service = now - self.begun;
+        match self.due {
+            Some(due) => Times { response: now - due, service: Some(service) },
+            None => Times::closed(service),
+        }
+    }
+
+    /// Takes a page of its range, and says whether another is to be asked for.
+    fn turn_page(&mut self, found: Found, rest: Rest) -> Rest {
+        self.op.items = self.op.items.saturating_sub(found.keys());
+        if rest == Rest::None || self.op.items == 0 || found.keys() == 0 {
+            return Rest::None;
+        }
+        self.op.page = Page::Next;
+        Rest::Some
+    }
 }
 
 /// How a turn left a connection.
@@ -86,9 +121,15 @@ pub(crate) struct Connection<L> {
     fresh: Vec<u16>,
     /// Slots with an operation that is to be sent again later.
     paused: Vec<u16>,
+    /// Slots with a write that follows its read.
+    halfway: Vec<u16>,
     /// Operations that are sent and not answered.
     sent: usize,
     is_dry: bool,
+    /// In an open loop.
+    arrivals: Option<Arrivals>,
+    /// Whether it is among those that are called when their next operation is due.
+    is_called: bool,
     outbox: Outbox,
     inbox: Inbox,
     /// Since when operations are in flight and nothing was received.
@@ -99,21 +140,46 @@ impl<L: Lane> Connection<L> {
     /// With so many slots; not connected yet. The poller knows it by its number.
     pub(crate) fn new(number: usize, feed: Feed, in_flight: u16) -> Self {
         let now = Instant::now();
-        let slot = |slot| Slot { tag: Tag::first(slot), state: State::Idle, op: Op::empty(), begun: now };
         Self {
             number,
             wire: None,
             feed,
-            slots: (0..in_flight).map(slot).collect(),
+            slots: (0..in_flight).map(|number| Slot::new(number, now)).collect(),
             idle: (0..in_flight).rev().collect(),
             fresh: Vec::new(),
             paused: Vec::new(),
+            halfway: Vec::new(),
             sent: 0,
             is_dry: false,
+            arrivals: None,
+            is_called: false,
             outbox: Outbox::default(),
             inbox: Inbox::default(),
             silent_since: None,
         }
+    }
+
+    /// The same in an open loop.
+    pub(crate) fn with_arrivals(self, arrivals: Option<Arrivals>) -> Self {
+        Self { arrivals, ..self }
+    }
+
+    /// The schedule begins.
+    pub(crate) const fn start(&mut self, start: Instant) {
+        if let Some(arrivals) = &mut self.arrivals {
+            arrivals.start(start);
+        }
+    }
+
+    /// Operations that were due before a moment and were not begun.
+    pub(crate) fn overdue(&self, at: Instant) -> u64 {
+        self.arrivals.as_ref().map_or(0, |arrivals| arrivals.overdue(at))
+    }
+
+    /// It was called, as [`Shared::calls`] says.
+    pub(crate) fn called(&mut self, now: Instant, shared: &mut Shared) -> Turn {
+        self.is_called = false;
+        self.go_on(now, shared)
     }
 
     /// Takes a lane that is connected, and makes ready to send what was in flight.
@@ -156,7 +222,7 @@ impl<L: Lane> Connection<L> {
 
     /// Operations that are begun and not over.
     pub(crate) fn unanswered(&self) -> usize {
-        self.sent + self.paused.len()
+        self.sent + self.paused.len() + self.halfway.len()
     }
 
     /// Reads, takes every whole answer, and goes on as [`Connection::go_on`].
@@ -174,9 +240,9 @@ impl<L: Lane> Connection<L> {
     pub(crate) fn go_on(&mut self, now: Instant, shared: &mut Shared) -> Turn {
         let Some(mut wire) = self.wire.take() else { return Turn::GoesOn };
         self.resume(&mut wire.lane, now);
-        self.refill(&mut wire.lane, now, &shared.schedule);
-        let is_over = self.sent + self.fresh.len() + self.paused.len() == 0
-            && (self.is_dry || shared.schedule.is_over(now));
+        self.refill(&mut wire.lane, now, shared);
+        let is_over =
+            self.fresh.len() + self.unanswered() == 0 && (self.is_dry || shared.schedule.is_over(now));
         let flushed = self.flush(&mut wire, &shared.poller);
         self.wire = Some(wire);
         match flushed {
@@ -204,27 +270,55 @@ impl<L: Lane> Connection<L> {
         });
     }
 
-    fn refill(&mut self, lane: &mut L, now: Instant, schedule: &Schedule) {
-        if self.is_dry || schedule.is_over(now) {
+    fn refill(&mut self, lane: &mut L, now: Instant, shared: &mut Shared) {
+        while let Some(number) = self.halfway.pop() {
+            if self.begin(lane, number) == Admission::NotYet {
+                return self.halfway.push(number);
+            }
+        }
+        if self.is_dry || shared.schedule.is_over(now) {
             return;
         }
-        let Self { slots, feed, outbox, .. } = self;
         while let Some(number) = self.idle.pop() {
-            let slot = slot(slots, usize::from(number));
-            // One that was not admitted is still there.
-            if slot.op.keys.is_empty() && feed.next(&mut slot.op) == Fed::Dry {
-                self.is_dry = true;
-                self.idle.push(number);
-                return;
+            if self.feed(number, now, shared) == Fed::Dry || self.begin(lane, number) == Admission::NotYet {
+                return self.idle.push(number);
             }
-            if lane.admit(slot.tag, slot.op.kind) == Admission::NotYet {
-                self.idle.push(number);
-                return;
+        }
+    }
+
+    /// Puts the next operation into a slot, if there is one and it is due. One that was not admitted is still there.
+    fn feed(&mut self, number: u16, now: Instant, shared: &mut Shared) -> Fed {
+        let slot = slot(&mut self.slots, usize::from(number));
+        if !slot.op.keys.is_empty() {
+            return Fed::Op;
+        }
+        if let Some(arrivals) = &mut self.arrivals {
+            let next = arrivals.next();
+            if next > now {
+                if !std::mem::replace(&mut self.is_called, true) {
+                    // At the end it has to see that nothing more comes.
+                    let at = shared.schedule.end().map_or(next, |end| end.min(next));
+                    shared.calls.push(Reverse((at, self.number)));
+                }
+                return Fed::Dry;
             }
+            slot.due = Some(arrivals.take());
+        }
+        let fed = self.feed.next(&mut slot.op);
+        self.is_dry = fed == Fed::Dry;
+        fed
+    }
+
+    /// Puts a slot's operation on its way, if the lane lets it.
+    fn begin(&mut self, lane: &mut L, number: u16) -> Admission {
+        let slot = slot(&mut self.slots, usize::from(number));
+        let admission = lane.admit(slot.tag, slot.op.kind);
+        if admission == Admission::Granted {
             slot.state = State::Sent;
-            lane.encode(slot.tag, &slot.op, feed.keyspace(), outbox.tail());
+            lane.encode(slot.tag, &slot.op, self.feed.keyspace(), self.outbox.tail());
             self.fresh.push(number);
         }
+        admission
     }
 
     /// Writes what there is room for, and waits for room if there is too little. The time of what is written first begins
@@ -252,18 +346,21 @@ impl<L: Lane> Connection<L> {
 
     /// Reads, and takes every whole answer. The time of the read, or `None` if the connection is of no use any more.
     fn take(&mut self, wire: &mut Wire<L>, shared: &mut Shared) -> Option<Instant> {
-        let received = wire.socket.receive(&mut shared.scratch);
+        // Taken out so that what they hold can be looked at while slots change.
+        let (mut inbox, mut scratch) = (std::mem::take(&mut self.inbox), std::mem::take(&mut shared.scratch));
+        let mut count = 0;
+        let read = |into: &mut [u8]| {
+            let received = wire.socket.receive(into)?;
+            if let Received::Bytes(bytes) = received {
+                count = bytes;
+            }
+            Ok(received)
+        };
+        let received = inbox.receive(&mut scratch, read).ok().flatten();
         let now = Instant::now();
         shared.recorder.look(now);
-        let count = match received {
-            Ok(Received::Bytes(count)) => count,
-            Ok(Received::End) | Err(_) => return None,
-        };
-        // Taken out so that what it holds can be looked at while slots change.
-        let (mut inbox, scratch) = (std::mem::take(&mut self.inbox), std::mem::take(&mut shared.scratch));
-        let piece = scratch.get(..count).unwrap_or_default();
-        let received = inbox.receive(piece);
-        let (mut rest, mut is_usable) = (received, true);
+        let (mut is_usable, received) = (received.is_some(), received.unwrap_or_default());
+        let mut rest = received;
         loop {
             match wire.lane.decode(rest) {
                 Ok(Some(decoded)) => {
@@ -280,7 +377,7 @@ impl<L: Lane> Connection<L> {
             }
         }
         let taken = received.len() - rest.len();
-        inbox.keep_from(taken, piece);
+        inbox.keep_from(taken, &scratch);
         (self.inbox, shared.scratch) = (inbox, scratch);
         if count > 0 {
             self.silent_since = (self.sent > 0).then_some(now);
@@ -311,7 +408,7 @@ impl<L: Lane> Connection<L> {
             recorder.failed(STRAY_ANSWER);
             return true;
         };
-        let (kind, latency) = (slot.op.kind, now - slot.begun);
+        let (kind, service) = (slot.op.kind, now - slot.begun);
         let mut is_usable = true;
         match decoded.answer {
             Answer::Read(found) if kind == OpKind::Read => {
@@ -324,17 +421,33 @@ impl<L: Lane> Connection<L> {
                     lane.encode(slot.tag, &slot.op, self.feed.keyspace(), self.outbox.tail());
                     return true;
                 }
-                recorder.done(kind, slot.op.keys.len(), latency);
+                recorder.done(Class::Reads, slot.op.keys.len(), slot.times(now));
+                if slot.op.sequel == Sequel::Write {
+                    self.go_halfway(lane, number);
+                    return true;
+                }
+            }
+            Answer::Scanned { found, rest } if kind == OpKind::Scan => {
+                recorder.items(found.keys());
+                recorder.found(found);
+                if slot.turn_page(found, rest) == Rest::Some {
+                    lane.encode(slot.tag, &slot.op, self.feed.keyspace(), self.outbox.tail());
+                    return true;
+                }
+                recorder.done(Class::Scans, 1, slot.times(now));
             }
             Answer::Written if kind == OpKind::Write => {
                 self.feed.acknowledged(&slot.op);
-                recorder.done(kind, slot.op.keys.len(), latency);
+                recorder.done(Class::Writes, slot.op.keys.len(), slot.times(now));
+                if let Some(since) = slot.whole_since {
+                    recorder.whole(Class::Modifies, Times::closed(now - since));
+                }
             }
-            Answer::Read(_) | Answer::Written => {
+            Answer::Read(_) | Answer::Scanned { .. } | Answer::Written => {
                 recorder.failed(STRAY_ANSWER);
                 return false;
             }
-            Answer::Setback { name, then: Then::Again { after } } if latency < PATIENCE => {
+            Answer::Setback { name, then: Then::Again { after } } if service < PATIENCE => {
                 recorder.retried(name, 1);
                 let until = now + after;
                 slot.state = State::Paused { until };
@@ -344,7 +457,7 @@ impl<L: Lane> Connection<L> {
                 return true;
             }
             // What was in flight is sent over the next connection.
-            Answer::Setback { name, then: Then::Reopen } if latency < PATIENCE => {
+            Answer::Setback { name, then: Then::Reopen } if service < PATIENCE => {
                 recorder.retried(name, 1);
                 return false;
             }
@@ -354,12 +467,23 @@ impl<L: Lane> Connection<L> {
             }
         }
         lane.settle(slot.tag, kind);
-        slot.tag = slot.tag.next();
-        slot.state = State::Idle;
+        (slot.tag, slot.state) = (slot.tag.next(), State::Idle);
+        (slot.due, slot.whole_since) = (None, None);
         slot.op.keys.clear();
         self.idle.push(low_bits(number));
         self.sent -= 1;
         is_usable
+    }
+
+    /// A read was answered that a write of the same key follows.
+    fn go_halfway(&mut self, lane: &mut L, number: usize) {
+        let slot = slot(&mut self.slots, number);
+        lane.settle(slot.tag, OpKind::Read);
+        (slot.tag, slot.state) = (slot.tag.next(), State::Idle);
+        slot.whole_since = Some(slot.due.take().unwrap_or(slot.begun));
+        self.feed.write_what_was_read(&mut slot.op);
+        self.halfway.push(low_bits(number));
+        self.sent -= 1;
     }
 
     /// When the first of what has paused is to be sent again; not while that is impossible.

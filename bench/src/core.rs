@@ -5,6 +5,8 @@
 //!   waiting.
 //! - Nothing but the wait for sockets waits here.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -18,6 +20,7 @@ use crate::error::BenchError;
 use crate::generator::Plan;
 use crate::machine::pin;
 use crate::opener::Opener;
+use crate::pace::{Arrivals, Seat};
 use crate::socket::Poller;
 use crate::stats::{Recorder, Schedule, Second};
 use crate::target::{LaneSpec, PartitionId, Target};
@@ -70,7 +73,9 @@ impl<T: Target> Core<T> {
             let partition = PartitionId(among_all % target.partitions());
             let feed = Feed::new(&plan.keyspace, partition, plan.mix.clone(), plan.batch, prng.fork())
                 .with_ledger(plan.ledger.clone());
-            connections.push(Connection::new(number, feed, plan.in_flight));
+            let seat = Seat { number: among_all, of: plan.connections };
+            let arrivals = Arrivals::new(plan.pace, seat, prng.fork());
+            connections.push(Connection::new(number, feed, plan.in_flight).with_arrivals(arrivals));
             let lane = target.lane(LaneSpec {
                 partition,
                 writes: plan.writes(),
@@ -94,13 +99,15 @@ impl<T: Target> Core<T> {
 
     /// Keeps the connections busy from the schedule's start to its end.
     pub(crate) fn work(self, schedule: Schedule, seconds: Sender<Second>) {
-        let Self { target, connections, poller, opener } = self;
+        let Self { target, mut connections, poller, opener } = self;
+        connections.iter_mut().for_each(|connection| connection.start(schedule.start));
         let shared = Shared {
             recorder: Recorder::new(schedule, seconds),
             schedule,
             scratch: vec![0; READ_BYTES],
             poller,
             alarm: None,
+            calls: BinaryHeap::new(),
         };
         let is_over = vec![false; connections.len()];
         Work { target, connections, opener, shared, left: is_over.len(), is_over }.run();
@@ -135,17 +142,22 @@ impl<T: Target> Work<T> {
             let now = Instant::now();
             self.take_opened(now);
             self.resume(now);
+            self.call(now);
             if now >= look.at && self.look(&mut look, now) == Looked::Late {
                 break;
             }
         }
         let unanswered = self.connections.iter().map(Connection::unanswered).sum::<usize>();
-        self.shared.recorder.finish(Instant::now(), unanswered as u64);
+        let end = self.shared.schedule.end();
+        let overdue =
+            end.map_or(0, |end| self.connections.iter().map(|connection| connection.overdue(end)).sum());
+        self.shared.recorder.finish(Instant::now(), unanswered as u64, overdue);
     }
 
     /// How long to wait for sockets.
     fn patience(&self, look_at: Instant) -> Duration {
         let next = self.shared.alarm.map_or(look_at, |alarm| alarm.min(look_at));
+        let next = self.shared.calls.peek().map_or(next, |Reverse((due, _))| next.min(*due));
         let patience = next.saturating_duration_since(Instant::now());
         if self.opener.under_way() > 0 { patience.min(OPENED_EVERY) } else { patience }
     }
@@ -202,6 +214,18 @@ impl<T: Target> Work<T> {
             }
         }
         self.shared.alarm = self.connections.iter().filter_map(Connection::alarm).min();
+    }
+
+    /// Has connections begin operations that are due now.
+    fn call(&mut self, now: Instant) {
+        while let Some(&Reverse((due, number))) = self.shared.calls.peek()
+            && due <= now
+        {
+            self.shared.calls.pop();
+            let connection = self.connections.get_mut(number);
+            let turn = connection.map(|connection| connection.called(now, &mut self.shared));
+            self.turned(number, turn);
+        }
     }
 
     /// Looks after what happens without answers: seconds that pass, connections that are silent, the end.

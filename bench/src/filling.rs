@@ -5,12 +5,13 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::cli::LoadFlags;
 use crate::collector::Outcome;
 use crate::error::BenchError;
 use crate::generator::{self, Plan};
 use crate::keyspace::{KEY_BYTES, Keyspace, KeyspaceSpec};
+use crate::load::LoadFlags;
 use crate::op::OpKind;
+use crate::pace::Pace;
 use crate::progress::{note, show};
 use crate::report::text;
 use crate::target::{PartitionId, Target};
@@ -41,8 +42,9 @@ pub(crate) enum Refill {
 pub(crate) fn lay_out(flags: &LoadFlags, target: &impl Target) -> Result<Keyspace, BenchError> {
     let spec = KeyspaceSpec {
         keys: flags.keys,
+        inserts: flags.inserts(),
         value_bytes: flags.value_bytes,
-        distribution: flags.distribution,
+        distribution: flags.distribution(),
         seed: flags.seed,
     };
     let partitions = target.partitions();
@@ -93,6 +95,7 @@ pub(crate) fn sweep<T: Target>(target: &Arc<T>, plan: &Plan) -> Result<Outcome, 
     let plan = Plan {
         connections: plan.connections.min(CONNECTIONS_MAX).max(target.partitions()),
         in_flight: 2,
+        pace: Pace::Closed,
         batch: fits.clamp(1, BATCH_MAX),
         warm_up: 0,
         seconds: None,

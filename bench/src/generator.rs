@@ -14,6 +14,7 @@ use crate::error::BenchError;
 use crate::keyspace::Keyspace;
 use crate::ledger::Ledgered;
 use crate::op::OpKind;
+use crate::pace::Pace;
 use crate::stats::{INTERVAL, Schedule, Second};
 use crate::target::{Target, Writes};
 use crate::workload::Mix;
@@ -32,6 +33,8 @@ pub(crate) struct Plan {
     pub(crate) in_flight: u16,
     /// Keys of an operation.
     pub(crate) batch: usize,
+    /// When they begin.
+    pub(crate) pace: Pace,
     /// Which operations.
     pub(crate) mix: Mix,
     /// On which keys.

@@ -267,7 +267,13 @@ mod tests {
     const KEY: KeyNo = KeyNo(3);
 
     fn keyspace() -> Keyspace {
-        let spec = KeyspaceSpec { keys: 10, value_bytes: 32, distribution: Distribution::Uniform, seed: 1 };
+        let spec = KeyspaceSpec {
+            keys: 10,
+            inserts: 0,
+            value_bytes: 32,
+            distribution: Distribution::Uniform,
+            seed: 1,
+        };
         Keyspace::new(spec, 1, |_| PartitionId(0)).unwrap()
     }
 

@@ -1,8 +1,8 @@
 //! `mesh-bench`: puts a system under load and says what it does.
 //!
-//! A run goes through these rooms in order: `cli` says what is wanted, `target` reaches the system and says where keys
+//! A run goes through these rooms in order: `cli` and `load` say what is wanted, `target` reaches the system and says where keys
 //! belong, `keyspace` lays out keys and values, `run` sees to it that they are there and has `generator` make the load
-//! with threads (`core`) and their connections (`connection`), which `workload` feeds, `collector` puts together what they counted (`stats`), and
+//! with threads (`core`) and their connections (`connection`), which `workload` feeds, `collector` puts together what they counted (`stats`, `tally`), and
 //! `report` tells it. `filling` goes once through all keys, before a load and after it.
 //!
 //! Commands with rooms of their own: `compare` puts other systems beside Mesh, and the least that work takes, `failover` takes their leaders away, `footprint` weighs idle
@@ -33,15 +33,18 @@ mod footprint;
 mod generator;
 mod keyspace;
 mod ledger;
+mod load;
 mod machine;
 mod op;
 mod opener;
+mod pace;
 mod progress;
 mod report;
 mod run;
 mod socket;
 mod stats;
 mod table;
+mod tally;
 mod target;
 mod workload;
 

@@ -11,12 +11,32 @@ pub(crate) struct KeyNo(pub(crate) u32);
 pub(crate) struct ValueAt(pub(crate) usize);
 
 /// What an operation does.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum OpKind {
     /// Reads its keys.
     Read,
     /// Writes its keys.
     Write,
+    /// Reads keys in order, from its only one on.
+    Scan,
+}
+
+/// What follows when an operation is done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Sequel {
+    /// Nothing.
+    None,
+    /// What was read is written, and only both are the whole.
+    Write,
+}
+
+/// Which part of a range is asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Page {
+    /// The first.
+    First,
+    /// What comes after the last that was answered.
+    Next,
 }
 
 /// See the module.
@@ -28,12 +48,25 @@ pub(crate) struct Op {
     pub(crate) keys: Vec<KeyNo>,
     /// Which value it writes to each, if it writes.
     pub(crate) values: Vec<ValueAt>,
+    /// How many keys it wants, if it reads them in order.
+    pub(crate) items: usize,
+    /// Which of these.
+    pub(crate) page: Page,
+    /// What comes next.
+    pub(crate) sequel: Sequel,
 }
 
 impl Op {
     /// Room for an operation.
     pub(crate) const fn empty() -> Self {
-        Self { kind: OpKind::Read, keys: Vec::new(), values: Vec::new() }
+        Self {
+            kind: OpKind::Read,
+            keys: Vec::new(),
+            values: Vec::new(),
+            items: 0,
+            page: Page::First,
+            sequel: Sequel::None,
+        }
     }
 
     /// The keys, each with the value that is written to it.

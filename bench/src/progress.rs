@@ -28,19 +28,17 @@ impl Observer for Progress<'_> {
     }
 
     fn second(&mut self, point: &Point) {
-        let latency = point.tally.all_latencies();
-        let errors: u64 = point.tally.errors.values().map(|count| count.retried + count.failed).sum();
         let when = match u64::try_from(point.number) {
             Ok(number) => format!("{:>4} of {} s", number + 1, self.seconds),
             Err(_) => "warming up".to_owned(),
         };
         let what = format!(
             "{when}  {:>9} op/s  p50 {} us  p99 {} us  max {} us  {} errors",
-            count(point.tally.keys),
-            micros(latency.value_at_quantile(0.5)),
-            micros(latency.value_at_quantile(0.99)),
-            micros(latency.max()),
-            count(errors),
+            count(point.keys),
+            micros(point.p50),
+            micros(point.p99),
+            micros(point.max),
+            count(point.errors),
         );
         show(&what);
     }

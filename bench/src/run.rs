@@ -11,6 +11,7 @@ use crate::filling::{self, Refill};
 use crate::generator::{self, Plan};
 use crate::ledger::Ledgered;
 use crate::machine::Machine;
+use crate::pace::Pace;
 use crate::progress::{Progress, note, show};
 use crate::report::{Facts, Report, json, markdown, text};
 use crate::target::mesh::Mesh;
@@ -35,7 +36,8 @@ pub(crate) fn run(flags: &RunFlags) -> Result<Exit, BenchError> {
         connections: usize::from(flags.work.connections),
         in_flight: flags.work.in_flight,
         batch: flags.work.batch,
-        mix: Mix::Random { reads: flags.work.reads() },
+        pace: Pace::Closed,
+        mix: Mix::Random(flags.work.shares()),
         keyspace,
         ledger: Ledgered::No,
         warm_up: flags.warm_up,
@@ -57,6 +59,7 @@ pub(crate) fn run(flags: &RunFlags) -> Result<Exit, BenchError> {
         started_at,
         command: std::env::args().collect(),
         spent: progress.spent,
+        inserts_again: plan.keyspace.inserts_again(),
     };
     tell(flags, &Report::of(flags, facts, &outcome))
 }

@@ -7,139 +7,15 @@
 //! - An operation counts in the second in which its answer came; answers after the last second do not count.
 //! - Seconds are counted from the beginning of the measurement on all cores alike; those of the warm-up are negative.
 
-use std::collections::BTreeMap;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-use hdrhistogram::Histogram;
-
 use crate::cpu;
-use crate::op::OpKind;
+use crate::tally::{Class, Tally, Times};
 use crate::target::Found;
 
-/// The longest time that is told from longer ones.
-const LATENCY_MAX: Duration = Duration::from_secs(100);
-/// Decimal digits that a latency is kept with.
-const DIGITS: u8 = 3;
 /// A second is the unit of the series.
 pub(crate) const INTERVAL: Duration = Duration::from_secs(1);
-
-/// Times in nanoseconds.
-pub(crate) type Latencies = Histogram<u64>;
-
-/// An empty histogram of latencies.
-#[allow(clippy::expect_used, reason = "constant bounds that the crate accepts, as every test shows")]
-pub(crate) fn latencies() -> Latencies {
-    Histogram::new_with_bounds(1, nanoseconds(LATENCY_MAX), DIGITS).expect("bounds")
-}
-
-/// A time in nanoseconds.
-pub(crate) fn nanoseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// How often an error came.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, serde::Serialize)]
-pub(crate) struct ErrorCount {
-    /// The operation was sent again.
-    pub(crate) retried: u64,
-    /// The operation was given up.
-    pub(crate) failed: u64,
-}
-
-/// What was counted.
-#[derive(Clone, Debug)]
-pub(crate) struct Tally {
-    /// From the sending of an operation to its answer, by its kind.
-    latency: [Latencies; 2],
-    /// Keys that were read or written.
-    pub(crate) keys: u64,
-    /// Keys that were read and do not exist.
-    pub(crate) missing: u64,
-    /// Keys whose value had another length than those that are written.
-    pub(crate) wrong: u64,
-    /// By name.
-    pub(crate) errors: BTreeMap<&'static str, ErrorCount>,
-    /// Operations that were never answered.
-    pub(crate) unanswered: u64,
-    /// The longest time on one core between two operations that were done, whatever connections they were on; in the second of the
-    /// later one.
-    pub(crate) silence: Duration,
-}
-
-impl Tally {
-    /// Nothing counted.
-    pub(crate) fn new() -> Self {
-        Self {
-            latency: [latencies(), latencies()],
-            keys: 0,
-            missing: 0,
-            wrong: 0,
-            errors: BTreeMap::new(),
-            unanswered: 0,
-            silence: Duration::ZERO,
-        }
-    }
-
-    /// The latencies of a kind of operations.
-    pub(crate) const fn latency(&self, kind: OpKind) -> &Latencies {
-        let [reads, writes] = &self.latency;
-        match kind {
-            OpKind::Read => reads,
-            OpKind::Write => writes,
-        }
-    }
-
-    /// The latencies of all operations.
-    pub(crate) fn all_latencies(&self) -> Latencies {
-        let [reads, writes] = &self.latency;
-        let mut all = reads.clone();
-        add(&mut all, writes);
-        all
-    }
-
-    /// Operations that were done.
-    pub(crate) fn requests(&self) -> u64 {
-        self.latency.iter().map(Histogram::len).sum()
-    }
-
-    /// Operations that were given up.
-    pub(crate) fn failed(&self) -> u64 {
-        self.errors.values().map(|count| count.failed).sum()
-    }
-
-    /// Adds another's.
-    pub(crate) fn merge(&mut self, other: &Self) {
-        for (ours, theirs) in self.latency.iter_mut().zip(&other.latency) {
-            add(ours, theirs);
-        }
-        self.keys += other.keys;
-        self.missing += other.missing;
-        self.wrong += other.wrong;
-        self.unanswered += other.unanswered;
-        self.silence = self.silence.max(other.silence);
-        for (&name, theirs) in &other.errors {
-            let ours = self.errors.entry(name).or_default();
-            ours.retried += theirs.retried;
-            ours.failed += theirs.failed;
-        }
-    }
-
-    fn done(&mut self, kind: OpKind, keys: usize, latency: Duration) {
-        let [reads, writes] = &mut self.latency;
-        let of_kind = match kind {
-            OpKind::Read => reads,
-            OpKind::Write => writes,
-        };
-        of_kind.saturating_record(nanoseconds(latency));
-        self.keys += keys as u64;
-    }
-}
-
-#[allow(clippy::expect_used, reason = "histograms of the same bounds")]
-fn add(ours: &mut Latencies, theirs: &Latencies) {
-    ours.add(theirs).expect("the same bounds");
-}
 
 /// When what is measured begins and ends.
 #[derive(Clone, Copy, Debug)]
@@ -225,20 +101,35 @@ impl Recorder {
         self.until += INTERVAL;
     }
 
-    /// Hands over the second that has begun, and tells what was never answered.
-    pub(crate) fn finish(mut self, now: Instant, unanswered: u64) {
+    /// Hands over the second that has begun, and tells what was never answered, and never begun though it was due.
+    pub(crate) fn finish(mut self, now: Instant, unanswered: u64, overdue: u64) {
         self.look(now);
         self.tally.unanswered = unanswered;
+        self.tally.overdue = overdue;
         self.hand_over();
     }
 
     /// An operation was answered as it should be.
-    pub(crate) fn done(&mut self, kind: OpKind, keys: usize, latency: Duration) {
+    pub(crate) fn done(&mut self, class: Class, keys: usize, times: Times) {
         self.answered += 1;
         if self.counts() {
-            self.tally.done(kind, keys, latency);
+            self.tally.done(class, keys, times);
             self.tally.silence = self.tally.silence.max(self.now.saturating_duration_since(self.done_at));
             self.done_at = self.now;
+        }
+    }
+
+    /// The last of the operations that belong together was answered.
+    pub(crate) fn whole(&mut self, class: Class, times: Times) {
+        if self.counts() {
+            self.tally.time(class, times);
+        }
+    }
+
+    /// A range brought so many keys.
+    pub(crate) fn items(&mut self, items: usize) {
+        if self.counts() {
+            self.tally.items += items as u64;
         }
     }
 
@@ -297,10 +188,10 @@ mod tests {
         let mut recorder = Recorder::new(schedule, to);
         for ms in [0, 499, 500, 1499, 1500, 2500, 3499, 3500, 4000] {
             recorder.look(start + ms * MS);
-            recorder.done(OpKind::Read, 3, MS);
+            recorder.done(Class::Reads, 3, Times::closed(MS));
             recorder.retried("Overloaded", 1);
         }
-        recorder.finish(start + 4000 * MS, 7);
+        recorder.finish(start + 4000 * MS, 7, 0);
         let seconds: Vec<_> = seconds.iter().map(|second| (second.number, second.tally)).collect();
         let counted: Vec<_> = seconds.iter().map(|(number, tally)| (*number, tally.requests())).collect();
         assert_eq!(counted, [(-2, 2), (-1, 2), (0, 1), (1, 2), (2, 0)]);
@@ -316,35 +207,12 @@ mod tests {
         let start = Instant::now();
         let (to, seconds) = channel();
         let mut recorder = Recorder::new(Schedule { start, measure: start, seconds: None }, to);
-        recorder.done(OpKind::Write, 1, MS);
+        recorder.done(Class::Writes, 1, Times::closed(MS));
         recorder.look(start + 2 * INTERVAL);
-        recorder.done(OpKind::Write, 1, MS);
-        recorder.finish(start + 2 * INTERVAL, 0);
+        recorder.done(Class::Writes, 1, Times::closed(MS));
+        recorder.finish(start + 2 * INTERVAL, 0, 0);
         let mut all = Tally::new();
         seconds.iter().for_each(|second| all.merge(&second.tally));
-        assert_eq!((all.requests(), all.latency(OpKind::Write).len()), (2, 2));
-    }
-
-    #[test]
-    fn tallies_add_up() {
-        let (mut one, mut other) = (Tally::new(), Tally::new());
-        one.done(OpKind::Read, 2, MS);
-        other.done(OpKind::Write, 3, 3 * MS);
-        one.errors.insert("NoSpace", ErrorCount { retried: 1, failed: 0 });
-        other.errors.insert("NoSpace", ErrorCount { retried: 1, failed: 2 });
-        other.errors.insert("Unknown", ErrorCount { retried: 0, failed: 1 });
-        one.merge(&other);
-        assert_eq!((one.requests(), one.keys, one.failed()), (2, 5, 3));
-        assert_eq!(one.errors["NoSpace"], ErrorCount { retried: 2, failed: 2 });
-        let all = one.all_latencies();
-        assert_eq!(all.len(), 2);
-        assert!((2_990_000..3_010_000).contains(&all.max()));
-    }
-
-    #[test]
-    fn what_takes_too_long_is_kept_as_the_longest_time() {
-        let mut tally = Tally::new();
-        tally.done(OpKind::Read, 1, 3 * LATENCY_MAX);
-        assert!(tally.all_latencies().max() >= nanoseconds(LATENCY_MAX));
+        assert_eq!((all.requests(), all.latency(Class::Writes).unwrap().len()), (2, 2));
     }
 }

@@ -13,7 +13,7 @@ use mesh_base::prng::Prng;
 
 use crate::keyspace::Keyspace;
 use crate::ledger::{Audit, Ledgered};
-use crate::op::{Op, OpKind};
+use crate::op::{Op, OpKind, Page, Sequel};
 use crate::target::PartitionId;
 
 /// Whether there was an operation to begin.
@@ -25,14 +25,56 @@ pub(crate) enum Fed {
     Dry,
 }
 
+/// How many of a hundred operations are of which kind; those that are left write keys that are there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Shares {
+    /// Read keys.
+    pub(crate) reads: u32,
+    /// Write keys that are not there.
+    pub(crate) inserts: u32,
+    /// Read keys in order.
+    pub(crate) scans: u32,
+    /// Read a key and then write it.
+    pub(crate) modifies: u32,
+    /// How many keys are read in order.
+    pub(crate) items: Items,
+}
+
+/// How many keys a range wants.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Items {
+    /// So many.
+    Exactly(usize),
+    /// From one to so many, any of them as often as any other.
+    UpTo(usize),
+}
+
+impl Shares {
+    /// Reads, in percent, and writes of keys that are there.
+    pub(crate) const fn reads(reads: u32) -> Self {
+        Self { reads, inserts: 0, scans: 0, modifies: 0, items: Items::Exactly(1) }
+    }
+
+    /// Percent that write keys that are there.
+    pub(crate) const fn updates(self) -> u32 {
+        100 - self.reads - self.inserts - self.scans - self.modifies
+    }
+
+    /// Whether there can be operations of a kind.
+    const fn has(self, kind: OpKind) -> bool {
+        match kind {
+            OpKind::Read => self.reads + self.modifies > 0,
+            OpKind::Write => self.updates() + self.inserts + self.modifies > 0,
+            OpKind::Scan => self.scans > 0,
+        }
+    }
+}
+
 /// How operations follow each other.
 #[derive(Clone, Debug)]
 pub(crate) enum Mix {
-    /// Reads, so many in a hundred, and writes, on keys by the keyspace's distribution; without end.
-    Random {
-        /// Percent of the operations that read.
-        reads: u32,
-    },
+    /// At random, on keys by the keyspace's distribution; without end.
+    Random(Shares),
     /// Every so-manieth key of each partition, once.
     Sweep {
         /// What is done to them.
@@ -54,8 +96,7 @@ impl Mix {
     /// Whether there can be operations of a kind.
     pub(crate) fn has(&self, wanted: OpKind) -> bool {
         match (self, wanted) {
-            (Self::Random { reads }, OpKind::Read) => *reads > 0,
-            (Self::Random { reads }, OpKind::Write) => *reads < 100,
+            (Self::Random(shares), wanted) => shares.has(wanted),
             (Self::Sweep { kind, .. }, wanted) => *kind == wanted,
         }
     }
@@ -100,10 +141,17 @@ impl Feed {
         op.values.clear();
         let Self { keyspace, partition, mix, batch, ledger, prng } = self;
         match mix {
-            Mix::Random { reads } => {
-                let is_read = prng.range(0..100) < u64::from(*reads);
-                op.kind = if is_read { OpKind::Read } else { OpKind::Write };
-                op.keys.extend((0..*batch).map(|_| keyspace.choose(*partition, op.kind, prng)));
+            Mix::Random(shares) => {
+                let drawn = Drawn::of(*shares, prng);
+                (op.kind, op.sequel, op.page) = (drawn.kind(), drawn.sequel(), Page::First);
+                match drawn {
+                    Drawn::Insert => op.keys.extend((0..*batch).map(|_| keyspace.insert(*partition, prng))),
+                    _ => op.keys.extend((0..*batch).map(|_| keyspace.choose(*partition, op.kind, prng))),
+                }
+                op.items = match shares.items {
+                    Items::UpTo(most) if drawn == Drawn::Scan => 1 + prng.index(most),
+                    Items::Exactly(items) | Items::UpTo(items) => items,
+                };
             }
             Mix::Sweep { kind, step, at } => {
                 op.kind = *kind;
@@ -112,18 +160,23 @@ impl Feed {
                 op.keys.extend(keys.get(start..end).unwrap_or_default().iter().step_by(*step));
             }
         }
-        match (op.kind, ledger) {
-            (OpKind::Read, _) => {}
-            (OpKind::Write, Ledgered::Records(ledger)) => {
-                op.values.extend(op.keys.iter().map(|&key| ledger.begin(key)));
-            }
-            (OpKind::Write, _) => op.values.extend(Keyspace::values(prng, op.keys.len())),
+        if op.kind == OpKind::Write {
+            choose_values(op, ledger, prng);
         }
         if op.keys.is_empty() { Fed::Dry } else { Fed::Op }
     }
 
+    /// Makes the write that follows a read of the same key.
+    pub(crate) fn write_what_was_read(&mut self, op: &mut Op) {
+        (op.kind, op.sequel) = (OpKind::Write, Sequel::None);
+        choose_values(op, &self.ledger, &mut self.prng);
+    }
+
     /// An operation that writes was acknowledged.
     pub(crate) fn acknowledged(&self, op: &Op) {
+        if let Mix::Random(Shares { inserts: 1.., .. }) = self.mix {
+            op.keys.iter().for_each(|&key| self.keyspace.written(self.partition, key));
+        }
         if let Ledgered::Records(ledger) = &self.ledger {
             op.keys.iter().for_each(|&key| ledger.acknowledged(key));
         }
@@ -142,6 +195,55 @@ impl Feed {
             Ledgered::Audits(audit) => Some(audit),
             Ledgered::No | Ledgered::Records(_) => None,
         }
+    }
+}
+
+/// What is done next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Drawn {
+    Read,
+    Insert,
+    Scan,
+    Modify,
+    Update,
+}
+
+impl Drawn {
+    fn of(shares: Shares, prng: &mut Prng) -> Self {
+        let Shares { reads, inserts, scans, modifies, .. } = shares;
+        let mut left = prng.range(0..100);
+        for (kind, share) in
+            [(Self::Read, reads), (Self::Insert, inserts), (Self::Scan, scans), (Self::Modify, modifies)]
+        {
+            let share = u64::from(share);
+            if left < share {
+                return kind;
+            }
+            left -= share;
+        }
+        Self::Update
+    }
+
+    const fn kind(self) -> OpKind {
+        match self {
+            Self::Read | Self::Modify => OpKind::Read,
+            Self::Insert | Self::Update => OpKind::Write,
+            Self::Scan => OpKind::Scan,
+        }
+    }
+
+    const fn sequel(self) -> Sequel {
+        match self {
+            Self::Modify => Sequel::Write,
+            Self::Read | Self::Insert | Self::Scan | Self::Update => Sequel::None,
+        }
+    }
+}
+
+fn choose_values(op: &mut Op, ledger: &Ledgered, prng: &mut Prng) {
+    match ledger {
+        Ledgered::Records(ledger) => op.values.extend(op.keys.iter().map(|&key| ledger.begin(key))),
+        Ledgered::No | Ledgered::Audits(_) => op.values.extend(Keyspace::values(prng, op.keys.len())),
     }
 }
 
@@ -164,7 +266,7 @@ mod tests {
     use crate::keyspace::{KEY_BYTES, KeyspaceSpec};
 
     fn keyspace(keys: u32, partitions: usize, distribution: Distribution) -> Arc<Keyspace> {
-        let spec = KeyspaceSpec { keys, value_bytes: 100, distribution, seed: 5 };
+        let spec = KeyspaceSpec { keys, inserts: 0, value_bytes: 100, distribution, seed: 5 };
         // By the last digit.
         Arc::new(
             Keyspace::new(spec, partitions, |key| PartitionId(usize::from(key[KEY_BYTES - 1]) % partitions))
@@ -190,7 +292,7 @@ mod tests {
         for distribution in [Distribution::Uniform, Distribution::Zipfian, Distribution::Latest] {
             let ops = |seed| {
                 let keyspace = keyspace(500, 2, distribution);
-                draw(&mut feed(&keyspace, Mix::Random { reads: 50 }, 3, seed), 200)
+                draw(&mut feed(&keyspace, Mix::Random(Shares::reads(50)), 3, seed), 200)
             };
             assert_eq!(ops(1), ops(1));
             assert_ne!(ops(1), ops(2));
@@ -202,7 +304,7 @@ mod tests {
         let (keys, draws) = (100, 100_000_u32);
         let keyspace = keyspace(keys, 1, Distribution::Uniform);
         let mut drawn = vec![0_u32; keys as usize];
-        for op in draw(&mut feed(&keyspace, Mix::Random { reads: 100 }, 1, 9), draws as usize) {
+        for op in draw(&mut feed(&keyspace, Mix::Random(Shares::reads(100)), 1, 9), draws as usize) {
             assert_eq!((op.kind, op.keys.len()), (OpKind::Read, 1));
             drawn[op.keys[0].0 as usize] += 1;
         }
@@ -217,7 +319,7 @@ mod tests {
     fn popular_keys_are_spread_and_few() {
         let keyspace = keyspace(1000, 1, Distribution::Zipfian);
         let mut drawn = vec![0_u32; 1000];
-        for op in draw(&mut feed(&keyspace, Mix::Random { reads: 100 }, 1, 9), 100_000) {
+        for op in draw(&mut feed(&keyspace, Mix::Random(Shares::reads(100)), 1, 9), 100_000) {
             drawn[op.keys[0].0 as usize] += 1;
         }
         let mut popular: Vec<_> = (0..1000).collect();
@@ -230,10 +332,10 @@ mod tests {
     #[test]
     fn latest_reads_what_was_written_last() {
         let keyspace = keyspace(1000, 1, Distribution::Latest);
-        let writes = draw(&mut feed(&keyspace, Mix::Random { reads: 0 }, 1, 1), 300);
+        let writes = draw(&mut feed(&keyspace, Mix::Random(Shares::reads(0)), 1, 1), 300);
         let written: Vec<_> = writes.iter().map(|op| op.keys[0]).collect();
         assert_eq!(written.iter().collect::<BTreeSet<_>>().len(), 300, "in turn");
-        let reads = draw(&mut feed(&keyspace, Mix::Random { reads: 100 }, 1, 2), 10_000);
+        let reads = draw(&mut feed(&keyspace, Mix::Random(Shares::reads(100)), 1, 2), 10_000);
         let recent = reads.iter().filter(|op| written[290..].contains(&op.keys[0])).count();
         assert!((3_500..4_500).contains(&recent), "{recent} of 10000 reads are of the last ten writes");
     }
@@ -241,13 +343,67 @@ mod tests {
     #[test]
     fn a_mix_has_its_share_of_reads() {
         let keyspace = keyspace(100, 1, Distribution::Uniform);
-        let ops = draw(&mut feed(&keyspace, Mix::Random { reads: 30 }, 1, 3), 10_000);
+        let ops = draw(&mut feed(&keyspace, Mix::Random(Shares::reads(30)), 1, 3), 10_000);
         let reads = ops.iter().filter(|op| op.kind == OpKind::Read).count();
         assert!((2_800..3_200).contains(&reads), "{reads}");
         for (reads, read, write) in [(0, false, true), (100, true, false), (1, true, true)] {
-            let mix = Mix::Random { reads };
+            let mix = Mix::Random(Shares::reads(reads));
             assert_eq!((mix.has(OpKind::Read), mix.has(OpKind::Write)), (read, write));
         }
+    }
+
+    #[test]
+    fn a_mix_has_its_shares_of_everything() {
+        let keyspace = keyspace(100, 1, Distribution::Uniform);
+        let shares = Shares { reads: 40, inserts: 5, scans: 25, modifies: 20, items: Items::UpTo(50) };
+        let ops = draw(&mut feed(&keyspace, Mix::Random(shares), 1, 3), 10_000);
+        let count = |of: &dyn Fn(&Op) -> bool| ops.iter().filter(|op| of(op)).count();
+        let reads = count(&|op| op.kind == OpKind::Read && op.sequel == Sequel::None);
+        let modifies = count(&|op| op.kind == OpKind::Read && op.sequel == Sequel::Write);
+        let writes = count(&|op| op.kind == OpKind::Write && op.values.len() == 1);
+        assert!((3_800..4_200).contains(&reads) && (1_850..2_150).contains(&modifies), "{reads} {modifies}");
+        assert!((1_350..1_650).contains(&writes), "{writes}");
+        let items: BTreeSet<_> = ops.iter().filter(|op| op.kind == OpKind::Scan).map(|op| op.items).collect();
+        assert!(items == (1..=50).collect(), "{items:?}");
+    }
+
+    #[test]
+    fn what_is_inserted_is_read_only_when_that_was_acknowledged() {
+        let spec = KeyspaceSpec {
+            keys: 100,
+            inserts: 40,
+            value_bytes: 1,
+            distribution: Distribution::Latest,
+            seed: 5,
+        };
+        let keyspace = Arc::new(Keyspace::new(spec, 1, |_| PartitionId(0)).unwrap());
+        let inserts = Mix::Random(Shares { inserts: 100, ..Shares::reads(0) });
+        let mut inserting = feed(&keyspace, inserts, 1, 1);
+        let inserted = draw(&mut inserting, 10);
+        let keys: Vec<_> = inserted.iter().map(|op| op.keys[0].0).collect();
+        assert_eq!(keys, (100..110).collect::<Vec<_>>());
+        let mut reading = feed(&keyspace, Mix::Random(Shares::reads(100)), 1, 2);
+        let mut newest = || draw(&mut reading, 2000).iter().map(|op| op.keys[0].0).max().unwrap();
+        assert!(newest() < 100);
+        inserted[1..3].iter().for_each(|op| inserting.acknowledged(op));
+        assert!(newest() < 100, "the first was not acknowledged");
+        inserting.acknowledged(&inserted[0]);
+        assert_eq!(newest(), 102);
+        assert_eq!(keyspace.inserts_again(), 0);
+        let more = draw(&mut inserting, 31);
+        assert_eq!((more[30].keys[0].0, keyspace.inserts_again()), (100, 1), "there is no room for more");
+    }
+
+    #[test]
+    fn a_read_that_is_followed_by_a_write_becomes_it() {
+        let keyspace = keyspace(100, 1, Distribution::Zipfian);
+        let mut feed = feed(&keyspace, Mix::Random(Shares { modifies: 100, ..Shares::reads(0) }), 1, 1);
+        let mut op = draw(&mut feed, 1).remove(0);
+        let keys = op.keys.clone();
+        assert_eq!((op.kind, op.values.len()), (OpKind::Read, 0));
+        feed.write_what_was_read(&mut op);
+        assert_eq!((op.kind, op.sequel, op.values.len()), (OpKind::Write, Sequel::None, 1));
+        assert_eq!(op.keys, keys);
     }
 
     #[test]
@@ -269,7 +425,7 @@ mod tests {
     #[test]
     fn values_differ_and_have_their_length() {
         let keyspace = keyspace(10, 1, Distribution::Uniform);
-        let ops = draw(&mut feed(&keyspace, Mix::Random { reads: 0 }, 2, 1), 100);
+        let ops = draw(&mut feed(&keyspace, Mix::Random(Shares::reads(0)), 2, 1), 100);
         let values: BTreeSet<_> =
             ops.iter().flat_map(|op| op.writes().map(|(_, at)| keyspace.value(at))).collect();
         assert!(values.len() > 190 && values.iter().all(|value| value.len() == 100));

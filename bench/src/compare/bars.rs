@@ -9,13 +9,12 @@ use std::io::Write;
 use super::flags::{CompareFlags, PaceFlags, Part, RooflineFlags, TellFlags};
 use super::session::{Session, Slice};
 use super::{in_turn, installed, roofline};
-use crate::cli::{LoadFlags, Workload};
-use crate::distribution::Distribution;
 use crate::error::{BenchError, Exit};
 use crate::failover;
 use crate::fleet::room::Room;
 use crate::fleet::systems::{Site, SystemName};
 use crate::footprint;
+use crate::load::{LoadFlags, Workload};
 use crate::machine::{self, Machine};
 use crate::progress::{note, show};
 use crate::report::text::rate;
@@ -62,15 +61,10 @@ impl Shape {
             Self::ClusterMixed => (Workload::Mixed, 256, 1),
         };
         LoadFlags {
-            workload,
-            reads: None,
             keys: KEYS,
             value_bytes: VALUE_BYTES,
-            distribution: Distribution::Uniform,
-            connections,
-            in_flight,
-            batch: 1,
             seed,
+            ..LoadFlags::new(workload, connections, in_flight)
         }
     }
 

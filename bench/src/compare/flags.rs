@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::session::Lengths;
-use crate::cli::{Cores, LoadFlags};
+use crate::cli::Cores;
 use crate::error::BenchError;
 use crate::fleet::programs::{NamedProgram, Programs};
 use crate::fleet::systems::SystemName;
+use crate::load::LoadFlags;
 use crate::table::Form;
 
 const WHO: &str = "The systems";
@@ -196,7 +197,13 @@ impl CompareFlags {
     /// [`BenchError::Usage`]
     pub(crate) fn check(&self) -> Result<(), BenchError> {
         self.fleet.check()?;
-        self.work.check()
+        self.work.check()?;
+        let shares = self.work.shares();
+        if shares.scans + shares.inserts > 0 {
+            let why = "the systems are compared by reads and writes of keys that are there, and read back";
+            return Err(BenchError::Usage(format!("--workload {}: {why}", self.work.workload.name())));
+        }
+        Ok(())
     }
 
     /// Whether a part of the bars is wanted.

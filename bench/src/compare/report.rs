@@ -7,8 +7,8 @@ use serde::Serialize;
 use super::flags::{CompareFlags, TellFlags};
 use super::session::Slice;
 use super::sides::{Medians, Side, Sides};
-use crate::cli::LoadFlags;
 use crate::error::BenchError;
+use crate::load::LoadFlags;
 use crate::machine::Machine;
 use crate::report::text::{count, micros_f64, rate};
 
@@ -133,17 +133,12 @@ impl Comparison {
 
 /// What is done, in words.
 fn about(work: &LoadFlags) -> String {
-    let what = match work.reads() {
-        0 => "put".to_owned(),
-        100 => "get".to_owned(),
-        reads => format!("mixed ({reads}% reads)"),
-    };
-    let batch = if work.batch > 1 { format!(" of {} keys at a time", work.batch) } else { String::new() };
     format!(
-        "{what}{batch}, {} keys, {} B values, {}, {} connections x {} in flight",
+        "{}, {} keys, {} B values, {}, {} connections x {} in flight",
+        work.words(),
         count(work.keys.into()),
         count(work.value_bytes as u64),
-        work.distribution.name(),
+        work.distribution().name(),
         work.connections,
         work.in_flight
     )

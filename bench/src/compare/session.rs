@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cli::LoadFlags;
 use crate::collector::Outcome;
 use crate::cpu::Spent;
 use crate::error::BenchError;
@@ -14,6 +13,8 @@ use crate::fleet::client::Client;
 use crate::fleet::systems::{Running, Site, SystemName};
 use crate::generator::Plan;
 use crate::ledger::{Findings, Ledger, Ledgered};
+use crate::load::LoadFlags;
+use crate::pace::Pace;
 use crate::progress::{Progress, show};
 use crate::report::micros;
 use crate::workload::Mix;
@@ -80,7 +81,8 @@ impl Session {
             connections: usize::from(work.connections),
             in_flight: work.in_flight,
             batch: work.batch,
-            mix: Mix::Random { reads: work.reads() },
+            pace: Pace::Closed,
+            mix: Mix::Random(work.shares()),
             keyspace: Arc::new(client.lay_out(work)?),
             ledger: Ledgered::Records(Arc::clone(&ledger)),
             warm_up: 0,
@@ -101,7 +103,7 @@ impl Session {
             connections: usize::from(work.connections),
             in_flight: work.in_flight,
             batch: work.batch,
-            mix: Mix::Random { reads: work.reads() },
+            mix: Mix::Random(work.shares()),
             warm_up: lengths.warm_up,
             seconds: Some(lengths.seconds),
             ..self.plan.clone()

@@ -11,15 +11,19 @@ use mesh_base::prng::Prng;
 use super::*;
 use crate::distribution::Distribution;
 use crate::keyspace::{Keyspace, KeyspaceSpec};
-use crate::stats::{Second, Tally};
+use crate::pace::{ArrivalKind, Pace, Seat};
+use crate::stats::Second;
+use crate::tally::Tally;
 use crate::target::{Broken, PartitionId};
-use crate::workload::Mix;
+use crate::workload::{Items, Mix, Shares};
 
 const WRITTEN: u64 = 1000;
 const OVERLOADED: u64 = 1001;
 const NOT_LEADER: u64 = 1002;
 const NO_SPACE: u64 = 1003;
 const NONSENSE: u64 = 1004;
+/// Of four keys, and there are more.
+const PAGE: u64 = 1005;
 
 #[derive(Default)]
 struct Simple {
@@ -48,6 +52,7 @@ impl Lane for Simple {
             NOT_LEADER => Answer::Setback { name: "NotLeader", then: Then::Reopen },
             NO_SPACE => Answer::Setback { name: "NoSpace", then: Then::GiveUp },
             NONSENSE => return Err(Broken("nonsense".into())),
+            PAGE => Answer::Scanned { found: Found { right: 4, ..Found::default() }, rest: Rest::Some },
             right => Answer::Read(Found { right: usize::try_from(right).unwrap(), ..Found::default() }),
         };
         Ok(Some(Decoded { length: 16, tag: Tag::from_number(tag), answer }))
@@ -80,9 +85,19 @@ struct Scene {
 
 impl Scene {
     fn new(reads: u32, in_flight: u16, batch: usize) -> Self {
-        let spec = KeyspaceSpec { keys: 100, value_bytes: 1, distribution: Distribution::Uniform, seed: 1 };
+        Self::with(Shares::reads(reads), in_flight, batch, Pace::Closed)
+    }
+
+    fn with(shares: Shares, in_flight: u16, batch: usize, pace: Pace) -> Self {
+        let spec = KeyspaceSpec {
+            keys: 100,
+            inserts: 0,
+            value_bytes: 1,
+            distribution: Distribution::Uniform,
+            seed: 1,
+        };
         let keyspace = Arc::new(Keyspace::new(spec, 1, |_| PartitionId(0)).unwrap());
-        let feed = Feed::new(&keyspace, PartitionId(0), Mix::Random { reads }, batch, Prng::new(1));
+        let feed = Feed::new(&keyspace, PartitionId(0), Mix::Random(shares), batch, Prng::new(1));
         let start = Instant::now();
         let schedule = Schedule { start, measure: start, seconds: Some(3600) };
         let (to, seconds) = channel();
@@ -92,8 +107,11 @@ impl Scene {
             scratch: vec![0; 4096],
             poller: Poller::new().unwrap(),
             alarm: None,
+            calls: BinaryHeap::new(),
         };
-        let mut connection = Connection::new(0, feed, in_flight);
+        let arrivals = Arrivals::new(pace, Seat { number: 0, of: 1 }, Prng::new(1));
+        let mut connection = Connection::new(0, feed, in_flight).with_arrivals(arrivals);
+        connection.start(start);
         let (socket, other) = sockets();
         connection.connect(Simple::default(), socket, &shared.poller).unwrap();
         let mut scene = Self { connection, shared, seconds, other };
@@ -139,7 +157,7 @@ impl Scene {
     /// Ends it, and gives what was counted.
     fn counted(self) -> (Tally, Simple) {
         let Self { shared, seconds, connection, .. } = self;
-        shared.recorder.finish(Instant::now(), connection.unanswered() as u64);
+        shared.recorder.finish(Instant::now(), connection.unanswered() as u64, 0);
         (seconds.recv().unwrap().tally, connection.wire.unwrap().lane)
     }
 }
@@ -190,7 +208,7 @@ fn what_is_refused_for_now_is_sent_again_after_a_pause_and_its_time_goes_on() {
     assert_eq!(scene.answer(&[(tag, WRITTEN)]), Turn::GoesOn);
     let (tally, lane) = scene.counted();
     assert_eq!((tally.errors["Overloaded"].retried, tally.errors["Overloaded"].failed), (1, 0));
-    assert!(tally.latency(OpKind::Write).min() >= 20_000_000, "both sendings and the pause");
+    assert!(tally.latency(Class::Writes).unwrap().min() >= 20_000_000, "both sendings and the pause");
     assert_eq!(lane.settled.len(), 1);
 }
 
@@ -279,4 +297,66 @@ fn only_a_connection_that_owes_answers_is_silent() {
     scene.request();
     assert_eq!(scene.answer(&[(tag, WRITTEN)]), Turn::Over);
     assert!(scene.connection.silent_since(Instant::now()).is_none());
+}
+
+#[test]
+fn a_write_follows_its_read_and_both_count_as_a_whole_too() {
+    let shares = Shares { modifies: 100, ..Shares::reads(0) };
+    let mut scene = Scene::with(shares, 1, 1, Pace::Closed);
+    let read = scene.request().0;
+    std::thread::sleep(Duration::from_millis(5));
+    assert_eq!(scene.answer(&[(read, 1)]), Turn::GoesOn);
+    let write = scene.request().0;
+    assert_ne!(write, read);
+    scene.shared.schedule.seconds = Some(0);
+    assert_eq!(scene.answer(&[(write, WRITTEN)]), Turn::Over);
+    scene.shared.schedule.seconds = Some(3600);
+    let (tally, lane) = scene.counted();
+    let count = |class| tally.latency(class).map(|times| times.len());
+    assert_eq!((tally.requests(), tally.keys, lane.settled.len()), (2, 2, 2));
+    assert_eq!([Class::Reads, Class::Writes, Class::Modifies].map(count), [Some(1); 3]);
+    assert!(tally.latency(Class::Modifies).unwrap().min() >= 5_000_000, "from the read on");
+}
+
+#[test]
+fn a_range_is_asked_for_page_by_page_and_counts_once() {
+    let shares = Shares { scans: 100, items: Items::Exactly(10), ..Shares::reads(0) };
+    let mut scene = Scene::with(shares, 1, 1, Pace::Closed);
+    for _ in 0..3 {
+        let tag = scene.request().0;
+        assert_eq!(scene.answer(&[(tag, PAGE)]), Turn::GoesOn);
+    }
+    let (tally, lane) = scene.counted();
+    assert_eq!((tally.requests(), tally.keys, tally.items, lane.settled.len()), (1, 1, 12, 1));
+}
+
+#[test]
+fn what_is_due_while_nothing_is_answered_is_timed_from_when_it_was_due() {
+    let pace = Pace::Open { rate: 1000.0, arrivals: ArrivalKind::Uniform };
+    let mut scene = Scene::with(Shares::reads(0), 1, 1, pace);
+    let first = scene.request().0;
+    std::thread::sleep(Duration::from_millis(50));
+    // By now 50 are due, and there is one slot.
+    assert_eq!(scene.answer(&[(first, WRITTEN)]), Turn::GoesOn);
+    let second = scene.request().0;
+    assert_eq!(scene.answer(&[(second, WRITTEN)]), Turn::GoesOn);
+    assert!(scene.connection.overdue(Instant::now()) >= 46);
+    let (tally, _) = scene.counted();
+    let (response, service) = (tally.latency(Class::Writes).unwrap(), tally.service(Class::Writes).unwrap());
+    assert_eq!((response.len(), service.len()), (2, 2));
+    assert!(response.min() >= 45_000_000, "the second was due a millisecond after the first");
+    assert!(service.min() < response.min());
+}
+
+#[test]
+fn nothing_is_begun_before_it_is_due() {
+    let pace = Pace::Open { rate: 20.0, arrivals: ArrivalKind::Uniform };
+    let mut scene = Scene::with(Shares::reads(0), 4, 1, pace);
+    scene.request();
+    scene.assert_silence();
+    let Reverse((due, number)) = scene.shared.calls.pop().unwrap();
+    assert!(scene.shared.calls.is_empty(), "it is called once");
+    assert_eq!((number, due.saturating_duration_since(scene.shared.schedule.start).as_millis()), (0, 50));
+    assert_eq!(scene.connection.called(due, &mut scene.shared), Turn::GoesOn);
+    scene.request();
 }

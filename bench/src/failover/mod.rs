@@ -18,11 +18,9 @@ use std::time::{Duration, Instant};
 
 pub(crate) use self::flags::FailoverFlags;
 use self::flags::Loss;
-use crate::cli::{LoadFlags, Workload};
 use crate::collector::{Observer, Point};
 use crate::compare::bars::shown;
 use crate::compare::installed;
-use crate::distribution::Distribution;
 use crate::error::{BenchError, Exit};
 use crate::fleet::client::Client;
 use crate::fleet::process::Process;
@@ -30,10 +28,12 @@ use crate::fleet::room::Room;
 use crate::fleet::systems::{Running, Site, SystemName};
 use crate::generator::Plan;
 use crate::ledger::{Ledger, Ledgered};
+use crate::load::{LoadFlags, Workload};
 use crate::machine::Machine;
+use crate::pace::Pace;
 use crate::progress::{note, show};
 use crate::table::{Bound, Rounds, Row, Table, Unit};
-use crate::workload::Mix;
+use crate::workload::{Mix, Shares};
 
 /// Keys that are written; few, so that a node that comes back has little to load.
 const KEYS: u32 = 10_000;
@@ -141,15 +141,9 @@ impl Scene {
     fn new(name: SystemName, site: &Site<'_>, generator: &[usize]) -> Result<Self, BenchError> {
         show(&format!("{}: starting", name.name()));
         let work = LoadFlags {
-            workload: Workload::Put,
-            reads: None,
             keys: KEYS,
             value_bytes: VALUE_BYTES,
-            distribution: Distribution::Uniform,
-            connections: flags::CONNECTIONS,
-            in_flight: 1,
-            batch: 1,
-            seed: 1,
+            ..LoadFlags::new(Workload::Put, flags::CONNECTIONS, 1)
         };
         let mut running = Running::start(name, site)?;
         let client = running.client()?;
@@ -161,7 +155,8 @@ impl Scene {
             connections: usize::from(work.connections),
             in_flight: work.in_flight,
             batch: work.batch,
-            mix: Mix::Random { reads: 0 },
+            pace: Pace::Closed,
+            mix: Mix::Random(Shares::reads(0)),
             keyspace: Arc::new(client.lay_out(&work)?),
             ledger: Ledgered::Records(Arc::clone(&ledger)),
             warm_up: 1,
@@ -187,8 +182,8 @@ impl Scene {
             return Err(error);
         }
         self.heal(struck.unwrap_or_default())?;
-        let is_over = outcome.total.unanswered == 0
-            && outcome.series.last().is_some_and(|point| point.tally.requests() > 0);
+        let is_over =
+            outcome.total.unanswered == 0 && outcome.series.last().is_some_and(|point| point.requests > 0);
         let watched = Duration::from_secs(self.seconds.into());
         Ok(if is_over { outcome.total.silence } else { outcome.total.silence.max(watched) })
     }

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use super::first;
-use crate::cli::LoadFlags;
 use crate::collector::{Observer, Outcome};
 use crate::error::BenchError;
 use crate::filling;
 use crate::generator::{self, Plan};
 use crate::keyspace::Keyspace;
 use crate::ledger::{Audit, Findings, Ledger, Ledgered};
+use crate::load::LoadFlags;
 use crate::op::OpKind;
 use crate::target::Target;
 use crate::workload::Mix;

@@ -36,7 +36,7 @@ pub(super) fn answer<T: Target>(
         value_bytes: keyspace.value_bytes(),
         prng: Prng::new(u64::from(std::process::id())),
     });
-    let op = Op { kind, keys: vec![KeyNo(0)], values: vec![ValueAt(0)] };
+    let op = Op { kind, keys: vec![KeyNo(0)], values: vec![ValueAt(0)], ..Op::empty() };
     let (mut tag, mut attempt) = (Tag::first(0), 0);
     loop {
         let tried = match target.open(&mut lane, attempt) {
@@ -44,7 +44,7 @@ pub(super) fn answer<T: Target>(
             Err(why) => Err(why.to_string()),
         };
         match tried {
-            Ok(Answer::Read(_) | Answer::Written) => return Ok(()),
+            Ok(Answer::Read(_) | Answer::Scanned { .. } | Answer::Written) => return Ok(()),
             Ok(Answer::Setback { name, .. }) if since.elapsed() > PATIENCE => {
                 return Err(BenchError::Unreachable { why: name.to_owned() });
             }

@@ -14,21 +14,21 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub(crate) use self::flags::FootprintFlags;
-use crate::cli::{LoadFlags, Workload};
 use crate::compare::bars::shown;
 use crate::compare::{in_turn, installed};
 use crate::cpu::Since;
-use crate::distribution::Distribution;
 use crate::error::{BenchError, Exit};
 use crate::fleet::room::Room;
 use crate::fleet::systems::{Running, Site, SystemName};
 use crate::generator::Plan;
 use crate::ledger::Ledgered;
+use crate::load::{LoadFlags, Workload};
 use crate::machine::Machine;
 use crate::op::OpKind;
+use crate::pace::Pace;
 use crate::progress::show;
 use crate::table::{Bound, Rounds, Row, Table, Unit};
-use crate::workload::Mix;
+use crate::workload::{Mix, Shares};
 
 const SYSTEMS: [SystemName; 2] = [SystemName::Mesh, SystemName::Etcd];
 /// Keys that are there when a node is started again.
@@ -148,7 +148,8 @@ impl Figures {
             connections: usize::from(work.connections),
             in_flight: work.in_flight,
             batch: work.batch,
-            mix: Mix::Random { reads: 0 },
+            pace: Pace::Closed,
+            mix: Mix::Random(Shares::reads(0)),
             keyspace: Arc::clone(&keyspace),
             ledger: Ledgered::No,
             warm_up: 0,
@@ -171,17 +172,7 @@ impl Figures {
 }
 
 const fn work() -> LoadFlags {
-    LoadFlags {
-        workload: Workload::Put,
-        reads: None,
-        keys: KEYS,
-        value_bytes: VALUE_BYTES,
-        distribution: Distribution::Uniform,
-        connections: 8,
-        in_flight: 1,
-        batch: 1,
-        seed: 1,
-    }
+    LoadFlags { keys: KEYS, value_bytes: VALUE_BYTES, ..LoadFlags::new(Workload::Put, 8, 1) }
 }
 
 fn milliseconds(since: Instant) -> f64 {

@@ -15,8 +15,7 @@ use crate::cli::RunFlags;
 use crate::collector::{Outcome, Point};
 use crate::cpu::{CpuTime, Spent};
 use crate::machine::Machine;
-use crate::op::OpKind;
-use crate::stats::{ErrorCount, Latencies};
+use crate::tally::{Class, ErrorCount, Latencies, Tally};
 
 /// The generator is the bottleneck when its cores are busier than this.
 const BUSY_MAX: f64 = 0.9;
@@ -41,6 +40,8 @@ pub(crate) struct Facts {
     pub(crate) command: Vec<String>,
     /// What processors did during the measurement.
     pub(crate) spent: Option<Spent>,
+    /// Inserts that there was no room for.
+    pub(crate) inserts_again: u64,
 }
 
 /// See the module.
@@ -62,6 +63,8 @@ pub(crate) struct Report {
     pub(crate) throughput: Throughput,
     /// How long each took, by what it did.
     pub(crate) latency_us: BTreeMap<&'static str, Latency>,
+    /// The same from the sending on, where operations were due at times of their own.
+    pub(crate) service_us: BTreeMap<&'static str, Latency>,
     /// What it cost the system's processes that run on this host.
     pub(crate) servers: Vec<ServerCost>,
     /// What it cost this program.
@@ -78,6 +81,8 @@ pub(crate) struct Report {
     pub(crate) wrong: u64,
     /// Requests that were never answered.
     pub(crate) unanswered: u64,
+    /// Inserts that wrote keys that were there, because there was no room for more.
+    pub(crate) inserts_again: u64,
     /// Second by second.
     pub(crate) series: Vec<SeriesPoint>,
     /// What should be known before the figures are used.
@@ -89,10 +94,18 @@ pub(crate) struct Report {
 /// What was done.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Load {
-    /// put, get or mixed.
+    /// As on the command line.
     pub(crate) workload: &'static str,
-    /// Percent that read.
+    /// The same with what belongs to it.
+    pub(crate) words: String,
+    /// Percent that read keys.
     pub(crate) reads_percent: u32,
+    /// Percent that write keys that are not there.
+    pub(crate) inserts_percent: u32,
+    /// Percent that read keys in order.
+    pub(crate) ranges_percent: u32,
+    /// Percent that read a key and then write it.
+    pub(crate) modifies_percent: u32,
     /// How many keys there are.
     pub(crate) keys: u32,
     /// Bytes of a value.
@@ -122,10 +135,14 @@ pub(crate) struct Throughput {
     pub(crate) operations: u64,
     /// Requests that were answered.
     pub(crate) requests: u64,
-    /// Keys in a second.
+    /// Keys that ranges brought.
+    pub(crate) range_items: u64,
+    /// Keys in a second; a range counts as one.
     pub(crate) operations_per_second: f64,
     /// Requests in a second.
     pub(crate) requests_per_second: f64,
+    /// Keys that ranges brought, in a second.
+    pub(crate) range_items_per_second: f64,
 }
 
 /// How long requests took.
@@ -197,6 +214,8 @@ pub(crate) struct SeriesPoint {
     pub(crate) p50_us: f64,
     /// 0.99
     pub(crate) p99_us: f64,
+    /// 0.999
+    pub(crate) p99_9_us: f64,
     /// The longest.
     pub(crate) max_us: f64,
 }
@@ -204,7 +223,7 @@ pub(crate) struct SeriesPoint {
 impl Report {
     /// Of what was counted.
     pub(crate) fn of(flags: &RunFlags, facts: Facts, outcome: &Outcome) -> Self {
-        let Facts { target, partitions, machine, started_at, command, spent } = facts;
+        let Facts { target, partitions, machine, started_at, command, spent, inserts_again } = facts;
         let total = &outcome.total;
         let throughput = Throughput::of(outcome);
         let generator = GeneratorCost::of(flags, outcome);
@@ -224,8 +243,10 @@ impl Report {
             }
             None => (Vec::new(), None, None),
         };
-        let latency = [("reads", OpKind::Read), ("writes", OpKind::Write)];
-        let latency = latency.into_iter().filter(|(_, kind)| !total.latency(*kind).is_empty());
+        let by_class = |times: for<'a> fn(&'a Tally, Class) -> Option<&'a Latencies>| {
+            let each = Class::ALL.into_iter();
+            each.filter_map(|class| Some((class.name(), Latency::of(times(total, class)?)))).collect()
+        };
         let mut report = Self {
             version: env!("CARGO_PKG_VERSION"),
             command,
@@ -234,7 +255,8 @@ impl Report {
             machine,
             load: Load::of(flags, partitions),
             throughput,
-            latency_us: latency.map(|(name, kind)| (name, Latency::of(total.latency(kind)))).collect(),
+            latency_us: by_class(Tally::latency),
+            service_us: by_class(Tally::service),
             servers,
             generator,
             others_cores,
@@ -243,6 +265,7 @@ impl Report {
             missing: total.missing,
             wrong: total.wrong,
             unanswered: total.unanswered,
+            inserts_again,
             series: outcome.series.iter().map(SeriesPoint::of).collect(),
             warnings: Vec::new(),
             worthless: Vec::new(),
@@ -265,6 +288,10 @@ impl Report {
         }
         if let Some(stolen) = self.stolen_cores.filter(|stolen| *stolen > OTHERS_MAX / 10.0) {
             warnings.push(format!("the hypervisor took {stolen:.2} processors away"));
+        }
+        if self.inserts_again > 0 {
+            let again = text::count(self.inserts_again);
+            warnings.push(format!("{again} inserts wrote keys that were there: too few --keys for this run"));
         }
         if usize::from(load.connections) < load.partitions {
             warnings.push(format!(
@@ -295,16 +322,17 @@ impl Report {
 
 impl Load {
     fn of(flags: &RunFlags, partitions: usize) -> Self {
+        let shares = flags.work.shares();
         Self {
-            workload: match flags.work.reads() {
-                0 => "put",
-                100 => "get",
-                _ => "mixed",
-            },
-            reads_percent: flags.work.reads(),
+            workload: flags.work.workload.name(),
+            words: flags.work.words(),
+            reads_percent: shares.reads,
+            inserts_percent: shares.inserts,
+            ranges_percent: shares.scans,
+            modifies_percent: shares.modifies,
             keys: flags.work.keys,
             value_bytes: flags.work.value_bytes,
-            distribution: flags.work.distribution.name(),
+            distribution: flags.work.distribution().name(),
             connections: flags.work.connections,
             in_flight: flags.work.in_flight,
             batch: flags.work.batch,
@@ -322,8 +350,10 @@ impl Throughput {
         Self {
             operations: total.keys,
             requests: total.requests(),
+            range_items: total.items,
             operations_per_second: as_f64(total.keys) / seconds,
             requests_per_second: as_f64(total.requests()) / seconds,
+            range_items_per_second: as_f64(total.items) / seconds,
         }
     }
 }
@@ -374,14 +404,14 @@ impl GeneratorCost {
 
 impl SeriesPoint {
     fn of(point: &Point) -> Self {
-        let latencies = point.tally.all_latencies();
         Self {
             second: point.number,
-            operations: point.tally.keys,
-            errors: point.tally.errors.values().map(|count| count.retried + count.failed).sum(),
-            p50_us: micros(latencies.value_at_quantile(0.5)),
-            p99_us: micros(latencies.value_at_quantile(0.99)),
-            max_us: micros(latencies.max()),
+            operations: point.keys,
+            errors: point.errors,
+            p50_us: micros(point.p50),
+            p99_us: micros(point.p99),
+            p99_9_us: micros(point.p99_9),
+            max_us: micros(point.max),
         }
     }
 }

@@ -5,7 +5,8 @@ use clap::Parser;
 use super::*;
 use crate::cli::{Cli, Command};
 use crate::cpu::Server;
-use crate::stats::{Recorder, Schedule, Tally};
+use crate::stats::{Recorder, Schedule};
+use crate::tally::{Tally, Times};
 use crate::target::Found;
 
 fn flags(line: &str) -> RunFlags {
@@ -33,12 +34,12 @@ fn tally(reads: u64) -> Tally {
     let start = std::time::Instant::now();
     let mut recorder = Recorder::new(Schedule { start, measure: start, seconds: Some(2) }, to);
     for read in 0..reads {
-        recorder.done(OpKind::Read, 1, Duration::from_micros(100));
+        recorder.done(Class::Reads, 1, Times::closed(Duration::from_micros(100)));
         if read % 10 == 0 {
-            recorder.done(OpKind::Write, 1, Duration::from_millis(3));
+            recorder.done(Class::Writes, 1, Times::closed(Duration::from_millis(3)));
         }
     }
-    recorder.finish(start, 0);
+    recorder.finish(start, 0, 0);
     seconds.recv().unwrap().tally
 }
 
@@ -57,8 +58,9 @@ fn report_of(line: &str, total: Tally, cpu: Duration) -> Report {
         started_at: Duration::from_secs(1_800_000_000),
         command: vec!["mesh-bench".into(), "run".into()],
         spent: Some(spent),
+        inserts_again: 0,
     };
-    let series = vec![Point { number: 0, tally: total.clone() }];
+    let series = vec![Point::of(0, &total)];
     let outcome = Outcome { measured: Duration::from_secs(2), total, series, cpu };
     Report::of(&flags(line), facts, &outcome)
 }
@@ -134,6 +136,7 @@ fn json_has_everything_that_is_needed_to_repeat_and_to_plot_the_run() {
         "/servers/0/system_us_per_operation",
         "/generator/busy",
         "/series/0/p99_us",
+        "/series/0/p99_9_us",
         "/errors",
     ] {
         assert!(document.pointer(path).is_some(), "{path} is missing: {document}");

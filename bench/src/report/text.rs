@@ -19,6 +19,9 @@ fn write(page: &mut String, report: &Report) -> fmt::Result {
     if report.load.batch > 1 {
         write!(page, " in {} requests/s", rate(throughput.requests_per_second))?;
     }
+    if throughput.range_items > 0 {
+        write!(page, " that brought {} keys/s", rate(throughput.range_items_per_second))?;
+    }
     writeln!(page)?;
     write_latency(page, report)?;
     for server in &report.servers {
@@ -94,15 +97,10 @@ fn write_machine(page: &mut String, report: &Report) -> fmt::Result {
 /// What was done, in a line.
 pub(crate) fn about(report: &Report) -> String {
     let load = &report.load;
-    let mut what = format!("{}: {}", report.target, load.workload);
-    if load.workload == "mixed" {
-        what += &format!(" ({}% reads)", load.reads_percent);
-    }
-    if load.batch > 1 {
-        what += &format!(" of {} keys at a time", load.batch);
-    }
     format!(
-        "{what}, {} keys, {} B values, {}; {} connections x {} in flight; {} s after {} s of warm-up",
+        "{}: {}, {} keys, {} B values, {}; {} connections x {} in flight; {} s after {} s of warm-up",
+        report.target,
+        load.words,
         count(load.keys.into()),
         count(load.value_bytes as u64),
         load.distribution,

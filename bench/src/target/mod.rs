@@ -94,11 +94,27 @@ impl Found {
     }
 }
 
+/// What is behind a page of a range.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Rest {
+    /// Nothing.
+    None,
+    /// There may be more.
+    Some,
+}
+
 /// What became of an operation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Answer {
     /// The first of its keys were read; mostly all of them.
     Read(Found),
+    /// A page of a range was read.
+    Scanned {
+        /// What is in it.
+        found: Found,
+        /// What is behind it.
+        rest: Rest,
+    },
     /// All of its keys were written.
     Written,
     /// It was not done, or not known to be.

@@ -15,20 +15,22 @@ use crate::keyspace::{Keyspace, KeyspaceSpec};
 use crate::ledger::{Audit, Findings, Ledger, Ledgered};
 use crate::machine;
 use crate::op::{KeyNo, Op, OpKind, ValueAt};
+use crate::pace::Pace;
 use crate::target::{PartitionId, Target};
-use crate::workload::Mix;
+use crate::workload::{Mix, Shares};
 
 const KEYS: u32 = 500;
 
 /// A few keys with values of five bytes.
 pub(crate) fn keyspace() -> Keyspace {
-    let spec = KeyspaceSpec { keys: KEYS, value_bytes: 5, distribution: Distribution::Uniform, seed: 1 };
+    let spec =
+        KeyspaceSpec { keys: KEYS, inserts: 0, value_bytes: 5, distribution: Distribution::Uniform, seed: 1 };
     Keyspace::new(spec, 1, |_| PartitionId(0)).unwrap()
 }
 
 fn op(kind: OpKind, keys: &[u32]) -> Op {
     let values = keys.iter().map(|&key| ValueAt(key as usize));
-    Op { kind, keys: keys.iter().map(|&key| KeyNo(key)).collect(), values: values.collect() }
+    Op { kind, keys: keys.iter().map(|&key| KeyNo(key)).collect(), values: values.collect(), ..Op::empty() }
 }
 
 /// Reads keys.
@@ -112,6 +114,7 @@ impl<T: Target> Trial<T> {
             connections: 3,
             in_flight: 4,
             batch: 1,
+            pace: Pace::Closed,
             mix: Mix::sweep(OpKind::Write, 1, 1),
             keyspace: Arc::new(keyspace()),
             ledger: Ledgered::Records(Arc::clone(&ledger)),
@@ -124,7 +127,7 @@ impl<T: Target> Trial<T> {
             assert!(since.elapsed() < Duration::from_secs(20), "{error}");
         }
         for batch in [1, 7] {
-            plan = Plan { batch, mix: Mix::Random { reads: 50 }, ..plan };
+            plan = Plan { batch, mix: Mix::Random(Shares::reads(50)), ..plan };
             let total = generator::run(target, &plan, &mut ()).unwrap().total;
             assert!(total.requests() > 100, "{} requests", total.requests());
             assert_eq!((total.missing, total.wrong, total.unanswered), (0, 0, 0));

@@ -224,7 +224,7 @@ impl EtcdLane {
         let message = message::in_body(&stream.body)?;
         match stream.kind {
             OpKind::Write => Ok(Answer::Written),
-            OpKind::Read => {
+            OpKind::Read | OpKind::Scan => {
                 let mut found = Found::default();
                 message::values(message, stream.keys, &mut |value| found.count(value, self.value_bytes))?;
                 Ok(Answer::Read(found))

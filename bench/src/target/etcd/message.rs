@@ -27,7 +27,7 @@ pub(super) fn append_request(op: &Op, keyspace: &Keyspace, scratch: &mut Vec<u8>
     out.extend_from_slice(&[0; PREFIX_BYTES]);
     match (op.kind, op.keys.as_slice()) {
         (OpKind::Read, &[key]) => append_bytes(1, keyspace.key(key), out),
-        (OpKind::Read, keys) => {
+        (OpKind::Read | OpKind::Scan, keys) => {
             keys.iter().for_each(|&key| {
                 append_in_txn(1, scratch, out, |range| append_bytes(1, keyspace.key(key), range));
             });

@@ -97,7 +97,7 @@ impl Lane for MemcachedLane {
 
     fn encode(&mut self, tag: Tag, op: &Op, keyspace: &Keyspace, out: &mut Vec<u8>) {
         match op.kind {
-            OpKind::Read => {
+            OpKind::Read | OpKind::Scan => {
                 for &key in &op.keys {
                     out.extend_from_slice(b"mg ");
                     out.extend_from_slice(keyspace.key(key));

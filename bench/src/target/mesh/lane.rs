@@ -9,14 +9,14 @@ use mesh_base::limits::CLIENT_RETRY_PAUSE_MIN;
 use mesh_base::prng::Prng;
 use mesh_base::{NodeId, Revision, SessionId, SessionSeq, ShardId, SlotEpoch};
 use mesh_wire::{
-    Envelope, Error, FrameDecoder, FrameWriter, Get, GetBatch, Item, KeyValue, List, Put, PutBatch, Request,
-    RequestId, Response, WriteContext,
+    Envelope, Error, FrameDecoder, FrameWriter, Get, GetBatch, Item, KeyValue, List, Put, PutBatch, Range,
+    RangeAnswer, Request, RequestId, Response, WriteContext,
 };
 
 use super::session::Session;
 use crate::keyspace::Keyspace;
-use crate::op::{Op, OpKind};
-use crate::target::{Admission, Answer, Broken, Decoded, Found, Lane, LaneSpec, Tag, Then, Writes};
+use crate::op::{Op, OpKind, Page};
+use crate::target::{Admission, Answer, Broken, Decoded, Found, Lane, LaneSpec, Rest, Tag, Then, Writes};
 
 /// See the module.
 pub(crate) struct MeshLane {
@@ -32,8 +32,19 @@ pub(crate) struct MeshLane {
     session: Option<Session>,
     /// The numbers of the writes in the slots.
     numbers: Vec<Option<Number>>,
+    /// Where the ranges in the slots have come to.
+    places: Vec<Place>,
     writer: FrameWriter,
     decoder: FrameDecoder,
+}
+
+/// How far a range was read.
+#[derive(Clone, Default)]
+struct Place {
+    /// The last key of the last page.
+    after: Vec<u8>,
+    /// The revision of the first one.
+    at: Revision,
 }
 
 /// A write's number, and the session that it is one of.
@@ -56,6 +67,7 @@ impl MeshLane {
             prng,
             session: None,
             numbers: vec![None; usize::from(in_flight)],
+            places: vec![Place::default(); usize::from(in_flight)],
             writer: FrameWriter::new(),
             decoder: FrameDecoder::new(),
         }
@@ -130,6 +142,20 @@ impl MeshLane {
         Answer::Read(found)
     }
 
+    fn scanned(&mut self, tag: Tag, range: &RangeAnswer<'_>) -> Answer {
+        let (mut found, mut last) = (Found::default(), None);
+        for item in range.items {
+            found.count(Some(item.item.value), self.value_bytes);
+            last = Some(item.key);
+        }
+        if let (Some(key), true, Some(place)) = (last, range.more, self.places.get_mut(tag.slot())) {
+            place.after.clear();
+            place.after.extend_from_slice(key);
+            place.at = range.revision;
+        }
+        Answer::Scanned { found, rest: if range.more { Rest::Some } else { Rest::None } }
+    }
+
     fn setback(&mut self, error: &Error) -> Answer {
         let then = match error {
             Error::NotLeader { .. } | Error::WrongEpoch { .. } | Error::ShuttingDown => Then::Reopen,
@@ -149,7 +175,7 @@ impl MeshLane {
 
 impl Lane for MeshLane {
     fn admit(&mut self, tag: Tag, kind: OpKind) -> Admission {
-        if kind == OpKind::Read {
+        if kind != OpKind::Write {
             return Admission::Granted;
         }
         // Without a session the connection is about to be made anew, and the number comes with it.
@@ -174,6 +200,18 @@ impl Lane for MeshLane {
                 let keys: Vec<_> = keys.iter().map(|&key| keyspace.key(key)).collect();
                 let get = Request::GetBatch(GetBatch { keys: List::from(&keys), ..GetBatch::default() });
                 self.writer.append(&envelope, &get, out)
+            }
+            (OpKind::Scan, keys) => {
+                let from = keys.first().map_or(&[][..], |&key| keyspace.key(key));
+                let place = self.places.get(tag.slot()).filter(|_| op.page == Page::Next);
+                let range = Request::Range(Range {
+                    from,
+                    after: place.map(|place| place.after.as_slice()),
+                    at: place.map(|place| place.at).unwrap_or_default(),
+                    limit: u32::try_from(op.items).unwrap_or(u32::MAX),
+                    ..Range::default()
+                });
+                self.writer.append(&envelope, &range, out)
             }
             (OpKind::Write, _) => {
                 let ctx = self.write_context(tag);
@@ -206,6 +244,10 @@ impl Lane for MeshLane {
             Response::Get(get) => self.found(std::iter::once(get.item.map(length_of))),
             Response::GetBatch(get) => self.found(get.items.iter().map(|item| item.map(length_of))),
             Response::Written(_) => Answer::Written,
+            Response::Range(range) => {
+                let tag = Tag::from_number(frame.header.envelope.request.0);
+                self.scanned(tag, &range)
+            }
             Response::Error(error) if frame.header.envelope.request == RequestId(0) => {
                 return Err(broken(&error));
             }
@@ -249,7 +291,7 @@ mod tests {
     use crate::distribution::Distribution;
     use crate::keyspace::KeyspaceSpec;
     use crate::target::PartitionId;
-    use crate::workload::{Feed, Mix};
+    use crate::workload::{Feed, Mix, Shares};
 
     fn lane(writes: Writes) -> MeshLane {
         let spec =
@@ -258,10 +300,17 @@ mod tests {
     }
 
     fn op(reads: u32, batch: usize) -> (Arc<Keyspace>, Op) {
-        let spec = KeyspaceSpec { keys: 50, value_bytes: 5, distribution: Distribution::Uniform, seed: 1 };
+        let spec = KeyspaceSpec {
+            keys: 50,
+            inserts: 0,
+            value_bytes: 5,
+            distribution: Distribution::Uniform,
+            seed: 1,
+        };
         let keyspace = Arc::new(Keyspace::new(spec, 1, |_| PartitionId(0)).unwrap());
         let mut op = Op::empty();
-        Feed::new(&keyspace, PartitionId(0), Mix::Random { reads }, batch, Prng::new(2)).next(&mut op);
+        Feed::new(&keyspace, PartitionId(0), Mix::Random(Shares::reads(reads)), batch, Prng::new(2))
+            .next(&mut op);
         (keyspace, op)
     }
 

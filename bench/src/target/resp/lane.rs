@@ -142,7 +142,7 @@ impl Lane for RespLane {
     fn encode(&mut self, tag: Tag, op: &Op, keyspace: &Keyspace, out: &mut Vec<u8>) {
         let keys = op.keys.len();
         match op.kind {
-            OpKind::Read => {
+            OpKind::Read | OpKind::Scan => {
                 append_command(if keys == 1 { b"GET" } else { b"MGET" }, keys, out);
                 op.keys.iter().for_each(|&key| append_bulk(keyspace.key(key), out));
             }
