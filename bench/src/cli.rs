@@ -1,5 +1,6 @@
 //! What may stand on the command line, and the help for it.
 
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand};
@@ -13,6 +14,7 @@ use crate::fleet::LaunchFlags;
 use crate::footprint::FootprintFlags;
 use crate::load::{LOAD, LoadFlags};
 use crate::machine;
+use crate::run::rate::RateFlags;
 use crate::target::mesh::with_port;
 
 const EXIT_CODES: &str = "\
@@ -20,6 +22,8 @@ Exit codes: 0 done, 1 a bar does not hold (--check), 2 wrong usage, 3 the run ha
 worthless, 4 the system was not reached.";
 
 const TIME: &str = "Time";
+/// The heading of flags about when operations begin.
+pub(crate) const RATE: &str = "The rate";
 const PLACE: &str = "Who and where";
 const OUTPUT: &str = "Output";
 
@@ -55,6 +59,9 @@ pub(crate) enum Command {
 ///
 /// Every connection keeps a number of requests in flight and sends the next when an answer comes (a closed loop). Latency is
 /// the service time: from the write that sends a request to the read that brings its answer, retries included.
+///
+/// With --rate requests are due at times that do not depend on answers (an open loop), and latency is the response time, from
+/// when a request was due: what has to wait because others are slow is counted as slow. The service time stands beside it.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
@@ -62,6 +69,12 @@ Examples:
   mesh-bench run --workload put --in-flight 16 --cores 1    # writes, pipelined, from processor 1
   mesh-bench run --workload mixed --reads 95 --distribution zipfian --keys 1000000
   mesh-bench run --workload get --batch 100 --connections 4
+  mesh-bench run --workload ycsb-e --connections 20         # ranges and inserts
+  mesh-bench run --workload range --range-items 1000 --connections 4
+  mesh-bench run --value-bytes 8388608 --keys 64 --connections 2
+  mesh-bench run --rate 20000 --in-flight 16                # an open loop, latency from when a request was due
+  mesh-bench run --rate 50% --arrivals uniform --plots plots
+  mesh-bench run --sweep-rates 10%..90% --in-flight 16 --plots plots
   mesh-bench run --endpoints host1,host2,host3 --seconds 60 --json > figures.json
 
 Keep the generator off the processors that are measured: pin the server with its own --cores.")]
@@ -71,6 +84,8 @@ pub(crate) struct RunFlags {
     /// Fill in all keys first, even if they are there.
     #[arg(long, help_heading = LOAD)]
     pub(crate) load: bool,
+    #[command(flatten)]
+    pub(crate) rate: RateFlags,
     /// Seconds that are measured.
     #[arg(
         long,
@@ -112,6 +127,9 @@ pub(crate) struct RunFlags {
     /// Report as a table in Markdown.
     #[arg(long, help_heading = OUTPUT)]
     pub(crate) markdown: bool,
+    /// Draw the latency by percentile and all second by second, or the latency by rate of a sweep, as SVG files in this directory.
+    #[arg(long, value_name = "DIR", help_heading = OUTPUT)]
+    pub(crate) plots: Option<PathBuf>,
 }
 
 impl RunFlags {
@@ -121,6 +139,7 @@ impl RunFlags {
     /// [`BenchError::Usage`]
     pub(crate) fn check(&self) -> Result<(), BenchError> {
         self.work.check()?;
+        self.rate.check()?;
         match &self.cores {
             Some(cores) => cores.check("--cores"),
             None => Ok(()),

@@ -38,6 +38,7 @@ mod machine;
 mod op;
 mod opener;
 mod pace;
+mod plot;
 mod progress;
 mod report;
 mod run;

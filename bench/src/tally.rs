@@ -173,6 +173,14 @@ impl Tally {
         each.filter_map(|class| self.latency(class)).map(Histogram::len).sum()
     }
 
+    /// What was begun by itself and done, in a second: a write that follows its read is not.
+    pub(crate) fn arrivals_per_second(&self, measured: Duration) -> f64 {
+        let halves = self.latency(Class::Modifies).map_or(0, Histogram::len);
+        #[allow(clippy::cast_precision_loss, reason = "counts of a run are far below 2^53")]
+        let arrivals = self.requests().saturating_sub(halves) as f64;
+        arrivals / measured.as_secs_f64()
+    }
+
     /// Operations that were given up.
     pub(crate) fn failed(&self) -> u64 {
         self.errors.values().map(|count| count.failed).sum()

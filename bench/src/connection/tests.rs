@@ -312,7 +312,7 @@ fn a_write_follows_its_read_and_both_count_as_a_whole_too() {
     assert_eq!(scene.answer(&[(write, WRITTEN)]), Turn::Over);
     scene.shared.schedule.seconds = Some(3600);
     let (tally, lane) = scene.counted();
-    let count = |class| tally.latency(class).map(|times| times.len());
+    let count = |class| tally.latency(class).map(hdrhistogram::Histogram::len);
     assert_eq!((tally.requests(), tally.keys, lane.settled.len()), (2, 2, 2));
     assert_eq!([Class::Reads, Class::Writes, Class::Modifies].map(count), [Some(1); 3]);
     assert!(tally.latency(Class::Modifies).unwrap().min() >= 5_000_000, "from the read on");

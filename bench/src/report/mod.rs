@@ -15,6 +15,7 @@ use crate::cli::RunFlags;
 use crate::collector::{Outcome, Point};
 use crate::cpu::{CpuTime, Spent};
 use crate::machine::Machine;
+use crate::pace::Pace;
 use crate::tally::{Class, ErrorCount, Latencies, Tally};
 
 /// The generator is the bottleneck when its cores are busier than this.
@@ -23,6 +24,12 @@ const BUSY_MAX: f64 = 0.9;
 const FAILED_MAX: f64 = 0.01;
 /// More than so many processors' time taken by others is worth a word.
 const OTHERS_MAX: f64 = 0.2;
+/// A system that keeps up has begun all but so small a part of what was due,
+const OVERDUE_MAX: f64 = 0.01;
+/// or all but so many times what chance explains: the root of their number.
+const OVERDUE_CHANCE: f64 = 3.0;
+/// Waits grow if those of the last third of a run are so many times those of the first.
+const GROWTH_MIN: f64 = 1.2;
 /// Steps of a latency curve for each halving of what is left above.
 const CURVE_STEPS: u32 = 4;
 
@@ -40,6 +47,10 @@ pub(crate) struct Facts {
     pub(crate) command: Vec<String>,
     /// What processors did during the measurement.
     pub(crate) spent: Option<Spent>,
+    /// When operations began.
+    pub(crate) pace: Pace,
+    /// Requests in a second in a closed loop, if that was measured first.
+    pub(crate) most: Option<f64>,
     /// Inserts that there was no room for.
     pub(crate) inserts_again: u64,
 }
@@ -63,6 +74,8 @@ pub(crate) struct Report {
     pub(crate) throughput: Throughput,
     /// How long each took, by what it did.
     pub(crate) latency_us: BTreeMap<&'static str, Latency>,
+    /// The same of all requests together.
+    pub(crate) all_us: Latency,
     /// The same from the sending on, where operations were due at times of their own.
     pub(crate) service_us: BTreeMap<&'static str, Latency>,
     /// What it cost the system's processes that run on this host.
@@ -81,6 +94,10 @@ pub(crate) struct Report {
     pub(crate) wrong: u64,
     /// Requests that were never answered.
     pub(crate) unanswered: u64,
+    /// Requests in a second that were begun by themselves, not after a read of the same key, and answered.
+    pub(crate) reached_per_second: f64,
+    /// What shows that the system was not able to do what was asked of it, if anything does.
+    pub(crate) saturation: Option<Saturation>,
     /// Inserts that wrote keys that were there, because there was no room for more.
     pub(crate) inserts_again: u64,
     /// Second by second.
@@ -120,12 +137,44 @@ pub(crate) struct Load {
     pub(crate) batch: usize,
     /// Parts of the keys that connections went to.
     pub(crate) partitions: usize,
+    /// Requests in a second that were due; `None` in a closed loop.
+    pub(crate) offered_per_second: Option<f64>,
+    /// How they followed each other.
+    pub(crate) arrivals: Option<&'static str>,
+    /// Requests in a second in a closed loop, if that was measured first.
+    pub(crate) closed_loop_per_second: Option<f64>,
     /// What choices were made with.
     pub(crate) seed: u64,
     /// Seconds that were measured.
     pub(crate) seconds: u32,
     /// Seconds before that.
     pub(crate) warm_up: u32,
+}
+
+/// Requests waited for others, more of them all the time.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+pub(crate) struct Saturation {
+    /// Requests that were due before the end and were never begun.
+    pub(crate) overdue: u64,
+    /// Of all that were due.
+    pub(crate) part: f64,
+}
+
+impl Saturation {
+    fn of(facts: &Facts, flags: &RunFlags, outcome: &Outcome) -> Option<Self> {
+        let Pace::Open { rate, .. } = facts.pace else { return None };
+        let due = rate * f64::from(flags.seconds + flags.warm_up);
+        let part = as_f64(outcome.total.overdue) / due;
+        // What is late after a pause just before the end is no more than that: a backlog that grows makes all wait longer and longer.
+        let third = outcome.series.len() / 3;
+        let waits = |points: &[Point]| points.iter().map(|point| point.p50).max().unwrap_or_default();
+        let early = waits(outcome.series.get(..third).unwrap_or_default());
+        let late = waits(outcome.series.get(outcome.series.len() - third..).unwrap_or_default());
+        let grows = third == 0 || as_f64(late) > GROWTH_MIN * as_f64(early);
+        let is_more_than_chance = as_f64(outcome.total.overdue) > OVERDUE_CHANCE * due.sqrt();
+        (part > OVERDUE_MAX && is_more_than_chance && grows)
+            .then_some(Self { overdue: outcome.total.overdue, part })
+    }
 }
 
 /// How much was done.
@@ -222,12 +271,12 @@ pub(crate) struct SeriesPoint {
 
 impl Report {
     /// Of what was counted.
-    pub(crate) fn of(flags: &RunFlags, facts: Facts, outcome: &Outcome) -> Self {
-        let Facts { target, partitions, machine, started_at, command, spent, inserts_again } = facts;
+    pub(crate) fn of(flags: &RunFlags, facts: &Facts, outcome: &Outcome) -> Self {
+        let Facts { target, machine, started_at, command, spent, inserts_again, .. } = facts;
         let total = &outcome.total;
         let throughput = Throughput::of(outcome);
         let generator = GeneratorCost::of(flags, outcome);
-        let (servers, others_cores, stolen_cores) = match &spent {
+        let (servers, others_cores, stolen_cores) = match spent {
             Some(spent) => {
                 let wall = spent.wall.as_secs_f64();
                 let servers = spent.servers.iter().map(|(_, time)| time.total()).sum::<Duration>();
@@ -249,13 +298,14 @@ impl Report {
         };
         let mut report = Self {
             version: env!("CARGO_PKG_VERSION"),
-            command,
+            command: command.clone(),
             started_at: started_at.as_secs(),
-            target,
-            machine,
-            load: Load::of(flags, partitions),
+            target: *target,
+            machine: machine.clone(),
+            load: Load::of(flags, facts),
             throughput,
             latency_us: by_class(Tally::latency),
+            all_us: Latency::of(&total.all_latencies()),
             service_us: by_class(Tally::service),
             servers,
             generator,
@@ -265,7 +315,9 @@ impl Report {
             missing: total.missing,
             wrong: total.wrong,
             unanswered: total.unanswered,
-            inserts_again,
+            reached_per_second: total.arrivals_per_second(outcome.measured),
+            saturation: Saturation::of(facts, flags, outcome),
+            inserts_again: *inserts_again,
             series: outcome.series.iter().map(SeriesPoint::of).collect(),
             warnings: Vec::new(),
             worthless: Vec::new(),
@@ -299,6 +351,15 @@ impl Report {
                 load.connections, load.partitions
             ));
         }
+        if let Some(Saturation { part, .. }) = self.saturation {
+            warnings.push(format!(
+                "the system is saturated at {} requests/s: it reached {}, and {:.1}% of what was due was never begun; \
+                 latencies say how long the run was",
+                text::rate(load.offered_per_second.unwrap_or_default()),
+                text::rate(self.reached_per_second),
+                100.0 * part
+            ));
+        }
         let mut worthless = Vec::new();
         if throughput.requests == 0 {
             worthless.push("nothing was done".to_owned());
@@ -321,8 +382,12 @@ impl Report {
 }
 
 impl Load {
-    fn of(flags: &RunFlags, partitions: usize) -> Self {
+    fn of(flags: &RunFlags, facts: &Facts) -> Self {
         let shares = flags.work.shares();
+        let (offered, arrivals) = match facts.pace {
+            Pace::Closed => (None, None),
+            Pace::Open { rate, arrivals } => (Some(rate), Some(arrivals.name())),
+        };
         Self {
             workload: flags.work.workload.name(),
             words: flags.work.words(),
@@ -336,7 +401,10 @@ impl Load {
             connections: flags.work.connections,
             in_flight: flags.work.in_flight,
             batch: flags.work.batch,
-            partitions,
+            partitions: facts.partitions,
+            offered_per_second: offered,
+            arrivals,
+            closed_loop_per_second: facts.most,
             seed: flags.work.seed,
             seconds: flags.seconds,
             warm_up: flags.warm_up,

@@ -58,11 +58,13 @@ fn report_of(line: &str, total: Tally, cpu: Duration) -> Report {
         started_at: Duration::from_secs(1_800_000_000),
         command: vec!["mesh-bench".into(), "run".into()],
         spent: Some(spent),
+        pace: Pace::Closed,
+        most: None,
         inserts_again: 0,
     };
     let series = vec![Point::of(0, &total)];
     let outcome = Outcome { measured: Duration::from_secs(2), total, series, cpu };
-    Report::of(&flags(line), facts, &outcome)
+    Report::of(&flags(line), &facts, &outcome)
 }
 
 fn report() -> Report {

@@ -23,6 +23,7 @@ fn write(page: &mut String, report: &Report) -> fmt::Result {
         write!(page, " that brought {} keys/s", rate(throughput.range_items_per_second))?;
     }
     writeln!(page)?;
+    write_rate(page, report)?;
     write_latency(page, report)?;
     for server in &report.servers {
         writeln!(
@@ -61,13 +62,26 @@ fn write(page: &mut String, report: &Report) -> fmt::Result {
     Ok(())
 }
 
+/// What was due, in an open loop.
+fn write_rate(page: &mut String, report: &Report) -> fmt::Result {
+    let load = &report.load;
+    let (Some(offered), Some(arrivals)) = (load.offered_per_second, load.arrivals) else { return Ok(()) };
+    write!(page, "  due            {} requests/s ({arrivals})", rate(offered))?;
+    if let Some(most) = load.closed_loop_per_second {
+        write!(page, ", {:.0}% of {} in a closed loop", 100.0 * offered / most, rate(most))?;
+    }
+    writeln!(page, "; reached {}", rate(report.reached_per_second))
+}
+
 fn write_latency(page: &mut String, report: &Report) -> fmt::Result {
     write!(page, "  latency us  ")?;
     for name in ["mean", "p50", "p90", "p99", "p99.9", "p99.99", "max"] {
         write!(page, " {name:>9}")?;
     }
     writeln!(page)?;
-    for (name, latency) in &report.latency_us {
+    let responses = report.latency_us.iter().map(|(name, latency)| ((*name).to_owned(), latency));
+    let services = report.service_us.iter().map(|(name, latency)| (format!("{name} sent"), latency));
+    for (name, latency) in responses.chain(services) {
         let Latency { mean, p50, p90, p99, p99_9, p99_99, max, .. } = latency;
         write!(page, "    {name:<10}")?;
         for time in [mean, p50, p90, p99, p99_9, p99_99, max] {
