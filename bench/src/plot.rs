@@ -67,6 +67,7 @@ enum Scale {
 impl Scale {
     fn label(self, at: f64) -> String {
         match self {
+            Self::Linear if (at - at.round()).abs() > 1e-6 => String::new(),
             Self::Linear => rate(at.max(0.0)),
             Self::LogMicros => time(10_f64.powf(at)),
             Self::Nines if (at - at.round()).abs() > 1e-6 => String::new(),
@@ -243,7 +244,7 @@ fn draw(panel: &Panel, area: &DrawingArea<SVGBackend<'_>, Shift>) -> Result<(), 
     }
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
+        .position(SeriesLabelPosition::LowerRight)
         .label_font((FONT, LABEL_PX))
         .background_style(WHITE.mix(0.8))
         .border_style(BLACK.mix(0.3))
