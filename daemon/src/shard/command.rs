@@ -64,6 +64,17 @@ pub enum Read {
     Range(Box<Range>),
 }
 
+impl Read {
+    /// The revision to read at; [`Revision::MAX`] for the newest.
+    #[must_use]
+    pub const fn at(&self) -> Revision {
+        match self {
+            Self::Get { at, .. } | Self::GetBatch { at, .. } => *at,
+            Self::Range(range) => range.at,
+        }
+    }
+}
+
 /// A page of a range of keys of one shard.
 #[derive(Clone, Debug)]
 pub struct Range {

@@ -13,6 +13,7 @@ use raft::eraftpb::{Message, MessageType};
 use raft::{CAMPAIGN_TRANSFER, StateRole};
 
 use super::error::ShardError;
+use super::history::History;
 use super::output::{News, Output};
 use super::replica::{EarlyCampaign, Replica};
 use super::ticking::Stopping;
@@ -184,7 +185,7 @@ impl Replica {
         }
         self.lease.end(now.monotonic);
         self.overlay.clear();
-        self.past.clear();
+        self.history = History::default();
         self.directory_pending = false;
         self.evicting = LogIndex(0);
         self.forget_requests_for_snapshots();

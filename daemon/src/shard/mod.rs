@@ -8,6 +8,7 @@ mod checkpointing;
 pub mod command;
 pub mod configuration;
 mod error;
+mod history;
 mod inspection;
 mod installing;
 mod leading;
@@ -48,6 +49,7 @@ use raft::eraftpb::Message;
 
 pub use self::command::Request;
 pub use self::error::ShardError;
+pub use self::history::HistoryOptions;
 pub use self::inspection::{Inspection, ReplicaState, StatePart};
 pub use self::levels::Level;
 pub use self::options::ShardOptions;

@@ -5,13 +5,15 @@ use std::time::Duration;
 use mesh_base::limits::{
     APPEND_MESSAGE_BYTES_MAX, APPEND_MESSAGES_IN_FLIGHT_MAX, CHECKPOINT_BYTES_PER_SECOND_MIN,
     COMMITTED_BYTES_PER_READY_MAX, ELECTION_TICKS_MAX, ELECTION_TICKS_MIN, HEARTBEAT_TICKS,
-    LOG_REPLAY_BYTES_MAX, LOG_RETAINED_BYTES, LOG_SEGMENT_BYTES_MIN, SEGMENT_BYTES, SESSIONS_PER_SHARD_MAX,
-    SHARD_REQUESTS_WAITING_MAX, SNAPSHOT_CHUNK_BYTES, SNAPSHOT_RESUME_WITHIN, TICK, UNCOMMITTED_BYTES_MAX,
+    HISTORY_BYTES_MAX, LOG_REPLAY_BYTES_MAX, LOG_RETAINED_BYTES, LOG_SEGMENT_BYTES_MIN, SEGMENT_BYTES,
+    SESSIONS_PER_SHARD_MAX, SHARD_REQUESTS_WAITING_MAX, SNAPSHOT_CHUNK_BYTES, SNAPSHOT_RESUME_WITHIN, TICK,
+    UNCOMMITTED_BYTES_MAX,
 };
 use mesh_base::{LogIndex, ReplicaId};
 use mesh_engine::{CheckpointPace, StoreOptions};
 use mesh_raftlog::LogOptions;
 
+use super::history::HistoryOptions;
 use super::replica::newest_revision_of;
 
 /// The sizes and times of a replica. The default is the product's; the simulator makes them small.
@@ -29,10 +31,8 @@ pub struct ShardOptions {
     pub sessions_max: usize,
     /// Requests that may wait (for a page, a quorum, a leader).
     pub requests_waiting_max: usize,
-    /// How long versions that were overwritten stay readable, at least.
-    pub history: Duration,
-    /// How often the horizon moves.
-    pub horizon_period: Duration,
+    /// How long versions that were overwritten stay readable.
+    pub history: HistoryOptions,
     /// Ticks between heartbeats.
     pub heartbeat_ticks: usize,
     /// Ticks without a leader before an election, at least and at most.
@@ -86,8 +86,12 @@ impl ShardOptions {
             unsaved_bytes_max: bytes / 4,
             sessions_max: SESSIONS_PER_SHARD_MAX,
             requests_waiting_max: SHARD_REQUESTS_WAITING_MAX,
-            history: Duration::from_secs(60),
-            horizon_period: Duration::from_secs(5),
+            history: HistoryOptions {
+                time: Duration::from_secs(60),
+                bytes: (bytes as u64 / 32).min(HISTORY_BYTES_MAX),
+                period: Duration::from_secs(5),
+                held_for: Duration::from_secs(10),
+            },
             heartbeat_ticks: HEARTBEAT_TICKS,
             election_ticks: (ELECTION_TICKS_MIN, ELECTION_TICKS_MAX),
             leaderless_patience: TICK * 2 * u32::try_from(ELECTION_TICKS_MAX).unwrap_or(u32::MAX),

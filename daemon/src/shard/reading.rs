@@ -71,6 +71,17 @@ impl PendingRead {
         self.lookup(Revision::MAX).is_some()
     }
 
+    /// It waited for pages so long that the revision which it began at is compacted, and wants the newest, whatever that is.
+    fn is_behind(&self) -> bool {
+        self.at.is_some_and(|at| at < self.read.at())
+    }
+
+    fn begin_anew(&mut self) {
+        let Self { at, found, found_bytes, rest, .. } = self;
+        (*at, *rest, *found_bytes) = (None, None, 0);
+        found.clear();
+    }
+
     fn keep(&mut self, found: Option<Found>) {
         let bytes = found.as_ref().map_or(0, |found| found.key.len() + found.value.len());
         self.found_bytes += bytes + ITEM_BYTES_MAX;
@@ -179,27 +190,34 @@ impl Replica {
             self.reads.postpone(read);
             return Ok(());
         }
-        match self.attempt(&mut read, out) {
-            Ok(None) => Ok(()),
-            Ok(Some(misses)) => {
-                self.park(&misses, Parked::Read(read), out);
-                Ok(())
+        loop {
+            match self.attempt(&mut read, now, out) {
+                Ok(None) => return Ok(()),
+                Ok(Some(misses)) => {
+                    self.park(&misses, Parked::Read(read), out);
+                    return Ok(());
+                }
+                Err(ShardError::Store(StoreError::Compacted { .. })) if read.is_behind() => read.begin_anew(),
+                Err(ShardError::Store(StoreError::Compacted { oldest })) => {
+                    out.fail(read.waiter.responder, &Error::Compacted { oldest });
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
             }
-            Err(ShardError::Store(StoreError::Compacted { oldest })) => {
-                out.fail(read.waiter.responder, &Error::Compacted { oldest });
-                Ok(())
-            }
-            Err(error) => Err(error),
         }
     }
 
     /// Answers a read, or returns the pages it misses.
-    fn attempt(&mut self, read: &mut PendingRead, out: &mut Output) -> Result<Option<Misses>, ShardError> {
+    fn attempt(
+        &mut self,
+        read: &mut PendingRead,
+        now: Now,
+        out: &mut Output,
+    ) -> Result<Option<Misses>, ShardError> {
         let newest = self.state.newest;
         let asked = match &read.read {
-            Read::Get { at, .. } | Read::GetBatch { at, .. } => *at,
             Read::Range(range) if range.at < newest && flaw::is_planted(Flaw::RangeIgnoresRevision) => newest,
-            Read::Range(range) => range.at,
+            read => read.at(),
         };
         let at = *read.at.get_or_insert(asked.min(newest));
         match &read.read {
@@ -216,7 +234,7 @@ impl Replica {
             }
             Read::Range(range) => {
                 let range = range.clone();
-                self.attempt_range(read, &range, at, out)
+                self.attempt_range(read, &range, at, now, out)
             }
         }
     }
@@ -260,6 +278,7 @@ impl Replica {
         read: &mut PendingRead,
         range: &Range,
         at: Revision,
+        now: Now,
         out: &mut Output,
     ) -> Result<Option<Misses>, ShardError> {
         let scan = self.scan(read, range, at)?;
@@ -269,6 +288,9 @@ impl Replica {
         let items =
             read.found.iter().flatten().map(|found| RangeItem { key: &found.key, item: found.item() });
         let items: Vec<_> = items.collect();
+        if scan.more {
+            self.history.hold(at, now.monotonic, &self.options.history);
+        }
         out.answer(
             read.waiter.responder,
             &Response::Range(RangeAnswer { items: (&items).into(), more: scan.more, revision: at }),

@@ -25,6 +25,7 @@ use raft::{RawNode, Ready};
 use super::checkpointing::Checkpointing;
 use super::command::Request;
 use super::error::ShardError;
+use super::history::History;
 use super::leading::{Leading, Role};
 use super::lease::{Lease, Promise};
 use super::options::ShardOptions;
@@ -99,8 +100,8 @@ pub(super) struct Replica {
     /// When the last leader was lost.
     pub(super) leaderless_since: Option<Instant>,
     pub(super) stopping: Option<Stopping>,
-    /// While this replica leads: when which revision was the newest, as far back as the history reaches.
-    pub(super) past: VecDeque<(Instant, Revision)>,
+    /// While this replica leads.
+    pub(super) history: History,
 }
 
 /// Whether a replica that should lead still has to try.
@@ -180,7 +181,7 @@ impl Replica {
             parked: BTreeMap::new(),
             carried: Vec::new(),
             stopping: None,
-            past: VecDeque::new(),
+            history: History::default(),
             sending: BTreeMap::new(),
             sent_last: ReplicaId(0),
             commit_told,

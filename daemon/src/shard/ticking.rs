@@ -1,7 +1,7 @@
 //! What a replica does as time passes: elections and heartbeats through raft, deadlines, and a leader's duties.
 
 use mesh_base::flaw::{self, Flaw};
-use mesh_base::{Instant, LogIndex, Now, ReplicaId, Revision};
+use mesh_base::{Instant, LogIndex, Now, ReplicaId};
 use mesh_raftlog::Space;
 use mesh_wire::Error;
 
@@ -135,22 +135,11 @@ impl Replica {
         }
     }
 
-    /// What was overwritten longer ago than the history reaches may be dropped. How long ago that was is told by the
-    /// monotonic clock of this leader alone: wall clocks jump, and revisions with them.
+    /// What was overwritten before the history begins may be dropped.
     fn move_horizon(&mut self, now: Now) {
-        let (at, newest) = (now.monotonic, self.state.newest);
-        if self.past.back().is_some_and(|(last, _)| at.since(*last) < self.options.horizon_period) {
-            return;
-        }
-        self.past.push_back((at, newest));
-        let mut old = Revision::ZERO;
-        while let Some((_, revision)) =
-            self.past.pop_front_if(|(then, _)| at.since(*then) >= self.options.history)
-        {
-            old = revision;
-        }
-        if old > self.state.store.horizon() {
-            self.raise_horizon(old);
+        let horizon = self.history.horizon(self.state.newest, now.monotonic, &self.options.history);
+        if horizon > self.state.store.horizon() {
+            self.raise_horizon(horizon);
         }
     }
 

@@ -486,6 +486,7 @@ impl Replica {
             Ok(()) => {
                 let index = LogIndex(self.raw.raft.raft_log.last_index());
                 self.proposals.proposed(index, Term(leading.term.0), bytes);
+                self.history.wrote(bytes);
                 Ok(())
             }
             Err(raft::Error::ProposalDropped) => {

@@ -5,6 +5,13 @@ use std::time::Duration;
 /// The unit of direct I/O: offsets, lengths and buffers of file operations are multiples of it.
 pub const SECTOR_BYTES: usize = 4096;
 
+/// Bytes of entries for which versions that were overwritten are kept, beside what ranges under way hold.
+pub const HISTORY_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// Steps in which the horizon passes so many bytes.
+pub const HORIZON_MARKS: u64 = 8;
+/// Revisions of a shard that ranges under way hold; a range more may find its revision compacted.
+pub const HELD_REVISIONS_MAX: usize = 1024;
+
 /// Longest key of a client.
 pub const KEY_BYTES_MAX: usize = 2 * 1024;
 /// Longest value of a client.
@@ -131,6 +138,8 @@ pub const UPKEEP_PAGES_PER_TICK_MAX: usize = 64;
 pub const UPKEEP_PAGES_PER_TICK_MIN: usize = 8;
 /// Pages that a sweep for garbage looks at in a tick, where it finds much.
 pub const UPKEEP_SWEEP_PAGES_PER_TICK_MAX: usize = 256;
+/// Ticks after which a page store is swept again, however little garbage there is.
+pub const UPKEEP_SWEEP_PERIOD_TICKS: u32 = 500;
 /// Pages of a file that were free for two times so many ticks are to spare.
 pub const UPKEEP_WINDOW_TICKS: u32 = 200;
 /// Bytes of checkpoint writes in flight.

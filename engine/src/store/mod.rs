@@ -193,7 +193,7 @@ impl Store {
     /// Does all of the writes, or none if pages are missing. Writing a version again replaces it, so a log may be
     /// replayed over what it wrote before.
     ///
-    /// Versions in the leaves touched that no read at or above the horizon can see are dropped on the way.
+    /// Versions that no read at or above the horizon can see are dropped from leaves that become full.
     ///
     /// # Errors
     /// [`StoreError::TooLarge`], with nothing changed; [`StoreError::Poisoned`].

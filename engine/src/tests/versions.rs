@@ -65,16 +65,17 @@ fn what_a_version_carries_comes_back() {
 }
 
 #[test]
-fn below_the_horizon_reads_are_refused_and_versions_go_when_their_leaf_is_written() {
+fn below_the_horizon_reads_are_refused_and_versions_go_when_their_leaf_is_full() {
     let mut rig = Rig::with_store(4, small());
     for revision in 1..=10 {
-        rig.put(b"key", revision, b"value").unwrap();
+        rig.put(b"key", revision, &[1; 300]).unwrap();
     }
     rig.store().set_horizon(Revision(7));
-    assert_eq!(rig.store().statistics().cells, 10);
     rig.put(b"other", 11, b"value").unwrap();
+    assert_eq!(rig.store().statistics().cells, 11, "there is room for it beside them");
+    rig.put(b"other", 12, &[2; 900]).unwrap();
     // 7 is the newest at the horizon; 8, 9 and 10 are newer.
-    assert_eq!(rig.store().statistics().cells, 5);
+    assert_eq!((rig.store().statistics().cells, rig.store().statistics().leaves), (6, 1));
     assert!(rig.get(b"key", 7).is_some());
     let refused = rig.try_get(USER, b"key", 6).unwrap();
     assert_eq!(refused, Err(StoreError::Compacted { oldest: Revision(7) }));

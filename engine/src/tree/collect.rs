@@ -47,7 +47,8 @@ impl SweepPoint {
 }
 
 impl Tree {
-    /// Clears the leaf at the end of the way, which is dirty, if the horizon rose since that was last done.
+    /// Clears the leaf at the end of the way, which is dirty, if the horizon rose since that was last done. Returns how many cells
+    /// were dropped.
     pub(super) fn collect_leaf(&mut self) -> usize {
         let leaf_no = self.leaf_step().page;
         if self.frames.collected(leaf_no) >= self.horizon {

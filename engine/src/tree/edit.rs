@@ -141,16 +141,19 @@ impl Tree {
 
     fn insert(&mut self, key: &KeyRef<'_>, attributes: &Attributes, value: Option<&[u8]>) {
         self.own_path();
-        self.collect_leaf();
         let mut bytes = std::mem::take(&mut self.scratch);
         bytes.clear();
         self.encode_cell(&mut bytes, key, attributes, value);
         let leaf_no = self.leaf_step().page;
-        let (index, is_there) = leaf::lower_bound(self.page(leaf_no), key);
+        let (mut index, is_there) = leaf::lower_bound(self.page(leaf_no), key);
         if is_there {
             self.take_cell(index);
         } else {
             self.count_keys(key, index, attributes, value);
+        }
+        // Garbage is no burden where there is room for it, and looking for it is work.
+        if !slotted::fits(self.page(leaf_no), bytes.len()) && self.collect_leaf() > 0 {
+            index = leaf::lower_bound(self.page(leaf_no), key).0;
         }
         self.cells += 1;
         self.shape.leaf_bytes += (bytes.len() + SLOT_BYTES) as u64;

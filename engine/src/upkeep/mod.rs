@@ -3,15 +3,16 @@
 //!
 //! | what | begins when | ends when |
 //! |---|---|---|
-//! | a sweep for versions below the horizon that no write comes by | the horizon has risen and there are more cells than live keys | all leaves were looked at |
+//! | a sweep for versions below the horizon that no write comes by | the horizon has risen, and what are not live keys became a quarter more since the last one, or some seconds passed | all leaves were looked at |
 //! | a walk that packs ([`crate::Density`]) | an eighth of the leaves could be gained, beyond what the last walk left | all pages were |
 //! | a walk that moves pages from the end of the file to its front | the file has spare pages, twice as many as it is to keep | no page is behind the place where the file is to end |
 //! | giving up the end | the same, and nothing is left to be moved | the file is shorter |
 //!
 //! Pace (`UPKEEP_*` in [`mesh_base::limits`]): what is made dirty in a second is bounded; each byte that writes make dirty
 //! takes four from that, down to a least rate. While writes come pages are packed loosely, once they have calmed down
-//! densely. The sweep goes as fast as it finds garbage: keys that are overwritten without a pause would leave old
-//! versions behind faster than it drops them.
+//! densely. Most garbage goes when the leaf that it is in becomes full; the sweep is for what is left in leaves that no write
+//! comes to, and goes as fast as it finds garbage: keys that are overwritten without a pause would leave old versions
+//! behind faster than it drops them.
 //!
 //! Spare pages are those that were available all the time in each of the last two windows of some seconds, and
 //! through a whole checkpoint at least: what a load needs again and again, from one checkpoint to the next, is not given
@@ -24,6 +25,7 @@
 mod pace;
 mod spare;
 
+use mesh_base::limits::UPKEEP_SWEEP_PERIOD_TICKS;
 use mesh_base::{CheckpointNo, PageNo, Revision};
 
 use self::pace::Pace;
@@ -48,8 +50,11 @@ pub struct Upkeep {
     spare: Spare,
     sweep: Option<Sweep>,
     walk: Option<Walk>,
-    /// There are more cells than live keys and the owner's own records.
-    garbage: Garbage,
+    /// Cells that are the owner's own records.
+    own_cells: u64,
+    /// How many dead cells were left when the last sweep ended, and how many ticks ago that was.
+    left_dead: u64,
+    rested_ticks: u32,
     /// The horizon when the last sweep began.
     swept: Revision,
     /// Leaves that could have been gained when the last walk of each density ended.
@@ -61,13 +66,6 @@ pub struct Upkeep {
     changed: Option<CheckpointNo>,
     /// The checkpoint that is asked for.
     wanted: Option<CheckpointNo>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-enum Garbage {
-    #[default]
-    None,
-    Some,
 }
 
 #[derive(Debug)]
@@ -122,9 +120,8 @@ impl Upkeep {
     /// A tick of the owner's clock passed. `own_cells` are those that are not counted as live keys and are not garbage: the
     /// records of the owner.
     pub fn tick(&mut self, store: &Store, own_cells: u64) {
-        let figures = store.statistics();
-        let has_garbage = figures.cells > figures.keys + own_cells;
-        self.garbage = if has_garbage { Garbage::Some } else { Garbage::None };
+        self.own_cells = own_cells;
+        self.rested_ticks = self.rested_ticks.saturating_add(1);
         self.pace.tick(store.dirtied_bytes());
         self.spare.tick(store);
     }
@@ -158,9 +155,18 @@ impl Upkeep {
         self.wanted == Some(store.next_checkpoint())
     }
 
+    /// Cells that are neither live keys nor the owner's own records: garbage, and what is history still.
+    fn dead(&self, store: &Store) -> u64 {
+        let figures = store.statistics();
+        figures.cells.saturating_sub(figures.keys + self.own_cells)
+    }
+
     /// Begins what is due.
     fn choose(&mut self, store: &mut Store) {
-        if self.sweep.is_none() && self.garbage == Garbage::Some && self.swept < store.horizon() {
+        let dead = self.dead(store);
+        let has_grown = dead > self.left_dead + self.left_dead / 4;
+        let is_worth_it = dead > 0 && (has_grown || self.rested_ticks >= UPKEEP_SWEEP_PERIOD_TICKS);
+        if self.sweep.is_none() && is_worth_it && self.swept < store.horizon() {
             self.swept = store.horizon();
             self.sweep = Some(Sweep { next: None });
         }
@@ -189,6 +195,7 @@ impl Upkeep {
                 sweep.next = progress.next;
                 if sweep.next.is_none() {
                     self.sweep = None;
+                    (self.left_dead, self.rested_ticks) = (self.dead(store), 0);
                 }
                 Ok(Lookup::Ready(()))
             }

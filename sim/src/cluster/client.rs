@@ -77,6 +77,8 @@ pub(super) struct Client {
     /// What it was to read last, until it is read.
     wish: Option<Wish>,
     served: u64,
+    /// Reads whose revision was compacted.
+    compacted: u64,
     /// What it has for itself, from when it first looks.
     pub(super) lists: Option<Lists>,
     /// What was wrong with an answer.
@@ -148,6 +150,7 @@ impl Client {
             current: None,
             wish: None,
             served: 0,
+            compacted: 0,
             lists: None,
             complaint: None,
             refusal: None,
@@ -158,6 +161,11 @@ impl Client {
     /// Operations that ended well.
     pub(super) const fn served(&self) -> u64 {
         self.served
+    }
+
+    /// How many reads it gave up because their revision was compacted.
+    pub(super) const fn compacted(&self) -> u64 {
+        self.compacted
     }
 
     /// Sessions of a shard that it opened, or may have.
@@ -426,6 +434,7 @@ impl Client {
                 return Step::Done;
             }
             Error::Compacted { .. } => {
+                self.compacted += 1;
                 self.give_up(now, history);
                 return Step::Done;
             }

@@ -12,7 +12,7 @@ use mesh_base::prng::Prng;
 use mesh_base::{ClusterId, CoreId, Now, ShardId};
 use mesh_server::core::{Core, CoreEffect, CoreEvent, CoreOptions, PanicPolicy};
 use mesh_server::node::NodeConfig;
-use mesh_server::shard::{Shard, ShardOptions};
+use mesh_server::shard::{HistoryOptions, Shard, ShardOptions};
 
 /// One run of a node's program.
 pub(super) struct Process {
@@ -152,8 +152,12 @@ pub(super) fn small_shards(value_bytes_max: usize, prng: &mut Prng) -> ShardOpti
     options.checkpoint.period = Duration::from_millis(200 + prng.range(0..3000));
     options.sessions_max = 4 + prng.index(28);
     options.requests_waiting_max = 4 + prng.index(64);
-    options.history = Duration::from_millis(20 << prng.range(0..9));
-    options.horizon_period = Duration::from_millis(20 + prng.range(0..1000));
+    options.history = HistoryOptions {
+        time: Duration::from_millis(20 << prng.range(0..9)),
+        bytes: 4096 << prng.range(0..12),
+        period: Duration::from_millis(20 + prng.range(0..1000)),
+        held_for: Duration::from_millis(20 << prng.range(0..9)),
+    };
     options.snapshot_patience = Duration::from_millis(300);
     options.preferred_leader_after = Duration::from_millis(50 << prng.range(0..7));
     // From slower than the writes of a run to so fast that all is written at once.

@@ -217,6 +217,11 @@ impl Scripted {
         self.world.clients.get(*self.errands.get(&errand)?)?.refusal()
     }
 
+    /// How many reads clients of the load gave up because their revision was compacted.
+    pub(crate) fn compacted(&self) -> u64 {
+        self.world.clients.iter().take(self.load).map(Client::compacted).sum()
+    }
+
     /// Operations of each client of the load that ended well.
     pub(crate) fn served(&self) -> Vec<u64> {
         self.world.clients.iter().take(self.load).map(Client::served).collect()

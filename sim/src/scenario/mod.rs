@@ -273,8 +273,8 @@ impl Scenario {
         sizes.checkpoint.period = ms(500);
         sizes.sessions_max = 64;
         sizes.requests_waiting_max = 1024;
-        sizes.history = secs(1);
-        sizes.horizon_period = ms(200);
+        sizes.history.time = secs(1);
+        sizes.history.period = ms(200);
         sizes.snapshot_patience = ms(300);
         sizes.snapshot_resume_within = secs(5);
         sizes.snapshot_chunk_bytes =

@@ -215,6 +215,12 @@ impl<'a> Stage<'a> {
         self.script.refusal(operation.0).map(ToString::to_string)
     }
 
+    /// Reads of the load that were given up because their revision was compacted.
+    #[must_use]
+    pub fn compacted(&self) -> u64 {
+        self.script.compacted()
+    }
+
     /// Operations of the load that ended well so far.
     #[must_use]
     pub fn served(&self) -> u64 {

@@ -1,6 +1,7 @@
 //! Disk space: where there is none, nothing is lost, elections go on, and all is well again when there is some; what page stores
 //! do not need they give back.
 
+use mesh_server::shard::ShardOptions;
 use mesh_sim::scenario::Message::Snapshot;
 use mesh_sim::scenario::{Power, Process, Scenario, Stage, ms, reaches, secs};
 
@@ -144,9 +145,43 @@ fn disks_that_are_nearly_full_under_load_come_to_no_standstill() {
     });
 }
 
+fn short_history(sizes: &mut ShardOptions) {
+    (sizes.history.time, sizes.history.period) = (ms(200), ms(50));
+}
+
+/// No time bounds it.
+fn small_history(sizes: &mut ShardOptions) {
+    (sizes.history.time, sizes.history.bytes) = (secs(3600), 256 * 1024);
+}
+
+#[test]
+fn history_is_bounded_in_bytes_where_it_is_not_by_time() {
+    Scenario::of(3).sizes(small_history).seeds(1..=3).play(|cluster| {
+        let nodes = cluster.nodes::<3>();
+        for number in 0..2000 {
+            cluster.write(&format!("k-{}", number % 7), &long(number));
+        }
+        for node in nodes {
+            cluster.within(secs(20), node.stores_in_at_most(1 << 20));
+        }
+        assert_eq!(cluster.read("k-0"), Some(long(1995)));
+    });
+}
+
+#[test]
+fn ranges_are_gone_on_with_at_their_revision_however_much_is_written_meanwhile() {
+    let hold_ranges = |sizes: &mut ShardOptions| {
+        (sizes.history.bytes, sizes.history.time, sizes.history.held_for) = (4096, secs(60), secs(10));
+    };
+    Scenario::of(3).load(5).sizes(hold_ranges).seeds(1..=3).play(|cluster| {
+        cluster.run_for(secs(5));
+        assert_eq!(cluster.compacted(), 0, "nothing went wrong, and no page came late");
+    });
+}
+
 #[test]
 fn a_key_overwritten_again_and_again_takes_what_its_history_needs() {
-    let story = Scenario::of(3).sizes(|sizes| (sizes.history, sizes.horizon_period) = (ms(200), ms(50)));
+    let story = Scenario::of(3).sizes(short_history);
     story.seeds(1..=3).play(|cluster| {
         let nodes = cluster.nodes::<3>();
         for number in 0..3000 {
@@ -165,7 +200,7 @@ fn a_key_overwritten_again_and_again_takes_what_its_history_needs() {
 
 #[test]
 fn deleting_everything_gives_the_disk_space_back_on_every_node_also_after_a_crash() {
-    let story = Scenario::of(3).sizes(|sizes| (sizes.history, sizes.horizon_period) = (ms(200), ms(50)));
+    let story = Scenario::of(3).sizes(short_history);
     story.seeds(1..=3).play(|cluster| {
         let nodes @ [_, _, c] = cluster.nodes();
         for number in 0..800 {
