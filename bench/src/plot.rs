@@ -67,10 +67,9 @@ enum Scale {
 impl Scale {
     fn label(self, at: f64) -> String {
         match self {
-            Self::Linear if (at - at.round()).abs() > 1e-6 => String::new(),
+            Self::Linear | Self::Nines if (at - at.round()).abs() > 1e-6 => String::new(),
             Self::Linear => rate(at.max(0.0)),
             Self::LogMicros => time(10_f64.powf(at)),
-            Self::Nines if (at - at.round()).abs() > 1e-6 => String::new(),
             Self::Nines => {
                 let nines = at.round();
                 let decimals = format!("{:.0}", (nines - 2.0).max(0.0)).parse().unwrap_or_default();

@@ -270,13 +270,17 @@ struct Parts {
     breath: Rc<Breath>,
     sockets: Rc<Sockets>,
     ticker: Ticker,
+    inbox: Rc<Inbox>,
+    disk: Rc<Disk>,
 }
 
 impl Parts {
     /// Inside of the core's executor.
-    fn new() -> io::Result<Self> {
+    fn new(data: PathBuf) -> io::Result<Self> {
         let sockets = Sockets::new()?;
-        Ok(Self { breath: Breath::new()?, ticker: Ticker::new(TICK, &sockets)?, sockets })
+        let inbox = Rc::new(Inbox::new());
+        let disk = Disk::new(data, Rc::clone(&inbox), &sockets)?;
+        Ok(Self { breath: Breath::new()?, ticker: Ticker::new(TICK, &sockets)?, sockets, inbox, disk })
     }
 }
 
@@ -289,7 +293,7 @@ impl Seat {
     ) -> Ending {
         let (core, cpu) = (self.core, self.cpu);
         let ready = executor(core, cpu).and_then(|executor| {
-            let parts = executor.run(async { Parts::new() });
+            let parts = executor.run(async { Parts::new(self.premises.data.clone()) });
             let ready = parts.and_then(|parts| Ok((executor, parts, seed()?)));
             ready.map_err(|error: io::Error| HostError::Core { core, cpu, reason: error.to_string() })
         });
@@ -307,9 +311,8 @@ impl Seat {
         let _guard = AbortOnPanic;
         executor.run(async move {
             let (premises, shared) = (Arc::clone(&self.premises), Arc::clone(&self.shared));
-            let Parts { breath, sockets, ticker } = parts;
-            sockets.attend(&breath);
-            let (turn, listener) = self.furnish(make, prng, breath, sockets);
+            parts.sockets.attend(&parts.breath);
+            let (turn, listener, ticker) = self.furnish(make, prng, parts);
             let ending = turn.live(listener, ticker).await;
             shared.pulse.stop();
             drop(premises);
@@ -322,12 +325,11 @@ impl Seat {
         self,
         make: &dyn Fn(CoreId, Prng) -> S,
         mut prng: Prng,
-        breath: Rc<Breath>,
-        sockets: Rc<Sockets>,
-    ) -> (Turn<S>, TcpListener) {
+        parts: Parts,
+    ) -> (Turn<S>, TcpListener, Ticker) {
+        let Parts { breath, sockets, ticker, inbox, disk } = parts;
         let server = Rc::new(RefCell::new(make(self.core, prng.fork())));
         let greeter: Rc<dyn Greeter> = Rc::<RefCell<S>>::clone(&server);
-        let inbox = Rc::new(Inbox::new());
         let mesh = Rc::new(MeshPort::new(self.core, Arc::clone(&self.shared.exchange)));
         let port = Port::new(
             self.core,
@@ -338,7 +340,6 @@ impl Seat {
             self.bounds,
         );
         let links = Links::new(Rc::clone(&inbox), greeter, Rc::clone(&sockets), prng);
-        let disk = Disk::new(self.premises.data.clone(), Rc::clone(&inbox));
         let Self { core: own, shared, notices, stop_timeout, listener, .. } = self;
         let (resident_bytes, again) = (Cell::new(0), Cell::new(false));
         let turn = Turn {
@@ -357,7 +358,7 @@ impl Seat {
             again,
             stop_timeout,
         };
-        (turn, listener)
+        (turn, listener, ticker)
     }
 }
 

@@ -135,8 +135,8 @@ impl<S: Server> Turn<S> {
                 busy_since = now;
             }
             self.sockets.look();
-            // What a turn hands to the kernel is on its way before the server goes on with what it put off for that.
-            if self.again.get() || !self.disk.is_idle() || now.since(busy_since) > BUSY_MAX {
+            self.disk.look();
+            if now.since(busy_since) > BUSY_MAX {
                 self.breath.take().await;
                 busy_since = now;
             } else {
@@ -238,6 +238,8 @@ impl<S: Server> Turn<S> {
                 CoreEffect::Stopped => self.stopped(phase),
             }
         }
+        // The device begins while answers are sent.
+        self.disk.flush();
         for conn in batch.answered.drain(..) {
             self.port.flush(conn);
         }

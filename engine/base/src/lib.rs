@@ -7,6 +7,7 @@
 //!
 //! Deliberately absent: any executor, any file, any socket. Those live in the server's host alone.
 
+pub mod aligned;
 pub mod buffers;
 pub mod bytesio;
 pub mod checksum;

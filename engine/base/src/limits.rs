@@ -207,6 +207,8 @@ pub const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 pub const LOG_OPS_IN_FLIGHT_MAX: usize = 64;
 /// File operations of one core's page stores that are under way at a time.
 pub const STORE_OPS_IN_FLIGHT_MAX: usize = 64;
+/// Buffers of writes that a core keeps for the next.
+pub const DISK_BUFFERS_KEPT_MAX: usize = 8;
 /// Frames that wait for a connection to another core of another node, control and bulk alike, in bytes.
 pub const LINK_QUEUE_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// How long a connection to another node may take to be made, and again to be greeted.

@@ -15,9 +15,9 @@ use mesh_base::io::{
     Completion, FileId, IoError, IoErrorKind, IoOp, IoQueue, IoToken, IoValue, Submission, WriteDurability,
 };
 
-use super::memory::Aligned;
 use super::ring::{Done, Request, Ring};
 use super::{Durability, Presence, open_direct};
+use mesh_base::aligned::Aligned;
 
 /// Buffers kept for later operations.
 const BUFFERS_KEPT: usize = 64;

@@ -1,12 +1,11 @@
 //! The file operations of what is measured here, and of the bare device beside it: both go through the same ring.
 
 mod disk;
-mod memory;
 mod ring;
 
 pub(super) use self::disk::{Disk, Written};
-pub(super) use self::memory::Aligned;
 pub(super) use self::ring::{Request, Ring};
+pub(super) use mesh_base::aligned::Aligned;
 
 use std::fs::{File, OpenOptions};
 use std::io;

@@ -16,7 +16,7 @@ use std::rc::Rc;
 
 use io_uring::{IoUring, opcode, squeue, types};
 
-use super::memory::Aligned;
+use mesh_base::aligned::Aligned;
 
 /// Operations in flight at a time, at most; more wait in the submitter's hands.
 const ENTRIES: u32 = 256;

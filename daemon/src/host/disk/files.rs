@@ -81,6 +81,12 @@ impl Files {
         Ok(())
     }
 
+    /// A file that is open already.
+    pub(super) fn opened(&self, key: DirectoryKey, file: FileId) -> Option<Rc<OpenFile>> {
+        let open = self.open.borrow();
+        open.get(&(key, file)).filter(|slot| slot.get().is_ok()).map(Rc::clone)
+    }
+
     /// Opens a file, or finds it open.
     pub(super) async fn open(&self, key: DirectoryKey, file: FileId) -> io::Result<Rc<OpenFile>> {
         let slot = Rc::clone(self.open.borrow_mut().entry((key, file)).or_default());

@@ -9,19 +9,24 @@
 //! - A directory's own name is durable before the first operation on it completes, and the directory is not removed while
 //!   one is under way.
 //!
-//! Operations are unordered but for what the submitters wait for. A bounded number of each sort is under way at a time.
+//! Operations are unordered but for what the submitters wait for. A bounded number of each sort is under way at a time. What is
+//! asked of an open file goes to the core's own `ring` at once; everything else is done by tasks, which give what is left of it
+//! to the ring, too.
 //!
 //! Deliberately absent: retries, and any judgement of what is read.
 
 mod check;
 mod files;
 mod operation;
+mod ring;
 #[cfg(test)]
 mod tests;
+mod transfers;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
+use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
@@ -33,7 +38,10 @@ use mesh_base::limits::{LOG_OPS_IN_FLIGHT_MAX, STORE_OPS_IN_FLIGHT_MAX};
 
 pub(super) use self::check::check_direct_io;
 use self::files::Files;
+use self::operation::Step;
+use self::transfers::{Owner, Transfers};
 use super::inbox::Inbox;
+use super::sockets::Sockets;
 use crate::core::{CoreEvent, DirectoryKey};
 
 /// How often a directory that is to be removed is looked at while operations on it are under way.
@@ -43,6 +51,7 @@ const QUIET_PAUSE: Duration = Duration::from_millis(5);
 pub(super) struct Disk {
     files: Files,
     inbox: Rc<Inbox>,
+    transfers: Transfers,
     logs: Workers,
     reads: Workers,
     others: Workers,
@@ -68,6 +77,18 @@ enum Crew {
     Reads,
     /// Checkpoints, snapshots, removals.
     Others,
+}
+
+impl Crew {
+    const COUNT: usize = 3;
+
+    /// How many of its operations are under way at a time.
+    const fn operations_max(self) -> usize {
+        match self {
+            Self::Logs => LOG_OPS_IN_FLIGHT_MAX,
+            Self::Reads | Self::Others => STORE_OPS_IN_FLIGHT_MAX,
+        }
+    }
 }
 
 enum Job {
@@ -112,25 +133,63 @@ impl Workers {
 
 impl Disk {
     /// The files below a data directory.
-    pub(super) fn new(data: PathBuf, inbox: Rc<Inbox>) -> Rc<Self> {
-        Rc::new(Self {
+    ///
+    /// # Errors
+    /// The kernel's, where it has no rings or forbids them.
+    pub(super) fn new(data: PathBuf, inbox: Rc<Inbox>, sockets: &Rc<Sockets>) -> io::Result<Rc<Self>> {
+        let disk = Rc::new(Self {
             files: Files::new(data),
             inbox,
-            logs: Workers::new(LOG_OPS_IN_FLIGHT_MAX),
-            reads: Workers::new(STORE_OPS_IN_FLIGHT_MAX),
-            others: Workers::new(STORE_OPS_IN_FLIGHT_MAX),
+            transfers: Transfers::new(sockets)?,
+            logs: Workers::new(Crew::Logs.operations_max()),
+            reads: Workers::new(Crew::Reads.operations_max()),
+            others: Workers::new(Crew::Others.operations_max()),
             under_way: RefCell::default(),
-        })
+        });
+        glommio::spawn_local(Rc::clone(&disk).attend()).detach();
+        Ok(disk)
     }
 
-    /// Performs an operation; its completion goes to the inbox.
+    /// Performs an operation; its completion goes to the inbox. To be flushed.
     pub(super) fn submit(self: &Rc<Self>, directory: DirectoryKey, submission: Submission) {
         let crew = match (submission.token.lane, &submission.op) {
             (Lane::Node | Lane::Log, _) => Crew::Logs,
             (Lane::Store, IoOp::Read { .. }) => Crew::Reads,
             _ => Crew::Others,
         };
+        if let Some(transfer) = operation::at_once(&self.files, &self.transfers, directory, &submission.op) {
+            self.begin(directory);
+            self.transfers.give(Owner::new(directory, submission.token, crew, &submission.op), transfer);
+            return;
+        }
         self.give(crew, Job::Operation { directory, submission });
+    }
+
+    /// Has the kernel begin what was submitted.
+    pub(super) fn flush(&self) {
+        self.transfers.flush();
+    }
+
+    /// Takes what has ended, without asking the kernel.
+    pub(super) fn look(&self) {
+        while let Some((owner, result)) = self.transfers.ended() {
+            self.complete(owner.directory, Completion { token: owner.token, result });
+        }
+    }
+
+    /// Sees to it that what ends is taken when the core does nothing else.
+    async fn attend(self: Rc<Self>) {
+        let watched = self.transfers.watched();
+        loop {
+            watched.input().ready().await;
+            watched.input().clear();
+            self.look();
+        }
+    }
+
+    fn complete(&self, directory: DirectoryKey, completion: Completion) {
+        self.inbox.push(CoreEvent::Io { directory, completion });
+        self.end(directory);
     }
 
     /// Removes a directory with everything in it, for good.
@@ -201,16 +260,25 @@ async fn work(disk: Rc<Disk>, crew: Crew) {
         let directory = job.directory();
         match job {
             Job::Operation { submission: Submission { token, op }, .. } => {
-                let result = operation::perform(&disk.files, directory, op).await;
-                disk.inbox.push(CoreEvent::Io { directory, completion: Completion { token, result } });
+                let owner = Owner::new(directory, token, crew, &op);
+                let result = match operation::perform(&disk.files, &disk.transfers, directory, op).await {
+                    Ok(Step::Transfer(transfer)) => {
+                        disk.transfers.give(owner, transfer);
+                        disk.flush();
+                        continue;
+                    }
+                    Ok(Step::Done(value)) => Ok(value),
+                    Err(error) => Err(error),
+                };
+                disk.complete(directory, Completion { token, result });
             }
             Job::RemoveDirectory { .. } => {
                 disk.quiet(directory).await;
                 if let Err(error) = disk.files.remove_directory(directory).await {
                     tracing::warn!(%directory, %error, "a directory that is no longer needed stays behind");
                 }
+                disk.end(directory);
             }
         }
-        disk.end(directory);
     }
 }

@@ -1,31 +1,69 @@
-//! One operation, from submission to completion.
+//! One operation, from submission to completion, or to where the ring takes it over.
 
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use bytes::{Bytes, BytesMut};
-use glommio::io::DmaFile;
+use bytes::Bytes;
+use mesh_base::aligned::Aligned;
 use mesh_base::io::{FileId, IoError, IoErrorKind, IoOp, IoValue};
-use mesh_base::limits::SECTOR_BYTES;
 use rustix::fs::{FallocateFlags, fallocate, fstat, ftruncate};
 
 use super::files::{Files, blocking, sync_directory};
+use super::ring::Request;
+use super::transfers::{COPY_BYTES, Transfer, Transfers};
 use crate::core::DirectoryKey;
 use crate::host::bell::step_aside;
 
-/// Bytes that are copied before others get their turn.
-const COPY_BYTES: usize = 256 * 1024;
+/// How far it came.
+pub(super) enum Step {
+    /// To its end.
+    Done(IoValue),
+    /// The ring is to do it.
+    Transfer(Transfer),
+}
 
-/// Does it.
-pub(super) async fn perform(files: &Files, directory: DirectoryKey, op: IoOp) -> Result<IoValue, IoError> {
+/// What the ring can do at once: the file is open, and little is to be copied.
+pub(super) fn at_once(
+    files: &Files,
+    transfers: &Transfers,
+    directory: DirectoryKey,
+    op: &IoOp,
+) -> Option<Transfer> {
+    let request = match op {
+        IoOp::Read { offset, length, .. } => {
+            Request::Read { offset: *offset, memory: Aligned::zeroed(*length) }
+        }
+        IoOp::Write { offset, data, .. } if data.len() <= COPY_BYTES => {
+            let mut memory = transfers.memory(data.len());
+            memory.bytes_mut().copy_from_slice(data);
+            Request::Write { offset: *offset, memory }
+        }
+        IoOp::Sync { .. } => Request::Sync,
+        _ => return None,
+    };
+    Some(Transfer { file: files.opened(directory, op.file()?)?, request })
+}
+
+/// Does it, or all that the ring cannot.
+pub(super) async fn perform(
+    files: &Files,
+    transfers: &Transfers,
+    directory: DirectoryKey,
+    op: IoOp,
+) -> Result<Step, IoError> {
     let (verb, file) = (op.verb(), op.file());
     let result = match files.ensure(directory).await {
-        Ok(()) => attempt(files, directory, op).await,
+        Ok(()) => attempt(files, transfers, directory, op).await,
         Err(error) => Err(error),
     };
-    result.map_err(|error| IoError { kind: kind(&error), verb, file, detail: error.to_string() })
+    result.map_err(|error| error_of(&error, verb, file))
+}
+
+/// What whoever submitted it is told.
+pub(super) fn error_of(error: &io::Error, verb: &'static str, file: Option<FileId>) -> IoError {
+    IoError { kind: kind(error), verb, file, detail: error.to_string() }
 }
 
 fn kind(error: &io::Error) -> IoErrorKind {
@@ -37,19 +75,28 @@ fn kind(error: &io::Error) -> IoErrorKind {
     }
 }
 
-async fn attempt(files: &Files, directory: DirectoryKey, op: IoOp) -> io::Result<IoValue> {
+async fn attempt(
+    files: &Files,
+    transfers: &Transfers,
+    directory: DirectoryKey,
+    op: IoOp,
+) -> io::Result<Step> {
     match op {
         IoOp::List => {
             let path = files.directory(directory);
-            return blocking(move || list(&path)).await.map(IoValue::Listing);
+            return Ok(Step::Done(IoValue::Listing(blocking(move || list(&path)).await?)));
         }
         IoOp::Read { file, offset, length } => {
-            let open = files.open(directory, file).await?;
-            return read(open.get()?, offset, length).await.map(IoValue::Read);
+            let request = Request::Read { offset, memory: Aligned::zeroed(length) };
+            return Ok(Step::Transfer(Transfer { file: files.open(directory, file).await?, request }));
         }
         IoOp::Write { file, offset, data } => {
-            let open = files.open(directory, file).await?;
-            write(open.get()?, offset, &data).await?;
+            let request = Request::Write { offset, memory: copy(transfers, &data).await };
+            return Ok(Step::Transfer(Transfer { file: files.open(directory, file).await?, request }));
+        }
+        IoOp::Sync { file } => {
+            let file = files.open(directory, file).await?;
+            return Ok(Step::Transfer(Transfer { file, request: Request::Sync }));
         }
         IoOp::Create { file } => files.create(directory, file).await?,
         IoOp::Allocate { file, offset, length } => {
@@ -65,7 +112,6 @@ async fn attempt(files: &Files, directory: DirectoryKey, op: IoOp) -> io::Result
             let descriptor = files.open(directory, file).await?.descriptor()?;
             blocking(move || shorten(&descriptor, length)).await?;
         }
-        IoOp::Sync { file } => files.open(directory, file).await?.get()?.fdatasync().await?,
         IoOp::Rename { from, to } => {
             files.forget(directory, from);
             files.forget(directory, to);
@@ -86,7 +132,7 @@ async fn attempt(files: &Files, directory: DirectoryKey, op: IoOp) -> io::Result
             blocking(move || sync_directory(&path)).await?;
         }
     }
-    Ok(IoValue::Done)
+    Ok(Step::Done(IoValue::Done))
 }
 
 /// Lengthens a file, or leaves its length as it was where there is no space: the kernel may have taken a part by then, and who
@@ -113,50 +159,16 @@ fn shorten(descriptor: &OwnedFd, length: u64) -> io::Result<()> {
     if is_longer { ftruncate(descriptor, length).map_err(io::Error::from) } else { Ok(()) }
 }
 
-/// Writes all of it: the kernel may take a part, and is then given the rest.
-async fn write(file: &DmaFile, offset: u64, data: &Bytes) -> io::Result<()> {
-    assert!(data.len().is_multiple_of(SECTOR_BYTES) && offset.is_multiple_of(SECTOR_BYTES as u64));
-    let mut done = 0;
-    while let Some(rest) = data.get(done..).filter(|rest| !rest.is_empty()) {
-        let mut buffer = file.alloc_dma_buffer(rest.len());
-        assert_eq!(buffer.len(), rest.len());
-        for (to, from) in buffer.as_bytes_mut().chunks_mut(COPY_BYTES).zip(rest.chunks(COPY_BYTES)) {
-            to.copy_from_slice(from);
-            if rest.len() > COPY_BYTES {
-                step_aside().await;
-            }
-        }
-        let written = file.write_at(buffer, offset + done as u64).await?;
-        assert!(written <= rest.len(), "more was written than was given");
-        // Direct I/O goes on at a sector's start.
-        let whole = written - written % SECTOR_BYTES;
-        if whole == 0 {
-            return Err(io::Error::new(ErrorKind::WriteZero, "the device takes no more"));
-        }
-        done += whole;
-    }
-    assert_eq!(done, data.len());
-    Ok(())
-}
-
-/// Reads as much as there is: fewer bytes than asked for mean the end of the file, not a short read.
-async fn read(file: &DmaFile, offset: u64, length: usize) -> io::Result<Bytes> {
-    assert!(length.is_multiple_of(SECTOR_BYTES) && offset.is_multiple_of(SECTOR_BYTES as u64));
-    let mut found = BytesMut::with_capacity(length);
-    while found.len() < length {
-        let part = file.read_at_aligned(offset + found.len() as u64, length - found.len()).await?;
-        for chunk in part.chunks(COPY_BYTES) {
-            found.extend_from_slice(chunk);
-            if part.len() > COPY_BYTES {
-                step_aside().await;
-            }
-        }
-        // A file ends at a sector's end, or within one.
-        if part.is_empty() || !part.len().is_multiple_of(SECTOR_BYTES) {
-            break;
+/// Puts bytes where direct I/O wants them.
+async fn copy(transfers: &Transfers, data: &Bytes) -> Aligned {
+    let mut memory = transfers.memory(data.len());
+    for (to, from) in memory.bytes_mut().chunks_mut(COPY_BYTES).zip(data.chunks(COPY_BYTES)) {
+        to.copy_from_slice(from);
+        if data.len() > COPY_BYTES {
+            step_aside().await;
         }
     }
-    Ok(found.freeze())
+    memory
 }
 
 fn list(directory: &Path) -> io::Result<Vec<(FileId, u64)>> {

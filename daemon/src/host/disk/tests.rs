@@ -19,6 +19,7 @@ use super::operation::all_or_nothing;
 use crate::core::{CoreEvent, DirectoryKey};
 use crate::host::bell::step_aside;
 use crate::host::inbox::Inbox;
+use crate::host::sockets::Sockets;
 use crate::host::tests::on_disk;
 
 const DIRECTORY: DirectoryKey = DirectoryKey::Replica { shard: ShardId(3), replica: ReplicaId(9) };
@@ -36,12 +37,14 @@ impl Bench {
         let mut queue = IoQueue::new();
         self.port.submit(&mut queue, op);
         queue.drain().for_each(|submission| self.disk.submit(DIRECTORY, submission));
+        self.disk.flush();
     }
 
     /// The results of what was submitted, in the order of submission.
     async fn results(&self, count: usize) -> Vec<Result<IoValue, IoErrorKind>> {
         let mut events = Vec::new();
         while events.len() < count {
+            self.disk.look();
             self.inbox.take(&mut events);
             step_aside().await;
         }
@@ -87,7 +90,7 @@ fn bench<F: Future<Output = ()> + 'static>(test: impl FnOnce(Bench) -> F + 'stat
     let path = data.path().to_path_buf();
     LocalExecutorBuilder::default().io_memory(64 * 1024).make().unwrap().run(async move {
         let inbox = Rc::new(Inbox::new());
-        let disk = Disk::new(path.clone(), Rc::clone(&inbox));
+        let disk = Disk::new(path.clone(), Rc::clone(&inbox), &Sockets::new().unwrap()).unwrap();
         test(Bench { disk, inbox, data: path, port: IoPort::new(Lane::Log) }).await;
     });
 }

@@ -1,10 +1,10 @@
 //! Memory that begins where direct I/O wants it to.
 
-use mesh_base::limits::SECTOR_BYTES;
+use crate::limits::SECTOR_BYTES;
 
 /// Bytes that begin at a multiple of a sector's size.
 #[derive(Debug)]
-pub(crate) struct Aligned {
+pub struct Aligned {
     memory: Vec<u8>,
     start: usize,
     length: usize,
@@ -12,7 +12,11 @@ pub(crate) struct Aligned {
 
 impl Aligned {
     /// So many zeros.
-    pub(crate) fn zeroed(length: usize) -> Self {
+    ///
+    /// # Panics
+    /// Never: a byte's address can be aligned.
+    #[must_use]
+    pub fn zeroed(length: usize) -> Self {
         let memory = vec![0; length + SECTOR_BYTES];
         let start = memory.as_ptr().align_offset(SECTOR_BYTES);
         assert!(start < SECTOR_BYTES, "a byte's address can be aligned");
@@ -20,28 +24,54 @@ impl Aligned {
     }
 
     /// Takes another length, if there is memory for it.
-    pub(crate) fn resized(mut self, length: usize) -> Option<Self> {
+    #[must_use]
+    pub fn resized(mut self, length: usize) -> Option<Self> {
         self.length = length;
         (self.start + length <= self.memory.len()).then_some(self)
     }
 
+    /// Keeps so many bytes of it; does nothing if it is no longer.
+    pub const fn shorten(&mut self, length: usize) {
+        if length < self.length {
+            self.length = length;
+        }
+    }
+
     /// The greatest length it can take.
-    pub(crate) const fn capacity(&self) -> usize {
+    #[must_use]
+    pub const fn capacity(&self) -> usize {
         self.memory.len() - self.start
     }
 
-    pub(crate) const fn len(&self) -> usize {
+    /// Bytes of it.
+    #[must_use]
+    pub const fn len(&self) -> usize {
         self.length
     }
 
+    /// Whether it has no bytes.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// They themselves.
     #[allow(clippy::indexing_slicing, reason = "start and length were chosen to fit")]
-    pub(crate) fn bytes(&self) -> &[u8] {
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
         &self.memory[self.start..][..self.length]
     }
 
+    /// The same, to be changed.
     #[allow(clippy::indexing_slicing, reason = "start and length were chosen to fit")]
-    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.memory[self.start..][..self.length]
+    }
+}
+
+impl AsRef<[u8]> for Aligned {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes()
     }
 }
 
