@@ -16,6 +16,7 @@ mod bell;
 mod breath;
 mod clock;
 mod disk;
+mod doorbell;
 mod error;
 mod inbox;
 mod link;

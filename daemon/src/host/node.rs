@@ -26,6 +26,7 @@ use rustix::thread::disable_transparent_huge_pages;
 
 use super::breath::Breath;
 use super::disk::{Disk, check_direct_io};
+use super::doorbell::Doorbell;
 use super::error::HostError;
 use super::inbox::Inbox;
 use super::link::Links;
@@ -37,7 +38,7 @@ use super::registry::{Announcement, Registry};
 use super::server::{Greeter, Server};
 use super::sockets::Sockets;
 use super::ticker::Ticker;
-use super::turn::{Ending, Shared, Turn};
+use super::turn::{Ending, Shared, Sources, Turn};
 use super::watch::{Pulse, watch};
 use crate::core::{NodeName, Notice};
 use crate::node::NodeConfig;
@@ -270,6 +271,7 @@ struct Parts {
     breath: Rc<Breath>,
     sockets: Rc<Sockets>,
     ticker: Ticker,
+    doorbell: Doorbell,
     inbox: Rc<Inbox>,
     disk: Rc<Disk>,
 }
@@ -280,7 +282,8 @@ impl Parts {
         let sockets = Sockets::new()?;
         let inbox = Rc::new(Inbox::new());
         let disk = Disk::new(data, Rc::clone(&inbox), &sockets)?;
-        Ok(Self { breath: Breath::new()?, ticker: Ticker::new(TICK, &sockets)?, sockets, inbox, disk })
+        let (ticker, doorbell) = (Ticker::new(TICK, &sockets)?, Doorbell::new(&sockets)?);
+        Ok(Self { breath: Breath::new()?, ticker, doorbell, sockets, inbox, disk })
     }
 }
 
@@ -311,9 +314,9 @@ impl Seat {
         let _guard = AbortOnPanic;
         executor.run(async move {
             let (premises, shared) = (Arc::clone(&self.premises), Arc::clone(&self.shared));
-            parts.sockets.attend(&parts.breath);
-            let (turn, listener, ticker) = self.furnish(make, prng, parts);
-            let ending = turn.live(listener, ticker).await;
+            parts.sockets.attend();
+            let (turn, sources) = self.furnish(make, prng, parts);
+            let ending = turn.live(sources).await;
             shared.pulse.stop();
             drop(premises);
             ending
@@ -326,8 +329,8 @@ impl Seat {
         make: &dyn Fn(CoreId, Prng) -> S,
         mut prng: Prng,
         parts: Parts,
-    ) -> (Turn<S>, TcpListener, Ticker) {
-        let Parts { breath, sockets, ticker, inbox, disk } = parts;
+    ) -> (Turn<S>, Sources) {
+        let Parts { breath, sockets, ticker, doorbell, inbox, disk } = parts;
         let server = Rc::new(RefCell::new(make(self.core, prng.fork())));
         let greeter: Rc<dyn Greeter> = Rc::<RefCell<S>>::clone(&server);
         let mesh = Rc::new(MeshPort::new(self.core, Arc::clone(&self.shared.exchange)));
@@ -358,7 +361,7 @@ impl Seat {
             again,
             stop_timeout,
         };
-        (turn, listener, ticker)
+        (turn, Sources { listener, ticker, doorbell })
     }
 }
 

@@ -1,13 +1,14 @@
 //! What the sockets of a core have in common: one `epoll` that tells which of them are ready, and the memory that reads land in.
 //!
 //! An `io_uring` poll is armed for each wait anew, and the kernel interrupts the core's processor for each that completes. Here
-//! a socket is registered once; a busy core asks for all that became ready with one call between two turns, and an idle one has
-//! the reactor watch the `epoll` itself.
+//! a socket is registered once; a busy core asks for all that became ready with one call between two turns. An idle one dozes in
+//! the same call, and wakes at once: going to sleep in the executor, and waking there, takes a dozen. Where something is under way
+//! that only the reactor can bring, it sleeps there and has the reactor watch the `epoll`.
 //!
 //! Invariants:
 //! - Readiness is told at its edges: what is ready stays marked so until a read or a write has found the end of it.
-//! - A socket whose read may have left something is marked again only after the reactor has looked: a fast sender cannot keep
-//!   the core to itself.
+//! - A socket whose read may have left something is marked again only after every task that was ready has run: a fast sender
+//!   cannot keep the core to itself.
 
 use std::cell::{Cell, RefCell, RefMut};
 use std::future::poll_fn;
@@ -22,13 +23,14 @@ use mesh_base::limits::SOCKET_READ_BYTES;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 
-use super::bell::Bell;
-use super::breath::Breath;
+use super::bell::{Bell, step_aside};
 
 /// Sockets that one look reports at most; the others come with the next.
 const READY_MAX: usize = 256;
 /// A look does not wait.
 const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+/// A core dozes until its next beat at the latest, which is sooner.
+const DOZE_MAX: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
 /// Something that a socket's task may wait for.
 #[derive(Default)]
@@ -150,9 +152,18 @@ impl Sockets {
 
     /// Marks what has become ready, and wakes the tasks that wait for it.
     pub(super) fn look(&self) {
+        self.wait(&AT_ONCE);
+    }
+
+    /// The same, once something has become ready. The reactor does not look meanwhile.
+    pub(super) fn doze(&self) {
+        self.wait(&DOZE_MAX);
+    }
+
+    fn wait(&self, time: &Timespec) {
         let mut events = self.events.borrow_mut();
-        // An interrupted look has brought nothing.
-        let count = epoll::wait(self.epoll.get_ref(), events.as_mut_slice(), Some(&AT_ONCE)).unwrap_or(0);
+        // An interrupted wait has brought nothing.
+        let count = epoll::wait(self.epoll.get_ref(), events.as_mut_slice(), Some(time)).unwrap_or(0);
         let places = self.places.borrow();
         for event in events.iter().take(count) {
             let place = usize::try_from(event.data.u64()).unwrap_or(usize::MAX);
@@ -163,9 +174,9 @@ impl Sockets {
     }
 
     /// Sees to it that readiness is told when the core does nothing else, for as long as its executor runs.
-    pub(super) fn attend(self: &Rc<Self>, breath: &Rc<Breath>) {
+    pub(super) fn attend(self: &Rc<Self>) {
         glommio::spawn_local(Rc::clone(self).watch()).detach();
-        glommio::spawn_local(Rc::clone(self).read_on(Rc::clone(breath))).detach();
+        glommio::spawn_local(Rc::clone(self).read_on()).detach();
     }
 
     async fn watch(self: Rc<Self>) {
@@ -175,11 +186,11 @@ impl Sockets {
         }
     }
 
-    /// Marks what may have been left unread, each time after the reactor has looked.
-    async fn read_on(self: Rc<Self>, breath: Rc<Breath>) {
+    /// Marks what may have been left unread, each time after everyone else had a turn.
+    async fn read_on(self: Rc<Self>) {
         loop {
             self.bell.heard().await;
-            breath.take().await;
+            step_aside().await;
             for readiness in self.unread.take() {
                 readiness.input.mark();
             }

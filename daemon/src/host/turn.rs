@@ -25,6 +25,7 @@ use super::bell::step_aside;
 use super::breath::Breath;
 use super::clock;
 use super::disk::Disk;
+use super::doorbell::Doorbell;
 use super::inbox::Inbox;
 use super::link::Links;
 use super::mesh::{Exchange, MeshPort, Parcel};
@@ -35,8 +36,12 @@ use super::ticker::Ticker;
 use super::watch::Pulse;
 use crate::core::{ConnId, CoreEffect, CoreEvent, Notice};
 
-/// How long turns may follow each other before the reactor is let in.
-const BUSY_MAX: Duration = Duration::from_millis(1);
+/// How long a core may go on before the reactor is let in, while something is under way that only the reactor can bring,
+const REACTOR_AWAITED_MAX: Duration = Duration::from_millis(1);
+/// and otherwise: the executor's timers are as exact as this.
+const REACTOR_UNSEEN_MAX: Duration = Duration::from_millis(20);
+/// Tasks that a word passes through from the socket to the turn, at most.
+const HANDS_MAX: usize = 3;
 /// How long connections and files may take to close when the core has stopped.
 const CLOSING_TIMEOUT: Duration = Duration::from_millis(200);
 
@@ -78,6 +83,13 @@ pub(super) struct Turn<S> {
     pub(super) stop_timeout: Duration,
 }
 
+/// What a core hears from, beside its connections and files.
+pub(super) struct Sources {
+    pub(super) listener: TcpListener,
+    pub(super) ticker: Ticker,
+    pub(super) doorbell: Doorbell,
+}
+
 /// What is made anew every turn, and the memory for it kept.
 #[derive(Default)]
 struct Batch {
@@ -88,11 +100,11 @@ struct Batch {
     answered: Vec<ConnId>,
 }
 
-/// Whether a core had to wait for something to do.
+/// Whether a core slept in the executor until it had something to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Rest {
-    Taken,
-    None,
+    Asleep,
+    Awake,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -105,20 +117,18 @@ enum Phase {
 
 impl<S: Server> Turn<S> {
     /// Runs the core until the node has stopped.
-    pub(super) async fn live(self, listener: TcpListener, ticker: Ticker) -> Ending {
+    pub(super) async fn live(self, sources: Sources) -> Ending {
+        let Sources { listener, ticker, doorbell } = sources;
         let mut accepting = Some(glommio::spawn_local(Rc::clone(&self.port).accept(listener)));
         let tick = Rc::new(Cell::new(false));
         let ticking = glommio::spawn_local(beat(ticker, Rc::clone(&tick), Rc::clone(&self.inbox)));
-        poll_fn(|cx| {
-            self.mesh.wake(Some(cx.waker().clone()));
-            Poll::Ready(())
-        })
-        .await;
+        self.mesh.wake(Some(doorbell.waker()));
+        let listening = glommio::spawn_local(hear(doorbell, Rc::clone(&self.inbox)));
         let mut batch = Batch::default();
         let mut phase = Phase::Serving;
         self.server.borrow_mut().start(clock::now(), &mut batch.effects);
         self.perform(&mut batch, &mut phase);
-        let mut busy_since = clock::now().monotonic;
+        let mut reactor_seen = clock::now().monotonic;
         let ending = loop {
             if let Phase::Left(ending) = phase {
                 break ending;
@@ -131,38 +141,59 @@ impl<S: Server> Turn<S> {
             }
             let rest = self.something_to_do(&tick).await;
             let now = self.turn(&tick, &mut batch, &mut phase).monotonic;
-            if rest == Rest::Taken {
-                busy_since = now;
+            if rest == Rest::Asleep {
+                reactor_seen = now;
             }
             self.sockets.look();
             self.disk.look();
-            if now.since(busy_since) > BUSY_MAX {
+            let unseen_max = if self.disk.needs_reactor() { REACTOR_AWAITED_MAX } else { REACTOR_UNSEEN_MAX };
+            if now.since(reactor_seen) > unseen_max {
                 self.breath.take().await;
-                busy_since = now;
+                reactor_seen = now;
             } else {
                 step_aside().await;
             }
         };
         ticking.cancel().await;
+        listening.cancel().await;
         self.close().await;
         self.mesh.wake(None);
         ending
     }
 
     async fn something_to_do(&self, tick: &Cell<bool>) -> Rest {
-        let mut rest = Rest::None;
+        let mut hands = 0;
+        while !self.has_work(tick) {
+            if hands < HANDS_MAX {
+                step_aside().await;
+                hands += 1;
+            } else if self.disk.needs_reactor() {
+                self.rung(tick).await;
+                return Rest::Asleep;
+            } else {
+                self.sockets.doze();
+                self.disk.look();
+                hands = 0;
+            }
+        }
+        Rest::Awake
+    }
+
+    fn has_work(&self, tick: &Cell<bool>) -> bool {
+        tick.get() || self.again.get() || self.mesh.has_mail() || !self.inbox.is_empty()
+    }
+
+    /// Sleeps in the executor until there is work.
+    async fn rung(&self, tick: &Cell<bool>) {
         poll_fn(|cx| {
-            loop {
-                if tick.get() || self.again.get() || self.mesh.has_mail() || !self.inbox.is_empty() {
-                    return Poll::Ready(rest);
-                }
+            while !self.has_work(tick) {
                 if self.inbox.poll_rung(cx).is_pending() {
-                    rest = Rest::Taken;
                     return Poll::Pending;
                 }
             }
+            Poll::Ready(())
         })
-        .await
+        .await;
     }
 
     fn turn(&self, tick: &Cell<bool>, batch: &mut Batch, phase: &mut Phase) -> Now {
@@ -277,6 +308,14 @@ impl<S: Server> Turn<S> {
         self.disk.close();
         // The descriptors are closed by the executor on its next round.
         Timer::new(step).await;
+    }
+}
+
+/// Lets the turn know that another thread rang.
+async fn hear(doorbell: Doorbell, inbox: Rc<Inbox>) {
+    loop {
+        doorbell.rung().await;
+        inbox.ring();
     }
 }
 

@@ -55,6 +55,8 @@ pub(super) struct Disk {
     logs: Workers,
     reads: Workers,
     others: Workers,
+    /// Jobs that tasks do, or will.
+    jobs: Cell<usize>,
     /// How many operations on each directory were submitted and have not completed.
     under_way: RefCell<BTreeMap<DirectoryKey, usize>>,
 }
@@ -144,6 +146,7 @@ impl Disk {
             logs: Workers::new(Crew::Logs.operations_max()),
             reads: Workers::new(Crew::Reads.operations_max()),
             others: Workers::new(Crew::Others.operations_max()),
+            jobs: Cell::new(0),
             under_way: RefCell::default(),
         });
         glommio::spawn_local(Rc::clone(&disk).attend()).detach();
@@ -197,6 +200,11 @@ impl Disk {
         self.give(Crew::Others, Job::RemoveDirectory { directory });
     }
 
+    /// Whether anything is under way that only the executor's reactor can bring to an end.
+    pub(super) fn needs_reactor(&self) -> bool {
+        self.jobs.get() > 0
+    }
+
     /// Whether every operation has completed.
     pub(super) fn is_idle(&self) -> bool {
         self.under_way.borrow().is_empty()
@@ -243,6 +251,7 @@ impl Disk {
 
     fn give(self: &Rc<Self>, crew: Crew, job: Job) {
         self.begin(job.directory());
+        self.jobs.set(self.jobs.get() + 1);
         let workers = self.workers(crew);
         workers.jobs.borrow_mut().push_back(job);
         let idle = workers.idle.borrow_mut().pop();
@@ -253,32 +262,36 @@ impl Disk {
             glommio::spawn_local(work(Rc::clone(self), crew)).detach();
         }
     }
-}
 
-async fn work(disk: Rc<Disk>, crew: Crew) {
-    while let Some(job) = disk.workers(crew).next().await {
+    async fn work_on(self: &Rc<Self>, crew: Crew, job: Job) {
         let directory = job.directory();
         match job {
             Job::Operation { submission: Submission { token, op }, .. } => {
                 let owner = Owner::new(directory, token, crew, &op);
-                let result = match operation::perform(&disk.files, &disk.transfers, directory, op).await {
+                let result = match operation::perform(&self.files, &self.transfers, directory, op).await {
                     Ok(Step::Transfer(transfer)) => {
-                        disk.transfers.give(owner, transfer);
-                        disk.flush();
-                        continue;
+                        self.transfers.give(owner, transfer);
+                        return self.flush();
                     }
                     Ok(Step::Done(value)) => Ok(value),
                     Err(error) => Err(error),
                 };
-                disk.complete(directory, Completion { token, result });
+                self.complete(directory, Completion { token, result });
             }
             Job::RemoveDirectory { .. } => {
-                disk.quiet(directory).await;
-                if let Err(error) = disk.files.remove_directory(directory).await {
+                self.quiet(directory).await;
+                if let Err(error) = self.files.remove_directory(directory).await {
                     tracing::warn!(%directory, %error, "a directory that is no longer needed stays behind");
                 }
-                disk.end(directory);
+                self.end(directory);
             }
         }
+    }
+}
+
+async fn work(disk: Rc<Disk>, crew: Crew) {
+    while let Some(job) = disk.workers(crew).next().await {
+        disk.work_on(crew, job).await;
+        disk.jobs.set(disk.jobs.get() - 1);
     }
 }

@@ -18,7 +18,6 @@ use mesh_wire::{Envelope, Frame, FrameWriter, HelloAnswer, Kind, Request, Respon
 
 use super::Links;
 use crate::core::{CoreEvent, HelloOutcome, LinkClass, NodeName, PeerPlacement};
-use crate::host::breath::Breath;
 use crate::host::inbox::Inbox;
 use crate::host::server::Greeter;
 use crate::host::sockets::Sockets;
@@ -95,7 +94,7 @@ fn links(cores: &[u16]) -> (Rc<Links>, Rc<Inbox>, Rc<Greets>) {
     let greets = Rc::new(Greets { cores: RefCell::new(cores.iter().copied().map(CoreId).collect()) });
     let greeter: Rc<dyn Greeter> = Rc::<Greets>::clone(&greets);
     let sockets = Sockets::new().unwrap();
-    sockets.attend(&Breath::new().unwrap());
+    sockets.attend();
     let links = Links::new(Rc::clone(&inbox), greeter, sockets, Prng::new(1));
     (links, inbox, greets)
 }

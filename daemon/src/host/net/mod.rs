@@ -28,7 +28,6 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use glommio::io::PollableFd;
 use glommio::sync::Semaphore;
 use glommio::timer::Timer;
 use mesh_base::CoreId;
@@ -40,6 +39,7 @@ use mesh_wire::{Error, RequestId};
 use self::connection::Connection;
 use self::table::Table;
 use self::tally::Tally;
+use super::bell::step_aside;
 use super::inbox::Inbox;
 use super::mesh::{MeshPort, Parcel};
 use super::server::Greeter;
@@ -155,13 +155,16 @@ impl Port {
 
     async fn accept_from(self: &Rc<Self>, listener: TcpListener) -> io::Result<()> {
         listener.set_nonblocking(true)?;
-        let listener = PollableFd::new(listener)?;
+        let watched = self.sockets.watch_over(&listener)?;
         loop {
-            listener.readable().await?;
+            watched.input().ready().await;
             for _ in 0..ACCEPTS_IN_A_ROW {
-                match listener.get_ref().accept() {
+                match listener.accept() {
                     Ok((stream, _)) => self.welcome(stream),
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                        watched.input().clear();
+                        break;
+                    }
                     // The other side was gone before it was accepted.
                     Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
                     Err(error) => {
@@ -170,6 +173,7 @@ impl Port {
                     }
                 }
             }
+            step_aside().await;
         }
     }
 
