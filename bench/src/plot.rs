@@ -38,7 +38,7 @@ const COLOURS: [RGBColor; 6] = [
 /// Draws a run: `latency.svg`, `seconds.svg`.
 ///
 /// # Errors
-/// [`BenchError::Io`] if a file cannot be written.
+/// [`BenchError`] if a file cannot be written.
 pub(crate) fn of_run(directory: &Path, report: &Report) -> Result<(), BenchError> {
     save(directory, "latency.svg", &about(report), &[by_percentile(report)])?;
     save(directory, "seconds.svg", &about(report), &by_second(&report.series))
@@ -47,7 +47,7 @@ pub(crate) fn of_run(directory: &Path, report: &Report) -> Result<(), BenchError
 /// Draws a sweep: `rates.svg`.
 ///
 /// # Errors
-/// [`BenchError::Io`] if a file cannot be written.
+/// [`BenchError`] if a file cannot be written.
 pub(crate) fn of_sweep(directory: &Path, reports: &[Report]) -> Result<(), BenchError> {
     let title = reports.first().map(about).unwrap_or_default();
     save(directory, "rates.svg", &title, &[by_rate(reports)])
@@ -67,10 +67,9 @@ enum Scale {
 impl Scale {
     fn label(self, at: f64) -> String {
         match self {
-            Self::Linear if (at - at.round()).abs() > 1e-6 => String::new(),
+            Self::Linear | Self::Nines if (at - at.round()).abs() > 1e-6 => String::new(),
             Self::Linear => rate(at.max(0.0)),
             Self::LogMicros => time(10_f64.powf(at)),
-            Self::Nines if (at - at.round()).abs() > 1e-6 => String::new(),
             Self::Nines => {
                 let nines = at.round();
                 let decimals = format!("{:.0}", (nines - 2.0).max(0.0)).parse().unwrap_or_default();
