@@ -16,6 +16,7 @@ use crate::fleet::systems::{Site, SystemName};
 use crate::footprint;
 use crate::load::{LoadFlags, Workload};
 use crate::machine::{self, Machine};
+use crate::pace::Pace;
 use crate::progress::{note, show};
 use crate::report::text::rate;
 use crate::table::{Bound, Rounds, Row, Table, Unit};
@@ -277,7 +278,7 @@ impl<'a> Bars<'a> {
         let Some(first) = shapes.first() else { return Ok(()) };
         let mut session = Session::begin(name, site, &first.work(self.seed), self.generator)?;
         for &shape in shapes {
-            let slice = session.load(&shape.work(self.seed), self.pace.lengths())?;
+            let slice = session.load(&shape.work(self.seed), Pace::Closed, self.pace.lengths())?;
             note(&format!("{:<14} {:<48} {:>9}/s", shown(name), shape.words(), rate(slice.rate)));
             figures.entry(shape).or_insert_with(|| Figures::of(shape)).add(&shown(name), &slice);
             self.lost |= !slice.wrong.is_empty();

@@ -10,6 +10,7 @@ use crate::error::BenchError;
 use crate::fleet::programs::{NamedProgram, Programs};
 use crate::fleet::systems::SystemName;
 use crate::load::LoadFlags;
+use crate::rate::{RATES, RateFlags};
 use crate::table::Form;
 
 const WHO: &str = "The systems";
@@ -106,6 +107,9 @@ pub(crate) struct TellFlags {
 /// load, read back and ended. Figures are medians of the rounds. Every acknowledged write must be there afterwards. A system
 /// that is not installed is named, with the command that installs it, and left out.
 ///
+/// With --rate requests are due at times that do not depend on answers (an open loop), and latency is from when one was due. A
+/// percent is of what each system itself reaches in a closed loop, measured first.
+///
 /// With --bars, goes through the fixed loads of Mesh's bars instead, against everything that they name, and says which hold.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
@@ -114,6 +118,7 @@ Examples:
   mesh-bench compare --systems mesh,redis-aof,valkey-aof,etcd --workload put --in-flight 16
   mesh-bench compare --systems mesh-3,etcd-3 --server-cores 0,1 --connections 256 --workload put
   mesh-bench compare --systems mesh,memcached --batch 50 --rounds 5 --seconds 10 --markdown
+  mesh-bench compare --systems mesh,redis-aof --workload put --in-flight 16 --rate 50%
   mesh-bench compare --systems mesh,etcd --peer-bin etcd=/opt/etcd/etcd --json > figures.json
   mesh-bench compare --bars --check                                   # a quarter of an hour
   mesh-bench compare --bars --parts single --rounds 5")]
@@ -126,9 +131,11 @@ pub(crate) struct CompareFlags {
     #[command(flatten)]
     pub(crate) work: LoadFlags,
     #[command(flatten)]
+    pub(crate) rate: RateFlags,
+    #[command(flatten)]
     pub(crate) pace: PaceFlags,
     /// Go through Mesh's bars; the load is theirs.
-    #[arg(long, help_heading = HOW)]
+    #[arg(long, conflicts_with = RATES, help_heading = HOW)]
     pub(crate) bars: bool,
     /// Only some of the bars.
     #[arg(long, value_name = "PART,...", value_delimiter = ',', requires = "bars", help_heading = HOW)]
@@ -209,5 +216,35 @@ impl CompareFlags {
     /// Whether a part of the bars is wanted.
     pub(crate) fn wants(&self, part: Part) -> bool {
         self.parts.is_empty() || self.parts.contains(&part)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn compare(line: &str) -> Result<CompareFlags, String> {
+        let cli = Cli::try_parse_from(format!("mesh-bench compare {line}").split_whitespace());
+        let Command::Compare(flags) = cli.map_err(|error| error.to_string())?.command else {
+            panic!("another command");
+        };
+        Ok(flags)
+    }
+
+    #[test]
+    fn systems_are_compared_at_a_rate_and_bars_have_their_own() {
+        assert!(!compare("--rate 20000").unwrap().rate.needs_most());
+        assert!(compare("--rate 50% --arrivals uniform").unwrap().rate.needs_most());
+        for (line, words) in [
+            ("--bars --rate 50%", "cannot be used with"),
+            ("--arrivals uniform", "--rate <N or N%>"),
+            ("--sweep-rates 10%..90%", "unexpected argument"),
+        ] {
+            let refused = compare(line).unwrap_err();
+            assert!(refused.contains(words), "{line}: {refused}");
+        }
     }
 }
