@@ -2,6 +2,7 @@
 //!
 //! `flags` says what is wanted, a `session` is one system from its start to its end, `sides` are the systems' figures side by
 //! side, `report` tells them. `bars` has the fixed loads by which Mesh is judged, `roofline` what they take at least.
+//! `remarks` is what is to be known of all that.
 //!
 //! Invariants:
 //! - A figure is compared only with figures of the same run, and rounds of the systems are interleaved.
@@ -10,6 +11,7 @@
 
 pub(crate) mod bars;
 mod flags;
+mod remarks;
 mod report;
 pub(crate) mod roofline;
 mod session;
