@@ -10,7 +10,7 @@ use std::io::Write;
 use super::flags::{CompareFlags, PaceFlags, Part, RooflineFlags, TellFlags};
 use super::remarks::Remarks;
 use super::session::{Session, Slice};
-use super::{in_turn, installed, roofline};
+use super::{endurance, in_turn, installed, roofline};
 use crate::error::{BenchError, Exit};
 use crate::failover;
 use crate::fleet::room::Room;
@@ -24,8 +24,8 @@ use crate::rate::Rate;
 use crate::report::text::rate;
 use crate::table::{Bound, Rounds, Row, Table, Unit};
 
-const KEYS: u32 = 100_000;
-const VALUE_BYTES: usize = 256;
+pub(super) const KEYS: u32 = 100_000;
+pub(super) const VALUE_BYTES: usize = 256;
 /// Of choices, where nobody may choose another.
 const SEED: u64 = 1;
 /// Of what a system has just reached, in the open loop.
@@ -202,6 +202,11 @@ pub(super) fn run(flags: &CompareFlags) -> Result<Exit, BenchError> {
     }
     if flags.wants(Part::Cluster) {
         rows.extend(bars.go_through(&CLUSTER, &site(machine::allowed()))?);
+    }
+    if flags.wants(Part::Endurance) {
+        let site = site(flags.fleet.server_cores.list().to_vec());
+        let durations = endurance::Durations::BAR;
+        rows.extend(endurance::rows(&site, generator, flags.work.seed, durations, &mut bars.remarks)?);
     }
     let Remarks { mut notes, lost } = bars.remarks;
     if flags.wants(Part::Failover) {

@@ -121,7 +121,8 @@ Examples:
   mesh-bench compare --systems mesh,redis-aof --workload put --in-flight 16 --rate 50%
   mesh-bench compare --systems mesh,etcd --peer-bin etcd=/opt/etcd/etcd --json > figures.json
   mesh-bench compare --bars --check                                   # a quarter of an hour
-  mesh-bench compare --bars --parts single --rounds 5")]
+  mesh-bench compare --bars --parts single --rounds 5
+  mesh-bench compare --bars --parts endurance --check                 # eleven minutes")]
 pub(crate) struct CompareFlags {
     /// Whom to compare; ratios are to the first of Mesh.
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', default_value = "mesh,redis", help_heading = WHO)]
@@ -137,7 +138,7 @@ pub(crate) struct CompareFlags {
     /// Go through Mesh's bars; the load is theirs.
     #[arg(long, conflicts_with = RATES, help_heading = HOW)]
     pub(crate) bars: bool,
-    /// Only some of the bars.
+    /// Only some of the bars [default: all but endurance]
     #[arg(long, value_name = "PART,...", value_delimiter = ',', requires = "bars", help_heading = HOW)]
     pub(crate) parts: Vec<Part>,
     #[command(flatten)]
@@ -175,6 +176,8 @@ pub(crate) enum Part {
     Failover,
     /// Memory, start, idle time.
     Footprint,
+    /// One node on one processor at half of its most for ten minutes, against its first minute.
+    Endurance,
 }
 
 impl PaceFlags {
@@ -215,7 +218,7 @@ impl CompareFlags {
 
     /// Whether a part of the bars is wanted.
     pub(crate) fn wants(&self, part: Part) -> bool {
-        self.parts.is_empty() || self.parts.contains(&part)
+        if self.parts.is_empty() { part != Part::Endurance } else { self.parts.contains(&part) }
     }
 }
 
@@ -242,9 +245,22 @@ mod tests {
             ("--bars --rate 50%", "cannot be used with"),
             ("--arrivals uniform", "--rate <N or N%>"),
             ("--sweep-rates 10%..90%", "unexpected argument"),
+            ("--parts endurance", "--bars"),
         ] {
             let refused = compare(line).unwrap_err();
             assert!(refused.contains(words), "{line}: {refused}");
         }
+    }
+
+    #[test]
+    fn the_part_that_takes_ten_minutes_is_done_only_where_it_is_named() {
+        let all = [Part::Single, Part::Cluster, Part::Failover, Part::Footprint, Part::Endurance];
+        let wanted = |line| {
+            let flags = compare(line).unwrap();
+            all.into_iter().filter(|&part| flags.wants(part)).collect::<Vec<_>>()
+        };
+        assert_eq!(wanted("--bars"), all[..4]);
+        assert_eq!(wanted("--bars --parts endurance"), [Part::Endurance]);
+        assert_eq!(wanted("--bars --parts single,endurance"), [Part::Single, Part::Endurance]);
     }
 }

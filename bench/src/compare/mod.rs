@@ -1,7 +1,7 @@
 //! `mesh-bench compare`: other systems beside Mesh, started here, under the same load from the same generator.
 //!
 //! `flags` says what is wanted, a `session` is one system from its start to its end, `sides` are the systems' figures side by
-//! side, `report` tells them. `bars` has the fixed loads by which Mesh is judged, `roofline` what they take at least.
+//! side, `report` tells them. `bars` has the fixed loads by which Mesh is judged, `endurance` a long one, `roofline` what they take at least.
 //! `remarks` is what is to be known of all that.
 //!
 //! Invariants:
@@ -10,6 +10,7 @@
 //! - The generator says so when it was the bottleneck.
 
 pub(crate) mod bars;
+mod endurance;
 mod flags;
 mod remarks;
 mod report;

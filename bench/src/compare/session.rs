@@ -38,6 +38,8 @@ pub(crate) struct Slice {
     pub(crate) p99: f64,
     /// 0.999
     pub(crate) p99_9: f64,
+    /// The same of the first 60 seconds.
+    pub(crate) p99_9_of_first_minute: f64,
     /// Processor time of the system for each key, in microseconds.
     pub(crate) server_us: f64,
     /// Processor time of the generator for each key, in microseconds.
@@ -189,7 +191,7 @@ impl Slice {
             spent.machine.saturating_sub(server + outcome.cpu).as_secs_f64() / spent.wall.as_secs_f64()
         });
         let (total, seconds) = (&outcome.total, outcome.measured.as_secs_f64());
-        let latency = total.all_latencies();
+        let (latency, first_minute) = (total.all_latencies(), outcome.first_minute.all_latencies());
         let at = |quantile| micros(latency.value_at_quantile(quantile));
         let due = plan.pace.due(plan.warm_up + plan.seconds.unwrap_or_default());
         let (keys, generator) = (as_f64(total.keys.max(1)), outcome.cpu.as_secs_f64());
@@ -212,6 +214,7 @@ impl Slice {
             p50: at(0.5),
             p99: at(0.99),
             p99_9: at(0.999),
+            p99_9_of_first_minute: micros(first_minute.value_at_quantile(0.999)),
             server_us: server.as_secs_f64() * 1e6 / keys,
             generator_us: generator * 1e6 / keys,
             generator_busy: generator / seconds / as_f64(plan.cores.len() as u64),
