@@ -14,7 +14,8 @@ use crate::fleet::LaunchFlags;
 use crate::footprint::FootprintFlags;
 use crate::load::{LOAD, LoadFlags};
 use crate::machine;
-use crate::run::rate::RateFlags;
+use crate::rate::{RATES, RateFlags};
+use crate::run::Sweep;
 use crate::target::mesh::with_port;
 
 const EXIT_CODES: &str = "\
@@ -86,6 +87,9 @@ pub(crate) struct RunFlags {
     pub(crate) load: bool,
     #[command(flatten)]
     pub(crate) rate: RateFlags,
+    /// Go through several rates, one after the other: a list, or percents from one to another in steps of ten.
+    #[arg(long, value_name = "N,... or N%..N%", group = RATES, help_heading = RATE)]
+    pub(crate) sweep_rates: Option<Sweep>,
     /// Seconds that are measured.
     #[arg(
         long,
@@ -139,7 +143,6 @@ impl RunFlags {
     /// [`BenchError::Usage`]
     pub(crate) fn check(&self) -> Result<(), BenchError> {
         self.work.check()?;
-        self.rate.check()?;
         match &self.cores {
             Some(cores) => cores.check("--cores"),
             None => Ok(()),
@@ -258,6 +261,8 @@ mod tests {
             ("--in-flight 2000", "1..=1024"),
             ("--endpoints a:b", "HOST:PORT"),
             ("--json --markdown", "cannot be used with"),
+            ("--rate 5 --sweep-rates 10%..20%", "cannot be used with"),
+            ("--arrivals uniform", "--rate <N or N%>|--sweep-rates"),
         ] {
             let refused = run(line).unwrap_err();
             assert!(refused.to_string().contains(words), "{line}: {refused}");

@@ -6,6 +6,9 @@ use std::time::Duration;
 use crate::stats::Second;
 use crate::tally::Tally;
 
+/// Seconds of [`Outcome::first_minute`].
+const FIRST_MINUTE: i64 = 60;
+
 /// One second of a run, all cores together. Times are in nanoseconds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Point {
@@ -64,6 +67,8 @@ pub(crate) struct Outcome {
     pub(crate) measured: Duration,
     /// What was counted meanwhile.
     pub(crate) total: Tally,
+    /// The same in the first 60 seconds of it, with which a long run is compared.
+    pub(crate) first_minute: Tally,
     /// The seconds of the measurement, each in a few figures: a run may take a day.
     pub(crate) series: Vec<Point>,
     /// Processor time of the generator's cores during these seconds.
@@ -85,6 +90,7 @@ impl Collector {
         let outcome = Outcome {
             measured: Duration::ZERO,
             total: Tally::new(),
+            first_minute: Tally::new(),
             series: Vec::new(),
             cpu: Duration::ZERO,
         };
@@ -100,6 +106,9 @@ impl Collector {
         }
         if self.is_measured(number) {
             self.outcome.cpu += cpu;
+            if number < FIRST_MINUTE {
+                self.outcome.first_minute.merge(&tally);
+            }
         }
         let (told, of_all) = self.waiting.entry(number).or_default();
         of_all.merge(&tally);
@@ -157,5 +166,17 @@ mod tests {
         let outcome = collector.finish(Duration::from_secs(2));
         assert_eq!(outcome.series.iter().map(|point| point.number).collect::<Vec<_>>(), [0, 1]);
         assert_eq!((outcome.total.keys, outcome.cpu), (17, Duration::from_secs(4)));
+        assert_eq!(outcome.first_minute.keys, 17, "all of a run that is shorter");
+    }
+
+    #[test]
+    fn the_first_minute_is_counted_by_itself_and_without_the_warm_up() {
+        let mut collector = Collector::new(2, Some(100));
+        // One core is ahead of the other.
+        for number in (-2..=100).chain(-2..=100) {
+            collector.take(second(number, 1), &mut ());
+        }
+        let outcome = collector.finish(Duration::from_secs(100));
+        assert_eq!((outcome.first_minute.keys, outcome.series.len()), (120, 100));
     }
 }

@@ -1,6 +1,6 @@
 //! `mesh-bench`: puts a system under load and says what it does.
 //!
-//! A run goes through these rooms in order: `cli` and `load` say what is wanted, `target` reaches the system and says where keys
+//! A run goes through these rooms in order: `cli`, `load` and `rate` say what is wanted, `target` reaches the system and says where keys
 //! belong, `keyspace` lays out keys and values, `run` sees to it that they are there and has `generator` make the load
 //! with threads (`core`) and their connections (`connection`), which `workload` feeds, `collector` puts together what they counted (`stats`, `tally`), and
 //! `report` tells it. `filling` goes once through all keys, before a load and after it.
@@ -40,6 +40,7 @@ mod opener;
 mod pace;
 mod plot;
 mod progress;
+mod rate;
 mod report;
 mod run;
 mod socket;

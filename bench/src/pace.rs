@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 
 use mesh_base::prng::Prng;
 
+/// A system that keeps up has begun all but so small a part of what was due.
+pub(crate) const OVERDUE_MAX: f64 = 0.01;
+
 /// How arrivals follow each other.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub(crate) enum ArrivalKind {
@@ -41,6 +44,21 @@ pub(crate) enum Pace {
         /// How they follow each other.
         arrivals: ArrivalKind,
     },
+}
+
+impl Pace {
+    /// Operations in a second that are due; `None` in a closed loop.
+    pub(crate) const fn rate(self) -> Option<f64> {
+        match self {
+            Self::Closed => None,
+            Self::Open { rate, .. } => Some(rate),
+        }
+    }
+
+    /// Operations that are due in so many seconds; `None` in a closed loop.
+    pub(crate) fn due(self, seconds: u32) -> Option<f64> {
+        self.rate().map(|rate| rate * f64::from(seconds))
+    }
 }
 
 /// Which of how many connections it is.

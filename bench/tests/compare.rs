@@ -80,6 +80,35 @@ fn systems_are_started_compared_read_back_and_ended() {
 }
 
 #[test]
+fn systems_are_compared_in_an_open_loop_at_half_of_what_each_reaches() {
+    let Some(systems) = systems() else {
+        return println!("skipped: neither redis-server nor memcached is installed");
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let output = bench(dir.path())
+        .args(["--systems", systems, "--workload", "mixed", "--rounds", "1", "--seconds", "1"])
+        .args(["--warm-up", "0", "--connections", "8", "--in-flight", "4", "--rate", "50%", "--json"])
+        .output()
+        .unwrap();
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{words}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let load = report["load"].as_str().unwrap();
+    assert!(
+        load.contains("an open loop at 50% of what each reaches in a closed loop (poisson); 1 rounds"),
+        "{load}"
+    );
+    for side in report["systems"].as_array().unwrap() {
+        let figure = |name: &str| side["rounds"][0][name].as_f64().unwrap();
+        let (offered, answered) = (figure("offered_per_second"), figure("requests_per_second"));
+        assert!(offered > 50.0, "{side}");
+        // All that was begun is answered; a machine that is busy with something else begins less.
+        let begun = offered * (1.0 - figure("overdue"));
+        assert!((0.7..1.3).contains(&(answered / begun)), "{side}");
+    }
+}
+
+#[test]
 fn nothing_is_left_of_a_comparison_that_is_interrupted_or_killed() {
     let Some(systems) = systems() else {
         return println!("skipped: neither redis-server nor memcached is installed");

@@ -1,14 +1,16 @@
 //! The loads by which Mesh is judged, and its bars: ratios to other systems within one run, and a few figures as they are.
 //!
 //! Single: one node on the servers' first processor, one shard, values of 256 bytes, 100,000 keys, uniformly chosen. Cluster: three and five
-//! nodes on all processors that this program may use, 256 clients.
+//! nodes on all processors that this program may use, 256 clients. Of them one load is an open loop, at half of what the same system has
+//! just reached: what users meet where a system is not asked for all that it has.
 
 use std::collections::BTreeMap;
 use std::io::Write;
 
 use super::flags::{CompareFlags, PaceFlags, Part, RooflineFlags, TellFlags};
+use super::remarks::Remarks;
 use super::session::{Session, Slice};
-use super::{in_turn, installed, roofline};
+use super::{endurance, in_turn, installed, roofline};
 use crate::error::{BenchError, Exit};
 use crate::failover;
 use crate::fleet::room::Room;
@@ -16,14 +18,18 @@ use crate::fleet::systems::{Site, SystemName};
 use crate::footprint;
 use crate::load::{LoadFlags, Workload};
 use crate::machine::{self, Machine};
+use crate::pace::{ArrivalKind, Pace};
 use crate::progress::{note, show};
+use crate::rate::Rate;
 use crate::report::text::rate;
 use crate::table::{Bound, Rounds, Row, Table, Unit};
 
-const KEYS: u32 = 100_000;
-const VALUE_BYTES: usize = 256;
+pub(super) const KEYS: u32 = 100_000;
+pub(super) const VALUE_BYTES: usize = 256;
 /// Of choices, where nobody may choose another.
 const SEED: u64 = 1;
+/// Of what a system has just reached, in the open loop.
+const HALF: Rate = Rate::Percent(50.0);
 /// Rounds of Mesh's leader being lost; half of them by a crash, half by standing still.
 const LOSSES: u16 = 50;
 /// The same of a peer, of which the median is wanted only.
@@ -44,6 +50,8 @@ enum Shape {
     SharedPut,
     SharedGet,
     ClusterMixed,
+    /// An open loop at half of what the same system reached in the load before, which is [`Shape::ClusterMixed`].
+    ClusterMixedHalf,
 }
 
 impl Shape {
@@ -58,13 +66,21 @@ impl Shape {
             Self::ClusterGet => (Workload::Get, 256, 1),
             Self::SharedPut => (Workload::Put, 16, 16),
             Self::SharedGet => (Workload::Get, 16, 16),
-            Self::ClusterMixed => (Workload::Mixed, 256, 1),
+            Self::ClusterMixed | Self::ClusterMixedHalf => (Workload::Mixed, 256, 1),
         };
         LoadFlags {
             keys: KEYS,
             value_bytes: VALUE_BYTES,
             seed,
             ..LoadFlags::new(workload, connections, in_flight)
+        }
+    }
+
+    /// When requests begin, of a system that answered so many in a second in the load before.
+    fn pace(self, before: f64) -> Pace {
+        match self {
+            Self::ClusterMixedHalf => HALF.pace(ArrivalKind::Poisson, before),
+            _ => Pace::Closed,
         }
     }
 
@@ -80,6 +96,7 @@ impl Shape {
             Self::SharedPut => "durable put, 256 clients on 16 connections",
             Self::SharedGet => "linearizable get, 256 clients on 16 connections",
             Self::ClusterMixed => "half gets, half durable puts, 256 clients",
+            Self::ClusterMixedHalf => "half gets, half durable puts, 256 clients, at half of the most",
         }
     }
 
@@ -102,6 +119,7 @@ impl Shape {
             Self::ClusterPut | Self::SharedPut => vec![least(rate, "etcd-3", 10.0), most(p99, "etcd-3", 0.1)],
             Self::ClusterGet | Self::SharedGet => vec![least(rate, "etcd-3", 12.0)],
             Self::ClusterMixed => vec![least(rate, &shown(SystemName::Mesh3), 0.6)],
+            Self::ClusterMixedHalf => vec![rate, most(p99, "etcd-3", 0.1)],
         }
     }
 }
@@ -146,11 +164,16 @@ const ON_ONE_CORE: [Shape; 5] =
 /// Five nodes first: a row is about the first Mesh that it has.
 const CLUSTER: [Job; 3] = [
     (SystemName::Mesh5, &[Shape::ClusterMixed]),
-    (
-        SystemName::Mesh3,
-        &[Shape::ClusterPut, Shape::ClusterGet, Shape::SharedPut, Shape::SharedGet, Shape::ClusterMixed],
-    ),
-    (SystemName::Etcd3, &[Shape::ClusterPut, Shape::ClusterGet, Shape::SharedPut, Shape::SharedGet]),
+    (SystemName::Mesh3, &ON_THREE_NODES),
+    (SystemName::Etcd3, &ON_THREE_NODES),
+];
+const ON_THREE_NODES: [Shape; 6] = [
+    Shape::ClusterPut,
+    Shape::ClusterGet,
+    Shape::SharedPut,
+    Shape::SharedGet,
+    Shape::ClusterMixed,
+    Shape::ClusterMixedHalf,
 ];
 
 /// A system's name in the table.
@@ -170,7 +193,7 @@ pub(crate) fn shown(name: SystemName) -> String {
 pub(super) fn run(flags: &CompareFlags) -> Result<Exit, BenchError> {
     let machine = Machine::look();
     let (room, programs) = (Room::new(&flags.fleet.dir)?, flags.fleet.programs());
-    let (mut rows, mut notes) = (Vec::new(), Vec::new());
+    let mut rows = Vec::new();
     let generator = flags.fleet.generator_cores.list();
     let site = |cores| Site { room: &room, programs: &programs, cores, value_bytes: VALUE_BYTES };
     let mut bars = Bars::new(flags.pace, generator, flags.work.seed);
@@ -180,8 +203,12 @@ pub(super) fn run(flags: &CompareFlags) -> Result<Exit, BenchError> {
     if flags.wants(Part::Cluster) {
         rows.extend(bars.go_through(&CLUSTER, &site(machine::allowed()))?);
     }
-    let Bars { lost, notes: of_bars, .. } = bars;
-    notes.extend(of_bars);
+    if flags.wants(Part::Endurance) {
+        let site = site(flags.fleet.server_cores.list().to_vec());
+        let durations = endurance::Durations::BAR;
+        rows.extend(endurance::rows(&site, generator, flags.work.seed, durations, &mut bars.remarks)?);
+    }
+    let Remarks { mut notes, lost } = bars.remarks;
     if flags.wants(Part::Failover) {
         let losses = failover::Losses { mesh: LOSSES, peers: PEER_LOSSES };
         rows.extend(failover::rows(&site(machine::allowed()), generator, losses, &mut notes)?);
@@ -207,8 +234,8 @@ pub(super) fn against_roofline(flags: &RooflineFlags) -> Result<Exit, BenchError
     let is_roof = |against: &str| against == roofline::NAME || against == SystemName::Echo.name();
     let mut rows: Vec<_> = rows.into_iter().filter_map(|row| row.only_against(is_roof)).collect();
     rows.extend(roofline::device(&site, flags.pace)?);
-    tell(flags.pace, &flags.tell, machine, rows, bars.notes)
-        .map(|exit| if bars.lost { Exit::Worthless } else { exit })
+    tell(flags.pace, &flags.tell, machine, rows, bars.remarks.notes)
+        .map(|exit| if bars.remarks.lost { Exit::Worthless } else { exit })
 }
 
 /// Writes the table to stdout.
@@ -239,21 +266,19 @@ struct Bars<'a> {
     pace: PaceFlags,
     generator: &'a [usize],
     seed: u64,
-    notes: Vec<String>,
-    /// Whether something went wrong that makes figures worthless.
-    lost: bool,
+    remarks: Remarks,
 }
 
 impl<'a> Bars<'a> {
-    const fn new(pace: PaceFlags, generator: &'a [usize], seed: u64) -> Self {
-        Self { pace, generator, seed, notes: Vec::new(), lost: false }
+    fn new(pace: PaceFlags, generator: &'a [usize], seed: u64) -> Self {
+        Self { pace, generator, seed, remarks: Remarks::default() }
     }
 
     /// Puts every system under its loads, round by round.
     fn go_through(&mut self, jobs: &[Job], site: &Site<'_>) -> Result<Vec<Row>, BenchError> {
         let names: Vec<_> = jobs.iter().map(|(name, _)| *name).collect();
         let (there, skipped) = installed(&names, site.programs);
-        self.notes.extend(skipped);
+        self.remarks.notes.extend(skipped);
         let jobs: Vec<_> = jobs.iter().copied().filter(|(name, _)| there.contains(name)).collect();
         let mut figures: BTreeMap<Shape, Figures> = BTreeMap::new();
         for round in 0..self.pace.rounds() {
@@ -276,21 +301,15 @@ impl<'a> Bars<'a> {
     ) -> Result<(), BenchError> {
         let Some(first) = shapes.first() else { return Ok(()) };
         let mut session = Session::begin(name, site, &first.work(self.seed), self.generator)?;
+        let mut before = 0.0;
         for &shape in shapes {
-            let slice = session.load(&shape.work(self.seed), self.pace.lengths())?;
-            note(&format!("{:<14} {:<48} {:>9}/s", shown(name), shape.words(), rate(slice.rate)));
+            let slice = session.load(&shape.work(self.seed), shape.pace(before), self.pace.lengths())?;
+            before = slice.requests_per_second;
+            note(&format!("{:<14} {:<61} {:>9}/s", shown(name), shape.words(), rate(slice.rate)));
             figures.entry(shape).or_insert_with(|| Figures::of(shape)).add(&shown(name), &slice);
-            self.lost |= !slice.wrong.is_empty();
-            self.notes.extend(slice.wrong.iter().map(|what| format!("{}: {what}", shown(name))));
-            let warnings = slice.warnings();
-            self.notes
-                .extend(warnings.iter().map(|what| format!("{}, {}: {what}", shown(name), shape.words())));
+            self.remarks.of_slice(&shown(name), shape.words(), &slice);
         }
-        let findings = session.end()?.unwrap_or_default();
-        if findings.lost + findings.foreign > 0 {
-            self.lost = true;
-            self.notes.push(format!("{} lost acknowledged writes: {findings:?}", shown(name)));
-        }
+        self.remarks.of_findings(&shown(name), session.end()?.as_ref());
         Ok(())
     }
 }
@@ -321,6 +340,38 @@ mod tests {
             }
         }
         // Half and half is measured on two clusters of Mesh.
-        assert_eq!(bars, 11 + 1 + 7);
+        assert_eq!(bars, 11 + 1 + 7 + 1);
+    }
+
+    #[test]
+    fn half_of_the_most_follows_the_load_that_shows_it_on_every_system() {
+        let mut halves = 0;
+        for (name, shapes) in [&SINGLE[..], &CLUSTER].concat() {
+            for (index, &shape) in shapes.iter().enumerate() {
+                let pace = shape.pace(1000.0);
+                if pace == Pace::Closed {
+                    continue;
+                }
+                halves += 1;
+                assert_eq!(pace, Pace::Open { rate: 500.0, arrivals: ArrivalKind::Poisson });
+                let before = shapes[index - 1];
+                assert_eq!((before, before.pace(0.0)), (Shape::ClusterMixed, Pace::Closed), "{name:?}");
+                assert_eq!(format!("{:?}", shape.work(1)), format!("{:?}", before.work(1)));
+            }
+        }
+        assert_eq!(halves, 2, "three nodes of Mesh and of etcd");
+    }
+
+    #[test]
+    fn five_nodes_are_held_against_three_of_mesh_only() {
+        let mut figures = Figures::of(Shape::ClusterMixed);
+        for (name, _) in CLUSTER {
+            figures.add(&shown(name), &Slice { rate: 1.0, ..Slice::default() });
+        }
+        let rows = Shape::ClusterMixed.rows(figures);
+        let systems: Vec<_> = rows[0].figures.iter().map(|figure| figure.system.as_str()).collect();
+        assert_eq!(systems, ["Mesh, 5 nodes", "Mesh, 3 nodes", "etcd-3"]);
+        let bars: Vec<_> = rows[0].bars.iter().map(|bar| bar.against.as_str()).collect();
+        assert_eq!((rows.len(), bars), (1, vec!["Mesh, 3 nodes"]));
     }
 }

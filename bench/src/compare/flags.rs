@@ -10,6 +10,7 @@ use crate::error::BenchError;
 use crate::fleet::programs::{NamedProgram, Programs};
 use crate::fleet::systems::SystemName;
 use crate::load::LoadFlags;
+use crate::rate::{RATES, RateFlags};
 use crate::table::Form;
 
 const WHO: &str = "The systems";
@@ -106,6 +107,9 @@ pub(crate) struct TellFlags {
 /// load, read back and ended. Figures are medians of the rounds. Every acknowledged write must be there afterwards. A system
 /// that is not installed is named, with the command that installs it, and left out.
 ///
+/// With --rate requests are due at times that do not depend on answers (an open loop), and latency is from when one was due. A
+/// percent is of what each system itself reaches in a closed loop, measured first.
+///
 /// With --bars, goes through the fixed loads of Mesh's bars instead, against everything that they name, and says which hold.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
@@ -114,9 +118,11 @@ Examples:
   mesh-bench compare --systems mesh,redis-aof,valkey-aof,etcd --workload put --in-flight 16
   mesh-bench compare --systems mesh-3,etcd-3 --server-cores 0,1 --connections 256 --workload put
   mesh-bench compare --systems mesh,memcached --batch 50 --rounds 5 --seconds 10 --markdown
+  mesh-bench compare --systems mesh,redis-aof --workload put --in-flight 16 --rate 50%
   mesh-bench compare --systems mesh,etcd --peer-bin etcd=/opt/etcd/etcd --json > figures.json
   mesh-bench compare --bars --check                                   # a quarter of an hour
-  mesh-bench compare --bars --parts single --rounds 5")]
+  mesh-bench compare --bars --parts single --rounds 5
+  mesh-bench compare --bars --parts endurance --check                 # eleven minutes")]
 pub(crate) struct CompareFlags {
     /// Whom to compare; ratios are to the first of Mesh.
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', default_value = "mesh,redis", help_heading = WHO)]
@@ -126,11 +132,13 @@ pub(crate) struct CompareFlags {
     #[command(flatten)]
     pub(crate) work: LoadFlags,
     #[command(flatten)]
+    pub(crate) rate: RateFlags,
+    #[command(flatten)]
     pub(crate) pace: PaceFlags,
     /// Go through Mesh's bars; the load is theirs.
-    #[arg(long, help_heading = HOW)]
+    #[arg(long, conflicts_with = RATES, help_heading = HOW)]
     pub(crate) bars: bool,
-    /// Only some of the bars.
+    /// Only some of the bars [default: all but endurance]
     #[arg(long, value_name = "PART,...", value_delimiter = ',', requires = "bars", help_heading = HOW)]
     pub(crate) parts: Vec<Part>,
     #[command(flatten)]
@@ -168,6 +176,8 @@ pub(crate) enum Part {
     Failover,
     /// Memory, start, idle time.
     Footprint,
+    /// One node on one processor at half of its most for ten minutes, against its first minute.
+    Endurance,
 }
 
 impl PaceFlags {
@@ -208,6 +218,49 @@ impl CompareFlags {
 
     /// Whether a part of the bars is wanted.
     pub(crate) fn wants(&self, part: Part) -> bool {
-        self.parts.is_empty() || self.parts.contains(&part)
+        if self.parts.is_empty() { part != Part::Endurance } else { self.parts.contains(&part) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn compare(line: &str) -> Result<CompareFlags, String> {
+        let cli = Cli::try_parse_from(format!("mesh-bench compare {line}").split_whitespace());
+        let Command::Compare(flags) = cli.map_err(|error| error.to_string())?.command else {
+            panic!("another command");
+        };
+        Ok(flags)
+    }
+
+    #[test]
+    fn systems_are_compared_at_a_rate_and_bars_have_their_own() {
+        assert!(!compare("--rate 20000").unwrap().rate.needs_most());
+        assert!(compare("--rate 50% --arrivals uniform").unwrap().rate.needs_most());
+        for (line, words) in [
+            ("--bars --rate 50%", "cannot be used with"),
+            ("--arrivals uniform", "--rate <N or N%>"),
+            ("--sweep-rates 10%..90%", "unexpected argument"),
+            ("--parts endurance", "--bars"),
+        ] {
+            let refused = compare(line).unwrap_err();
+            assert!(refused.contains(words), "{line}: {refused}");
+        }
+    }
+
+    #[test]
+    fn the_part_that_takes_ten_minutes_is_done_only_where_it_is_named() {
+        let all = [Part::Single, Part::Cluster, Part::Failover, Part::Footprint, Part::Endurance];
+        let wanted = |line| {
+            let flags = compare(line).unwrap();
+            all.into_iter().filter(|&part| flags.wants(part)).collect::<Vec<_>>()
+        };
+        assert_eq!(wanted("--bars"), all[..4]);
+        assert_eq!(wanted("--bars --parts endurance"), [Part::Endurance]);
+        assert_eq!(wanted("--bars --parts single,endurance"), [Part::Single, Part::Endurance]);
     }
 }

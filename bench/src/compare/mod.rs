@@ -1,7 +1,8 @@
 //! `mesh-bench compare`: other systems beside Mesh, started here, under the same load from the same generator.
 //!
 //! `flags` says what is wanted, a `session` is one system from its start to its end, `sides` are the systems' figures side by
-//! side, `report` tells them. `bars` has the fixed loads by which Mesh is judged, `roofline` what they take at least.
+//! side, `report` tells them. `bars` has the fixed loads by which Mesh is judged, `endurance` a long one, `roofline` what they take at least.
+//! `remarks` is what is to be known of all that.
 //!
 //! Invariants:
 //! - A figure is compared only with figures of the same run, and rounds of the systems are interleaved.
@@ -9,7 +10,9 @@
 //! - The generator says so when it was the bottleneck.
 
 pub(crate) mod bars;
+mod endurance;
 mod flags;
+mod remarks;
 mod report;
 pub(crate) mod roofline;
 mod session;
@@ -19,6 +22,7 @@ use std::io::Write;
 
 pub(crate) use self::flags::{CompareFlags, FleetFlags, RooflineFlags, TellFlags};
 use self::report::Comparison;
+use self::session::Lengths;
 pub(crate) use self::session::Session;
 use self::sides::Sides;
 use crate::error::{BenchError, Exit};
@@ -26,6 +30,7 @@ use crate::fleet::programs::Programs;
 use crate::fleet::room::Room;
 use crate::fleet::systems::{Site, SystemName};
 use crate::machine::Machine;
+use crate::pace::Pace;
 use crate::progress::{note, show};
 
 /// Compares, and reports to stdout.
@@ -53,7 +58,8 @@ pub(crate) fn run(flags: &CompareFlags) -> Result<Exit, BenchError> {
     for round in 0..flags.pace.rounds() {
         for name in in_turn(&systems, round) {
             let mut session = Session::begin(name, &site, &flags.work, flags.fleet.generator_cores.list())?;
-            let slice = session.load(&flags.work, flags.pace.lengths())?;
+            let pace = flags.rate.pace(most(&mut session, flags)?);
+            let slice = session.load(&flags.work, pace, flags.pace.lengths())?;
             let findings = session.end()?;
             note(&sides.add(name, slice, findings.as_ref()));
         }
@@ -62,6 +68,14 @@ pub(crate) fn run(flags: &CompareFlags) -> Result<Exit, BenchError> {
     let comparison = Comparison::of(flags, machine, sides, skipped);
     std::io::stdout().write_all(comparison.render(&flags.tell)?.as_bytes())?;
     Ok(if comparison.worthless.is_empty() { Exit::Done } else { Exit::Worthless })
+}
+
+/// Requests in a second that a system answers in a closed loop, where the rate is a part of that.
+fn most(session: &mut Session, flags: &CompareFlags) -> Result<f64, BenchError> {
+    if !flags.rate.needs_most() {
+        return Ok(0.0);
+    }
+    session.load(&flags.work, Pace::Closed, Lengths::MOST).map(|slice| slice.requests_per_second)
 }
 
 /// The systems that can be started, and why the others cannot, which is also said.

@@ -10,6 +10,7 @@ use super::sides::{Medians, Side, Sides};
 use crate::error::BenchError;
 use crate::load::LoadFlags;
 use crate::machine::Machine;
+use crate::rate::RateFlags;
 use crate::report::text::{count, micros_f64, rate};
 
 const HEAD: [&str; 7] =
@@ -38,7 +39,7 @@ impl Comparison {
         let worthless = systems.iter().flat_map(|side| wrong(side, flags.work.keys)).collect();
         let load = format!(
             "{}; {} rounds of {} s after {} s of warm-up",
-            about(&flags.work),
+            about(&flags.work, flags.rate),
             flags.pace.rounds,
             flags.pace.seconds,
             flags.pace.warm_up
@@ -132,9 +133,10 @@ impl Comparison {
 }
 
 /// What is done, in words.
-fn about(work: &LoadFlags) -> String {
+fn about(work: &LoadFlags, rate: RateFlags) -> String {
+    let open = rate.words().map(|words| format!(", {words}")).unwrap_or_default();
     format!(
-        "{}, {} keys, {} B values, {}, {} connections x {} in flight",
+        "{}, {} keys, {} B values, {}, {} connections x {} in flight{open}",
         work.words(),
         count(work.keys.into()),
         count(work.value_bytes as u64),

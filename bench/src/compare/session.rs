@@ -14,9 +14,11 @@ use crate::fleet::systems::{Running, Site, SystemName};
 use crate::generator::Plan;
 use crate::ledger::{Findings, Ledger, Ledgered};
 use crate::load::LoadFlags;
-use crate::pace::Pace;
+use crate::pace::{OVERDUE_MAX, Pace};
 use crate::progress::{Progress, show};
+use crate::rate::{MOST_SECONDS, MOST_WARM_UP};
 use crate::report::micros;
+use crate::report::text::rate;
 use crate::workload::Mix;
 
 /// What one load showed.
@@ -24,12 +26,20 @@ use crate::workload::Mix;
 pub(crate) struct Slice {
     /// Keys in a second.
     pub(crate) rate: f64,
-    /// Of requests, in microseconds.
+    /// Requests answered in a second, but for those that follow a read of the same key.
+    pub(crate) requests_per_second: f64,
+    /// Requests in a second that were due; `None` in a closed loop.
+    pub(crate) offered_per_second: Option<f64>,
+    /// What part of them was never begun.
+    pub(crate) overdue: f64,
+    /// Of requests, in microseconds, in an open loop from when they were due.
     pub(crate) p50: f64,
     /// 0.99
     pub(crate) p99: f64,
     /// 0.999
     pub(crate) p99_9: f64,
+    /// The same of the first 60 seconds.
+    pub(crate) p99_9_of_first_minute: f64,
     /// Processor time of the system for each key, in microseconds.
     pub(crate) server_us: f64,
     /// Processor time of the generator for each key, in microseconds.
@@ -59,6 +69,11 @@ pub(crate) struct Session {
     client: Box<dyn Client>,
     ledger: Arc<Ledger>,
     plan: Plan,
+}
+
+impl Lengths {
+    /// Of the load that shows the most that a system reaches.
+    pub(crate) const MOST: Self = Self { warm_up: MOST_WARM_UP, seconds: MOST_SECONDS };
 }
 
 impl Session {
@@ -98,11 +113,17 @@ impl Session {
     ///
     /// # Errors
     /// [`BenchError`]
-    pub(crate) fn load(&mut self, work: &LoadFlags, lengths: Lengths) -> Result<Slice, BenchError> {
+    pub(crate) fn load(
+        &mut self,
+        work: &LoadFlags,
+        pace: Pace,
+        lengths: Lengths,
+    ) -> Result<Slice, BenchError> {
         let plan = Plan {
             connections: usize::from(work.connections),
             in_flight: work.in_flight,
             batch: work.batch,
+            pace,
             mix: Mix::Random(work.shares()),
             warm_up: lengths.warm_up,
             seconds: Some(lengths.seconds),
@@ -111,7 +132,7 @@ impl Session {
         let servers = self.running.servers();
         let mut progress = Progress::new(&servers, lengths.seconds);
         let outcome = self.client.run(&plan, &mut progress).map_err(|error| self.running.explain(&error))?;
-        Ok(Slice::of(&outcome, progress.spent.as_ref(), plan.cores.len()))
+        Ok(Slice::of(&outcome, progress.spent.as_ref(), &plan))
     }
 
     /// Reads back everything and ends the system. `None` of a system that keeps nothing.
@@ -144,6 +165,14 @@ impl Slice {
                 100.0 * self.generator_busy
             ));
         }
+        if let Some(offered) = self.offered_per_second.filter(|_| self.overdue > OVERDUE_MAX) {
+            warnings.push(format!(
+                "it did not keep up with {} requests/s: it answered {}, and {:.1}% of what was due was never begun",
+                rate(offered),
+                rate(self.requests_per_second),
+                100.0 * self.overdue
+            ));
+        }
         if self.others_cores > OTHERS_MAX {
             warnings.push(format!("others kept {:.1} of the machine's processors busy", self.others_cores));
         }
@@ -155,15 +184,16 @@ impl Slice {
         warnings
     }
 
-    fn of(outcome: &Outcome, spent: Option<&Spent>, generator_cores: usize) -> Self {
+    fn of(outcome: &Outcome, spent: Option<&Spent>, plan: &Plan) -> Self {
         let server: Duration =
             spent.map(|spent| spent.servers.iter().map(|(_, time)| time.total()).sum()).unwrap_or_default();
         let others = spent.map(|spent| {
             spent.machine.saturating_sub(server + outcome.cpu).as_secs_f64() / spent.wall.as_secs_f64()
         });
         let (total, seconds) = (&outcome.total, outcome.measured.as_secs_f64());
-        let latency = total.all_latencies();
+        let (latency, first_minute) = (total.all_latencies(), outcome.first_minute.all_latencies());
         let at = |quantile| micros(latency.value_at_quantile(quantile));
+        let due = plan.pace.due(plan.warm_up + plan.seconds.unwrap_or_default());
         let (keys, generator) = (as_f64(total.keys.max(1)), outcome.cpu.as_secs_f64());
         let mut wrong = Vec::new();
         for (count, what) in [
@@ -178,12 +208,16 @@ impl Slice {
         }
         Self {
             rate: as_f64(total.keys) / seconds,
+            requests_per_second: total.arrivals_per_second(outcome.measured),
+            offered_per_second: plan.pace.rate(),
+            overdue: due.map_or(0.0, |due| as_f64(total.overdue) / due),
             p50: at(0.5),
             p99: at(0.99),
             p99_9: at(0.999),
+            p99_9_of_first_minute: micros(first_minute.value_at_quantile(0.999)),
             server_us: server.as_secs_f64() * 1e6 / keys,
             generator_us: generator * 1e6 / keys,
-            generator_busy: generator / seconds / as_f64(generator_cores as u64),
+            generator_busy: generator / seconds / as_f64(plan.cores.len() as u64),
             others_cores: others.unwrap_or_default(),
             retried: total
                 .errors

@@ -15,7 +15,7 @@ use crate::cli::RunFlags;
 use crate::collector::{Outcome, Point};
 use crate::cpu::{CpuTime, Spent};
 use crate::machine::Machine;
-use crate::pace::Pace;
+use crate::pace::{OVERDUE_MAX, Pace};
 use crate::tally::{Class, ErrorCount, Latencies, Tally};
 
 /// The generator is the bottleneck when its cores are busier than this.
@@ -24,9 +24,7 @@ const BUSY_MAX: f64 = 0.9;
 const FAILED_MAX: f64 = 0.01;
 /// More than so many processors' time taken by others is worth a word.
 const OTHERS_MAX: f64 = 0.2;
-/// A system that keeps up has begun all but so small a part of what was due,
-const OVERDUE_MAX: f64 = 0.01;
-/// or all but so many times what chance explains: the root of their number.
+/// A system keeps up, too, if what it has not begun is so many times what chance explains: the root of the number that was due.
 const OVERDUE_CHANCE: f64 = 3.0;
 /// Waits grow if those of the last third of a run are so many times those of the first.
 const GROWTH_MIN: f64 = 1.2;
@@ -162,8 +160,7 @@ pub(crate) struct Saturation {
 
 impl Saturation {
     fn of(facts: &Facts, flags: &RunFlags, outcome: &Outcome) -> Option<Self> {
-        let Pace::Open { rate, .. } = facts.pace else { return None };
-        let due = rate * f64::from(flags.seconds + flags.warm_up);
+        let due = facts.pace.due(flags.seconds + flags.warm_up)?;
         let part = as_f64(outcome.total.overdue) / due;
         // What is late after a pause just before the end is no more than that: a backlog that grows makes all wait longer and longer.
         let third = outcome.series.len() / 3;

@@ -63,7 +63,8 @@ fn report_of(line: &str, total: Tally, cpu: Duration) -> Report {
         inserts_again: 0,
     };
     let series = vec![Point::of(0, &total)];
-    let outcome = Outcome { measured: Duration::from_secs(2), total, series, cpu };
+    let (measured, first_minute) = (Duration::from_secs(2), total.clone());
+    let outcome = Outcome { measured, total, first_minute, series, cpu };
     Report::of(&flags(line), &facts, &outcome)
 }
 

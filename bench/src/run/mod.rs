@@ -1,14 +1,14 @@
 //! `mesh-bench run`: from the command line to the report.
 //!
-//! `rate` is when operations begin, `sweep` goes through several rates.
+//! `sweep` goes through several rates.
 
-pub(crate) mod rate;
 mod sweep;
 
 use std::io::{BufWriter, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+pub(crate) use self::sweep::Sweep;
 use crate::cli::RunFlags;
 use crate::cpu::{self, Server};
 use crate::error::{BenchError, Exit};
@@ -19,6 +19,7 @@ use crate::machine::{self, Machine};
 use crate::pace::Pace;
 use crate::plot;
 use crate::progress::{Progress, note, show};
+use crate::rate::{MOST_SECONDS, MOST_WARM_UP};
 use crate::report::{Facts, Report, json, markdown, text};
 use crate::target::mesh::Mesh;
 use crate::target::{OpenError, Target};
@@ -27,9 +28,6 @@ use crate::workload::Mix;
 /// How long a system that does not answer is asked again.
 const DISCOVERY_MAX: Duration = Duration::from_secs(3);
 const DISCOVERY_PAUSE: Duration = Duration::from_millis(100);
-/// Seconds for which the most that there is is measured, and those before.
-const MOST_SECONDS: u32 = 3;
-const MOST_WARM_UP: u32 = 1;
 
 /// Runs, and reports to stdout.
 ///
@@ -59,14 +57,13 @@ pub(crate) fn run(flags: &RunFlags) -> Result<Exit, BenchError> {
         None => cpu::listening(&target.servers()),
     };
     let mut bench = Bench { flags, target, servers, plan, machine, most: None };
-    if flags.rate.needs_most() {
-        bench.most = Some(bench.most()?);
+    if flags.rate.needs_most() || flags.sweep_rates.as_ref().is_some_and(Sweep::needs_most) {
+        bench.most = Some(bench.measure_most()?);
     }
-    match (&flags.rate.sweep_rates, flags.rate.rate) {
-        (Some(sweep), _) => sweep::run(&bench, sweep),
-        (None, rate) => {
-            let pace = rate.map_or(Pace::Closed, |rate| bench.pace(rate));
-            let report = bench.measure(pace)?;
+    match &flags.sweep_rates {
+        Some(sweep) => sweep::run(&bench, sweep),
+        None => {
+            let report = bench.measure(flags.rate.pace(bench.most()))?;
             if let Some(directory) = &flags.plots {
                 plot::of_run(directory, &report)?;
             }
@@ -87,12 +84,13 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    fn pace(&self, rate: rate::Rate) -> Pace {
-        self.flags.rate.pace(rate, self.most.unwrap_or_default())
+    /// The most that there is, which nothing asks for where it was not measured.
+    fn most(&self) -> f64 {
+        self.most.unwrap_or_default()
     }
 
     /// Requests in a second when one is begun whenever another is answered.
-    fn most(&self) -> Result<f64, BenchError> {
+    fn measure_most(&self) -> Result<f64, BenchError> {
         show("measuring the most that there is");
         let plan = Plan {
             seed: self.plan.seed.wrapping_add(1),

@@ -1,14 +1,56 @@
 //! One rate after the other: what latency is at which load.
 
 use std::fmt::{self, Write};
+use std::str::FromStr;
 
-use super::rate::Sweep;
 use super::{Bench, write};
 use crate::error::{BenchError, Exit};
 use crate::plot;
 use crate::progress::note;
+use crate::rate::Rate;
 use crate::report::Report;
 use crate::report::text::{about, micros_f64, rate};
+
+/// Rates of a sweep, at most.
+const SWEEP_MAX: usize = 100;
+/// Percent between the rates of a sweep that names the first and the last one.
+const SWEEP_STEP: f64 = 10.0;
+
+/// Some rates.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Sweep(pub(crate) Vec<Rate>);
+
+impl Sweep {
+    /// Whether the most that there is has to be measured.
+    pub(crate) fn needs_most(&self) -> bool {
+        self.0.iter().copied().any(Rate::needs_most)
+    }
+}
+
+impl FromStr for Sweep {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || {
+            format!("`{text}` names no rates: write 10%..90%, or a list, as 1000,5000,20000 or 50%,80%,95%")
+        };
+        let rates: Vec<_> = match text.split_once("..") {
+            Some((first, last)) => {
+                let (Rate::Percent(first), Rate::Percent(last)) = (first.parse()?, last.parse()?) else {
+                    return Err(wrong());
+                };
+                let steps = std::iter::successors(Some(first), |percent| Some(percent + SWEEP_STEP));
+                steps
+                    .take_while(|&percent| percent <= last + 1e-6)
+                    .take(SWEEP_MAX + 1)
+                    .map(Rate::Percent)
+                    .collect()
+            }
+            None => text.split(',').map(str::parse).collect::<Result<_, _>>()?,
+        };
+        if rates.is_empty() || rates.len() > SWEEP_MAX { Err(wrong()) } else { Ok(Self(rates)) }
+    }
+}
 
 /// Runs at every rate, and reports to stdout.
 ///
@@ -17,7 +59,7 @@ use crate::report::text::{about, micros_f64, rate};
 pub(super) fn run(bench: &Bench<'_>, sweep: &Sweep) -> Result<Exit, BenchError> {
     let mut reports = Vec::new();
     for &at in &sweep.0 {
-        let report = bench.measure(bench.pace(at))?;
+        let report = bench.measure(at.pace(bench.flags.rate.arrivals(), bench.most()))?;
         note(&line(&report));
         reports.push(report);
     }
@@ -99,4 +141,20 @@ fn remarks(page: &mut String, reports: &[Report]) -> fmt::Result {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sweep_is_a_list_or_steps() {
+        let percents = |each: &[f64]| Sweep(each.iter().map(|&percent| Rate::Percent(percent)).collect());
+        assert_eq!("10%..40%".parse(), Ok(percents(&[10.0, 20.0, 30.0, 40.0])));
+        assert_eq!("50%,95%".parse(), Ok(percents(&[50.0, 95.0])));
+        assert_eq!("1000,50%".parse(), Ok(Sweep(vec![Rate::PerSecond(1000.0), Rate::Percent(50.0)])));
+        for wrong in ["90%..10%", "10..20", "", "1%..2000%"] {
+            assert!(wrong.parse::<Sweep>().is_err(), "{wrong}");
+        }
+    }
 }
