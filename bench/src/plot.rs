@@ -38,7 +38,7 @@ const COLOURS: [RGBColor; 6] = [
 /// Draws a run: `latency.svg`, `seconds.svg`.
 ///
 /// # Errors
-/// [`BenchError::Io`] if a file cannot be written.
+/// [`BenchError`] if a file cannot be written.
 pub(crate) fn of_run(directory: &Path, report: &Report) -> Result<(), BenchError> {
     save(directory, "latency.svg", &about(report), &[by_percentile(report)])?;
     save(directory, "seconds.svg", &about(report), &by_second(&report.series))
@@ -47,7 +47,7 @@ pub(crate) fn of_run(directory: &Path, report: &Report) -> Result<(), BenchError
 /// Draws a sweep: `rates.svg`.
 ///
 /// # Errors
-/// [`BenchError::Io`] if a file cannot be written.
+/// [`BenchError`] if a file cannot be written.
 pub(crate) fn of_sweep(directory: &Path, reports: &[Report]) -> Result<(), BenchError> {
     let title = reports.first().map(about).unwrap_or_default();
     save(directory, "rates.svg", &title, &[by_rate(reports)])
