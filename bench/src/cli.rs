@@ -16,6 +16,7 @@ use crate::load::{LOAD, LoadFlags};
 use crate::machine;
 use crate::rate::{RATES, RateFlags};
 use crate::run::Sweep;
+use crate::scale::ScaleFlags;
 use crate::target::mesh::with_port;
 
 const EXIT_CODES: &str = "\
@@ -44,6 +45,7 @@ pub(crate) enum Command {
     Roofline(RooflineFlags),
     Failover(FailoverFlags),
     Footprint(FootprintFlags),
+    Scale(ScaleFlags),
     Engine(EngineFlags),
     /// The part of `engine` that runs under callgrind.
     #[command(hide = true)]
@@ -226,7 +228,7 @@ mod tests {
     fn the_definition_is_sound_and_its_examples_parse() {
         Cli::command().debug_assert();
         let mut help = String::new();
-        for command in ["run", "compare", "roofline", "failover", "footprint", "engine"] {
+        for command in ["run", "compare", "roofline", "failover", "footprint", "scale", "engine"] {
             help += &Cli::command().find_subcommand_mut(command).unwrap().render_long_help().to_string();
         }
         let examples: Vec<_> =

@@ -6,7 +6,7 @@
 //! `report` tells it. `filling` goes once through all keys, before a load and after it.
 //!
 //! Commands with rooms of their own: `compare` puts other systems beside Mesh, and the least that work takes, `failover` takes their leaders away, `footprint` weighs idle
-//! ones; all three start systems by `fleet`, and one of them is this program as an `echo`. A `ledger` knows what was acknowledged. `engine` is the page store and the log without a
+//! ones, `scale` goes through cores, shards and loads of Mesh; all four start systems by `fleet`, and one of them is this program as an `echo`. A `ledger` knows what was acknowledged. `engine` is the page store and the log without a
 //! server. Where there are bars, `table` holds and judges them.
 //!
 //! Invariants:
@@ -18,6 +18,7 @@
 mod buffers;
 mod cli;
 mod collector;
+mod columns;
 mod compare;
 mod connection;
 mod core;
@@ -43,6 +44,7 @@ mod progress;
 mod rate;
 mod report;
 mod run;
+mod scale;
 mod socket;
 mod stats;
 mod table;
@@ -74,6 +76,7 @@ fn main() -> ExitCode {
         Command::Run(flags) => run::run(flags),
         Command::Compare(flags) => compare::run(flags),
         Command::Roofline(flags) => compare::roofline::run(flags),
+        Command::Scale(flags) => scale::run(flags),
         Command::Engine(flags) => engine::run(flags),
         Command::Count(flags) => engine::count(flags),
         Command::Failover(flags) => failover::run(flags),

@@ -14,7 +14,7 @@ use super::{endurance, in_turn, installed, roofline};
 use crate::error::{BenchError, Exit};
 use crate::failover;
 use crate::fleet::room::Room;
-use crate::fleet::systems::{Site, SystemName};
+use crate::fleet::systems::{MeshLayout, Site, SystemName};
 use crate::footprint;
 use crate::load::{LoadFlags, Workload};
 use crate::machine::{self, Machine};
@@ -195,7 +195,13 @@ pub(super) fn run(flags: &CompareFlags) -> Result<Exit, BenchError> {
     let (room, programs) = (Room::new(&flags.fleet.dir)?, flags.fleet.programs());
     let mut rows = Vec::new();
     let generator = flags.fleet.generator_cores.list();
-    let site = |cores| Site { room: &room, programs: &programs, cores, value_bytes: VALUE_BYTES };
+    let site = |cores| Site {
+        room: &room,
+        programs: &programs,
+        cores,
+        value_bytes: VALUE_BYTES,
+        mesh: MeshLayout::SINGLE,
+    };
     let mut bars = Bars::new(flags.pace, generator, flags.work.seed);
     if flags.wants(Part::Single) {
         rows.extend(bars.go_through(&SINGLE, &site(flags.fleet.server_cores.list().to_vec()))?);
@@ -228,7 +234,8 @@ pub(super) fn against_roofline(flags: &RooflineFlags) -> Result<Exit, BenchError
     let machine = Machine::look();
     let (room, programs) = (Room::new(&flags.fleet.dir)?, flags.fleet.programs());
     let cores = flags.fleet.server_cores.list().to_vec();
-    let site = Site { room: &room, programs: &programs, cores, value_bytes: VALUE_BYTES };
+    let site =
+        Site { room: &room, programs: &programs, cores, value_bytes: VALUE_BYTES, mesh: MeshLayout::SINGLE };
     let mut bars = Bars::new(flags.pace, flags.fleet.generator_cores.list(), SEED);
     let rows = bars.go_through(&ROOFLINES, &site)?;
     let is_roof = |against: &str| against == roofline::NAME || against == SystemName::Echo.name();

@@ -86,16 +86,24 @@ pub(crate) struct PaceFlags {
     pub(crate) warm_up: u32,
 }
 
+/// In what form figures are told.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = OUTPUT)]
+pub(crate) struct FormFlags {
+    /// Report for programs: one JSON document with every round.
+    #[arg(long, conflicts_with = "markdown")]
+    json: bool,
+    /// Report as a table in Markdown.
+    #[arg(long)]
+    markdown: bool,
+}
+
 /// How a comparison is told.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = OUTPUT)]
 pub(crate) struct TellFlags {
-    /// Report for programs: one JSON document with every round.
-    #[arg(long, conflicts_with = "markdown")]
-    pub(crate) json: bool,
-    /// Report as a table in Markdown.
-    #[arg(long)]
-    pub(crate) markdown: bool,
+    #[command(flatten)]
+    form: FormFlags,
     /// Exit with code 1 if a bar that was measured does not hold.
     #[arg(long)]
     pub(crate) check: bool,
@@ -182,23 +190,30 @@ pub(crate) enum Part {
 
 impl PaceFlags {
     /// Of one load.
-    pub(super) const fn lengths(self) -> Lengths {
+    pub(crate) const fn lengths(self) -> Lengths {
         Lengths { warm_up: self.warm_up, seconds: self.seconds }
     }
 
-    pub(super) fn rounds(self) -> usize {
+    pub(crate) fn rounds(self) -> usize {
         usize::from(self.rounds)
+    }
+}
+
+impl FormFlags {
+    /// The form that is wanted.
+    pub(crate) const fn form(&self) -> Form {
+        match self {
+            Self { json: true, .. } => Form::Json,
+            Self { markdown: true, .. } => Form::Markdown,
+            Self { markdown: false, .. } => Form::Text,
+        }
     }
 }
 
 impl TellFlags {
     /// The form of a table.
     pub(crate) const fn form(&self) -> Form {
-        match self {
-            Self { json: true, .. } => Form::Json,
-            Self { markdown: true, .. } => Form::Markdown,
-            _ => Form::Text,
-        }
+        self.form.form()
     }
 }
 

@@ -20,15 +20,15 @@ mod sides;
 
 use std::io::Write;
 
-pub(crate) use self::flags::{CompareFlags, FleetFlags, RooflineFlags, TellFlags};
+pub(crate) use self::flags::{CompareFlags, FleetFlags, FormFlags, PaceFlags, RooflineFlags, TellFlags};
 use self::report::Comparison;
-use self::session::Lengths;
-pub(crate) use self::session::Session;
+pub(crate) use self::session::{BUSY_MAX, Lengths, OTHERS_MAX, Session, Slice};
+pub(crate) use self::sides::Medians;
 use self::sides::Sides;
 use crate::error::{BenchError, Exit};
 use crate::fleet::programs::Programs;
 use crate::fleet::room::Room;
-use crate::fleet::systems::{Site, SystemName};
+use crate::fleet::systems::{MeshLayout, Site, SystemName};
 use crate::machine::Machine;
 use crate::pace::Pace;
 use crate::progress::{note, show};
@@ -53,6 +53,7 @@ pub(crate) fn run(flags: &CompareFlags) -> Result<Exit, BenchError> {
         programs: &programs,
         cores: flags.fleet.server_cores.list().to_vec(),
         value_bytes: flags.work.value_bytes,
+        mesh: MeshLayout::SINGLE,
     };
     let mut sides = Sides::of(&systems, &programs);
     for round in 0..flags.pace.rounds() {
@@ -66,7 +67,7 @@ pub(crate) fn run(flags: &CompareFlags) -> Result<Exit, BenchError> {
     }
     show("");
     let comparison = Comparison::of(flags, machine, sides, skipped);
-    std::io::stdout().write_all(comparison.render(&flags.tell)?.as_bytes())?;
+    std::io::stdout().write_all(comparison.render(flags.tell.form())?.as_bytes())?;
     Ok(if comparison.worthless.is_empty() { Exit::Done } else { Exit::Worthless })
 }
 

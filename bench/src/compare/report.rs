@@ -4,14 +4,16 @@ use std::fmt::{self, Write};
 
 use serde::Serialize;
 
-use super::flags::{CompareFlags, TellFlags};
+use super::flags::CompareFlags;
 use super::session::Slice;
 use super::sides::{Medians, Side, Sides};
+use crate::columns;
 use crate::error::BenchError;
 use crate::load::LoadFlags;
 use crate::machine::Machine;
 use crate::rate::RateFlags;
 use crate::report::text::{count, micros_f64, rate};
+use crate::table::Form;
 
 const HEAD: [&str; 7] =
     ["system", "op/s", "p50 us", "p99 us", "p99.9 us", "server CPU us/op", "generator CPU us/op"];
@@ -62,13 +64,14 @@ impl Comparison {
     ///
     /// # Errors
     /// None that its form permits.
-    pub(crate) fn render(&self, tell: &TellFlags) -> Result<String, BenchError> {
-        if tell.json {
-            return Ok(serde_json::to_string(self).map_err(std::io::Error::from)? + "\n");
-        }
+    pub(crate) fn render(&self, form: Form) -> Result<String, BenchError> {
         let mut page = String::new();
         // Writing to a string does not fail.
-        let _ = if tell.markdown { self.write_markdown(&mut page) } else { self.write_text(&mut page) };
+        let _ = match form {
+            Form::Json => return Ok(serde_json::to_string(self).map_err(std::io::Error::from)? + "\n"),
+            Form::Markdown => self.write_markdown(&mut page),
+            Form::Text => self.write_text(&mut page),
+        };
         Ok(page)
     }
 
@@ -84,30 +87,14 @@ impl Comparison {
 
     fn write_text(&self, page: &mut String) -> fmt::Result {
         writeln!(page, "{}\n", self.load)?;
-        let head: Vec<_> = HEAD.iter().map(|&name| name.to_owned()).collect();
-        let rows = [vec![head], self.rows()].concat();
-        let width =
-            |column: usize| rows.iter().filter_map(|row| Some(row.get(column)?.len())).max().unwrap_or(0);
-        let widths: Vec<_> = (0..HEAD.len()).map(width).collect();
-        for row in &rows {
-            for (index, (cell, width)) in row.iter().zip(&widths).enumerate() {
-                if index == 0 {
-                    write!(page, "  {cell:<width$}")?;
-                } else {
-                    write!(page, "  {cell:>width$}")?;
-                }
-            }
-            writeln!(page)?;
-        }
+        columns::write_text(page, &HEAD, &self.rows())?;
         writeln!(page, "\nIn parentheses: the figure as a multiple of Mesh's.")?;
         self.notes().iter().try_for_each(|line| writeln!(page, "{line}"))
     }
 
     fn write_markdown(&self, page: &mut String) -> fmt::Result {
         writeln!(page, "{}\n", self.load)?;
-        writeln!(page, "| {} |", HEAD.join(" | "))?;
-        writeln!(page, "|---{}|", "|---:".repeat(HEAD.len() - 1))?;
-        self.rows().iter().try_for_each(|row| writeln!(page, "| {} |", row.join(" | ")))?;
+        columns::write_markdown(page, &HEAD, &self.rows())?;
         writeln!(page)?;
         self.notes().iter().try_for_each(|line| writeln!(page, "- {line}"))?;
         writeln!(page, "- `{}`", self.command.join(" "))

@@ -150,10 +150,10 @@ impl Session {
 }
 
 /// The generator is the bottleneck when its processors are busier than this.
-const BUSY_MAX: f64 = 0.9;
+pub(crate) const BUSY_MAX: f64 = 0.9;
 
 /// More than so many processors' time taken by others is worth a word.
-const OTHERS_MAX: f64 = 0.2;
+pub(crate) const OTHERS_MAX: f64 = 0.2;
 
 impl Slice {
     /// What should be known before its figures are used.
@@ -176,12 +176,13 @@ impl Slice {
         if self.others_cores > OTHERS_MAX {
             warnings.push(format!("others kept {:.1} of the machine's processors busy", self.others_cores));
         }
-        warnings.extend(
-            self.retried
-                .iter()
-                .map(|(name, count)| format!("{count} requests met {name} and were sent again")),
-        );
+        warnings.extend(self.retried_in_words());
         warnings
+    }
+
+    /// Requests that were sent again, a line for each reason.
+    pub(crate) fn retried_in_words(&self) -> impl Iterator<Item = String> + '_ {
+        self.retried.iter().map(|(name, count)| format!("{count} requests met {name} and were sent again"))
     }
 
     fn of(outcome: &Outcome, spent: Option<&Spent>, plan: &Plan) -> Self {

@@ -46,7 +46,8 @@ pub(crate) struct Medians {
 }
 
 impl Medians {
-    fn of(rounds: &[Slice]) -> Self {
+    /// Of some rounds.
+    pub(crate) fn of(rounds: &[Slice]) -> Self {
         let each = |figure: fn(&Slice) -> f64| median(&rounds.iter().map(figure).collect::<Vec<_>>());
         Self {
             rate: each(|slice| slice.rate),

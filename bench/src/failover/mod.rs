@@ -25,7 +25,7 @@ use crate::error::{BenchError, Exit};
 use crate::fleet::client::Client;
 use crate::fleet::process::Process;
 use crate::fleet::room::Room;
-use crate::fleet::systems::{Running, Site, SystemName};
+use crate::fleet::systems::{MeshLayout, Running, Site, SystemName};
 use crate::generator::Plan;
 use crate::ledger::{Ledger, Ledgered};
 use crate::load::{LoadFlags, Workload};
@@ -68,7 +68,8 @@ pub(crate) fn run(flags: &FailoverFlags) -> Result<Exit, BenchError> {
     let machine = Machine::look();
     let (room, programs) = (Room::new(&flags.fleet.dir)?, flags.fleet.programs());
     let cores = flags.fleet.server_cores.list().to_vec();
-    let site = Site { room: &room, programs: &programs, cores, value_bytes: VALUE_BYTES };
+    let site =
+        Site { room: &room, programs: &programs, cores, value_bytes: VALUE_BYTES, mesh: MeshLayout::SINGLE };
     let losses = Losses { mesh: flags.rounds, peers: flags.rounds };
     let (generator, mut notes) = (flags.fleet.generator_cores.list(), Vec::new());
     let rows = measure(&flags.systems, &flags.losses, &site, generator, losses, &mut notes)?;

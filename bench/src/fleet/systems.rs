@@ -154,6 +154,22 @@ pub(crate) struct Site<'a> {
     pub(crate) cores: Vec<usize>,
     /// Bytes of a value.
     pub(crate) value_bytes: usize,
+    /// How each node of Mesh is laid out.
+    pub(crate) mesh: MeshLayout,
+}
+
+/// How a node of Mesh is laid out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct MeshLayout {
+    /// Cores of a node, at least one: it uses so many of the servers' processors, the next node the next ones.
+    pub(crate) cores: usize,
+    /// Shards of the cluster.
+    pub(crate) shards: u16,
+}
+
+impl MeshLayout {
+    /// One core and one shard, as it is judged.
+    pub(crate) const SINGLE: Self = Self { cores: 1, shards: 1 };
 }
 
 /// A system that runs.
@@ -368,7 +384,13 @@ impl Seat {
 
     /// The processor of a node that uses one.
     fn core(&self, cores: &[usize]) -> usize {
-        cores.get(self.number % cores.len().max(1)).copied().unwrap_or_default()
+        self.cores(cores, 1).first().copied().unwrap_or_default()
+    }
+
+    /// The processors of a node that uses so many, each once.
+    fn cores(&self, cores: &[usize], count: usize) -> Vec<usize> {
+        let count = count.min(cores.len());
+        cores.iter().copied().cycle().skip(self.number * count).take(count).collect()
     }
 }
 
@@ -410,9 +432,10 @@ fn strings(arguments: &[&str]) -> Vec<String> {
 
 fn mesh(seat: &Seat, seats: &[Seat], site: &Site<'_>) -> Vec<String> {
     let listen = seat.client.to_string();
-    let core = seat.core(&site.cores).to_string();
+    let cores: Vec<_> = seat.cores(&site.cores, site.mesh.cores).iter().map(usize::to_string).collect();
+    let (cores, shards) = (cores.join(","), site.mesh.shards.to_string());
     let mut arguments = strings(&["--node", &seat.name, "--listen", &listen, "--data", "data"]);
-    arguments.extend(strings(&["--cores", &core, "--shards", "1"]));
+    arguments.extend(strings(&["--cores", &cores, "--shards", &shards]));
     let others = seats.iter().filter(|other| other.number != seat.number);
     let peers: Vec<_> = others.map(|other| format!("{}={}", other.name, other.client)).collect();
     if !peers.is_empty() {
@@ -492,4 +515,17 @@ fn echo(port: &str, seat: &Seat, site: &Site<'_>) -> Vec<String> {
         "--put-answer-bytes",
         &put,
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_take_the_next_processors_and_begin_again_where_there_are_no_more() {
+        let cores = |number, count| Seat::new(number, &[1, 2]).cores(&[4, 5, 6], count);
+        assert_eq!([cores(0, 1), cores(1, 1), cores(3, 1)], [[4], [5], [4]]);
+        assert_eq!([cores(0, 2), cores(1, 2), cores(2, 2)], [[4, 5], [6, 4], [5, 6]]);
+        assert_eq!(cores(1, 9), [4, 5, 6]);
+    }
 }

@@ -19,7 +19,7 @@ use crate::compare::{in_turn, installed};
 use crate::cpu::Since;
 use crate::error::{BenchError, Exit};
 use crate::fleet::room::Room;
-use crate::fleet::systems::{Running, Site, SystemName};
+use crate::fleet::systems::{MeshLayout, Running, Site, SystemName};
 use crate::generator::Plan;
 use crate::ledger::Ledgered;
 use crate::load::{LoadFlags, Workload};
@@ -49,7 +49,8 @@ pub(crate) fn run(flags: &FootprintFlags) -> Result<Exit, BenchError> {
     let machine = Machine::look();
     let (room, programs) = (Room::new(&flags.fleet.dir)?, flags.fleet.programs());
     let cores = flags.fleet.server_cores.list().to_vec();
-    let site = Site { room: &room, programs: &programs, cores, value_bytes: VALUE_BYTES };
+    let site =
+        Site { room: &room, programs: &programs, cores, value_bytes: VALUE_BYTES, mesh: MeshLayout::SINGLE };
     let mut notes = Vec::new();
     let rows = rows(&site, flags.fleet.generator_cores.list(), flags.rounds, &mut notes)?;
     show("");
