@@ -5,6 +5,7 @@
 //! what cannot be changed while it runs.
 
 use clap::ValueEnum;
+use mesh_base::limits::UNCOMMITTED_BYTES_MAX;
 use serde::Serialize;
 
 use crate::fleet::systems::MeshLayout;
@@ -22,6 +23,9 @@ const CONNECTION_COUNTS: [u16; 6] = [1, 10, 50, 250, 1000, 5000];
 const VALUE_BYTES: [usize; 5] = [16, 256, 4 << 10, 64 << 10, 1 << 20];
 const DEPTHS: [u16; 5] = [1, 4, 16, 64, 256];
 
+/// Bytes of values that are in flight at most: half of what a shard may have uncommitted, beyond which it refuses writes, and what is
+/// measured is how often they are sent again.
+const IN_FLIGHT_BYTES_MAX: usize = UNCOMMITTED_BYTES_MAX / 2;
 /// The values of all keys together stay below this: so that a node of a few GiB serves them from memory, and a stage begins soon.
 const DATA_BYTES_MAX: usize = 512 << 20;
 
@@ -35,7 +39,7 @@ pub(crate) enum Dimension {
     Shards,
     /// Connections: 1 to 5000.
     Connections,
-    /// Bytes of a value: 16 B to 1 MiB.
+    /// Bytes of a value: 16 B to 1 MiB. Large ones on fewer connections, so that no more than 16 MiB are in flight.
     Values,
     /// Requests in flight on each connection: 1 to 256.
     InFlight,
@@ -73,7 +77,8 @@ impl Load {
     /// The changed value, in words.
     pub(super) fn value_in_words(&self) -> String {
         match self.dimension {
-            Dimension::Values => in_bytes(self.value),
+            Dimension::Values if self.work.connections == CONNECTIONS => in_bytes(self.value),
+            Dimension::Values => format!("{} on {}", in_bytes(self.value), self.work.connections),
             _ => count(self.value as u64),
         }
     }
@@ -102,9 +107,7 @@ impl Stage {
     /// For people who look on.
     pub(super) fn words(&self) -> String {
         let values = match self.loads.as_slice() {
-            [first, .., last] if first.value != last.value => {
-                format!("{} to {}", first.value_in_words(), last.value_in_words())
-            }
+            [first, .., last] if first.value != last.value => format!("{} to {}", first.value, last.value),
             loads => loads.first().map(Load::value_in_words).unwrap_or_default(),
         };
         format!("{} {values}", self.dimension.words())
@@ -161,7 +164,13 @@ fn changed(base: LoadFlags, dimension: Dimension, value: usize) -> LoadFlags {
         Dimension::InFlight => LoadFlags { in_flight: small(value), ..base },
         Dimension::Values => {
             let fit = u32::try_from(DATA_BYTES_MAX / (value + KEY_BYTES)).unwrap_or(u32::MAX);
-            LoadFlags { value_bytes: value, keys: base.keys.min(fit), ..base }
+            let connections = IN_FLIGHT_BYTES_MAX / (value * usize::from(base.in_flight));
+            LoadFlags {
+                value_bytes: value,
+                keys: base.keys.min(fit),
+                connections: base.connections.min(small(connections).max(1)),
+                ..base
+            }
         }
     }
 }
@@ -220,7 +229,7 @@ mod tests {
             for load in &stage.loads {
                 let (of, work) = (stage.dimension, &load.work);
                 let is = |dimension, changed: bool| assert!(of == dimension || !changed, "{}", stage.words());
-                is(Dimension::Connections, work.connections != CONNECTIONS);
+                is(Dimension::Connections, work.connections != CONNECTIONS && of != Dimension::Values);
                 is(Dimension::Values, work.value_bytes != 256 || work.keys != 100_000);
                 is(Dimension::InFlight, !IN_FLIGHT.contains(&work.in_flight));
                 assert!(work.check().is_ok());
@@ -247,12 +256,32 @@ mod tests {
     }
 
     #[test]
+    fn large_values_have_fewer_connections_so_that_none_is_refused() {
+        let connections = |value, in_flight| {
+            changed(LoadFlags::new(Workload::Put, CONNECTIONS, in_flight), Dimension::Values, value)
+                .connections
+        };
+        let of_both = |value| [connections(value, 1), connections(value, 16)];
+        assert_eq!([of_both(4 << 10), of_both(64 << 10), of_both(1 << 20)], [[50, 50], [50, 16], [16, 1]]);
+        let stages = stages(&[Dimension::Values], 1, 1);
+        let words: Vec<_> = stages[4].loads.iter().map(Load::value_in_words).collect();
+        assert_eq!(words, ["1 MiB on 16", "1 MiB on 1", "1 MiB on 16", "1 MiB on 1"]);
+    }
+
+    #[test]
     fn what_is_changed_is_said() {
         let words: Vec<_> =
             stages(&[Dimension::Values, Dimension::InFlight], 1, 2).iter().map(Stage::words).collect();
         assert_eq!(
             words,
-            ["value 16 B", "value 256 B", "value 4 KiB", "value 64 KiB", "value 1 MiB", "in flight 1 to 256"]
+            [
+                "value 16 B",
+                "value 256 B",
+                "value 4 KiB",
+                "value 64 KiB",
+                "value 1 MiB on 16",
+                "in flight 1 to 256"
+            ]
         );
         assert_eq!((doublings(1), doublings(2), doublings(16).len()), (vec![1], vec![1, 2], 5));
     }

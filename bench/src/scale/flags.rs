@@ -9,7 +9,7 @@ use crate::compare::{FleetFlags, FormFlags, PaceFlags};
 ///
 /// Starts a node of Mesh itself and changes one thing at a time. The rest stays as in the bars: one core, one shard, 100,000 keys
 /// with values of 256 bytes, uniformly chosen, 50 connections with 1 and with 16 requests in flight, gets and durable puts. Every
-/// acknowledged write must be there afterwards. All of it takes seven or eight minutes.
+/// acknowledged write must be there afterwards. All of it takes five to seven minutes.
 ///
 /// Cores grow until the node has all processors that this program may use, those of the generator last: from there on both share
 /// them, which the report says, and the rate says little about the node.

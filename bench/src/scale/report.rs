@@ -220,7 +220,9 @@ impl Scaling {
             Dimension::Shards => format!("{cores}, 50 connections, {keys}, 256 B values"),
             Dimension::Connections => format!("{cores}, 1 shard, {keys}, 256 B values"),
             Dimension::Values => {
-                format!("{cores}, 1 shard, 50 connections, at most {keys} and 512 MiB")
+                format!(
+                    "{cores}, 1 shard, at most {keys} and 512 MiB; 50 connections, or so many (on N) that 16 MiB are in flight"
+                )
             }
             Dimension::InFlight => {
                 format!(
