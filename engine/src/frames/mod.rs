@@ -24,7 +24,7 @@ use self::arena::Arena;
 use self::replacement::{Place, Replacement};
 use self::slots::{Slot, SlotNo, Slots};
 use self::table::PageTable;
-use crate::page::Expected;
+use crate::page::{self, Expected};
 
 pub(crate) use self::slots::FrameId;
 
@@ -207,14 +207,20 @@ impl Frames {
     /// The bytes of a page that is dirty for `checkpoint`, to be changed.
     #[allow(clippy::panic, reason = "a page is made dirty before it is changed; anything else is our bug")]
     pub(crate) fn edit(&mut self, page: PageNo, checkpoint: CheckpointNo) -> &mut [u8] {
-        let Some((Slot::Node(at), state)) = self.slot(page).map(SlotNo::split).zip(self.state(page)) else {
+        debug_assert!(
+            matches!(self.state(page), Some(FrameState::Dirty(dirty) | FrameState::Obsolete(dirty)) if dirty == checkpoint),
+            "the stamp of {page} says what its frame says"
+        );
+        let Some(Slot::Node(at)) = self.slot(page).map(SlotNo::split) else {
             panic!("{page} is not there to be changed")
         };
-        let (FrameState::Dirty(dirty) | FrameState::Obsolete(dirty)) = state else {
-            panic!("{page} is clean")
-        };
-        assert_eq!(dirty, checkpoint, "{page} is dirty for another checkpoint");
-        self.arena.page_mut(at)
+        let bytes = self.arena.page_mut(at);
+        assert_eq!(
+            page::stamp(bytes).checkpoint,
+            checkpoint,
+            "{page} is not of the checkpoint that changes it"
+        );
+        bytes
     }
 
     /// The horizon up to which a leaf was cleared of garbage since it came into memory.

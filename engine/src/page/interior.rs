@@ -8,7 +8,7 @@
 use mesh_base::bytesio::{Reader, Writer};
 use mesh_base::{CheckpointNo, Namespace, PageNo, Revision};
 
-use super::search::search;
+use super::search::{Begun, finish, search};
 use super::slotted;
 use crate::cell::INTERIOR_FIXED_BYTES;
 use crate::key::KeyRef;
@@ -21,6 +21,11 @@ const FLAG_REVISION: u16 = 1;
 /// The index of the child that `target` is under.
 pub(crate) fn child_of(page: &[u8], target: &KeyRef<'_>) -> usize {
     search(page, target).unwrap_or_else(|above| above - 1)
+}
+
+/// The same at the end of a search that was begun; nothing is begun in a page with one child.
+pub(crate) fn child_begun(page: &[u8], target: &KeyRef<'_>, begun: Option<Begun>) -> usize {
+    begun.map_or(0, |begun| finish(page, target, begun).unwrap_or_else(|above| above - 1))
 }
 
 /// The index of the child that the last key before `target` is under.

@@ -2,7 +2,7 @@
 
 use mesh_base::Revision;
 
-use super::search::{next_alike, same_head, search};
+use super::search::{Begun, finish, has_head, next_alike, same_head, search};
 use super::slotted;
 use crate::cell::{self, Cell};
 use crate::key::KeyRef;
@@ -15,6 +15,11 @@ pub(crate) fn lower_bound(page: &[u8], target: &KeyRef<'_>) -> (usize, bool) {
     }
 }
 
+/// The same index at the end of a search that was begun; nothing is begun in an empty leaf.
+pub(crate) fn bound_begun(page: &[u8], target: &KeyRef<'_>, begun: Option<Begun>) -> usize {
+    begun.map_or(0, |begun| finish(page, target, begun).unwrap_or_else(|above| above))
+}
+
 /// The key of a cell.
 pub(crate) fn key(page: &[u8], index: usize) -> KeyRef<'_> {
     cell::key_of(slotted::cell(page, index))
@@ -25,6 +30,16 @@ pub(crate) fn key(page: &[u8], index: usize) -> KeyRef<'_> {
 #[allow(clippy::expect_used, reason = "cells are parsed when their page comes in, and encoded by us after")]
 pub(crate) fn cell(page: &[u8], index: usize) -> Cell<'_> {
     Cell::parse(slotted::cell(page, index)).expect("checked page")
+}
+
+/// Whether a cell is a version of this key.
+pub(crate) fn is_version_of(page: &[u8], index: usize, of: &KeyRef<'_>) -> bool {
+    has_head(page, index, of) && key(page, index).same_key(of)
+}
+
+/// Whether a cell is a deletion.
+pub(crate) fn is_tombstone(page: &[u8], index: usize) -> bool {
+    cell::flags_of(slotted::cell(page, index)) & cell::flag::TOMBSTONE != 0
 }
 
 /// Whether two cells are versions of one key.

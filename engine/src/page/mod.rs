@@ -8,7 +8,8 @@ pub(crate) mod check;
 pub(crate) mod extent;
 pub(crate) mod interior;
 pub(crate) mod leaf;
-mod search;
+mod prefetch;
+pub(crate) mod search;
 pub(crate) mod slotted;
 
 use mesh_base::checksum::ChecksumAlgorithm;

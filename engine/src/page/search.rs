@@ -51,27 +51,53 @@ pub(super) fn prefix(page: &[u8]) -> usize {
     usize::from(fields::u16_at(page, offset::PREFIX))
 }
 
+/// The first half of a search: what the slots tell, without a look at any cell.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Begun {
+    /// The first cell with a key whose head is not below that of the key.
+    low: usize,
+    /// A cell that the other half reads, and who comes for the cell reads too: the one that is searched for, or the child that
+    /// the key is under.
+    pub(crate) probable: usize,
+}
+
+/// Begins a search in a page that has a cell with a key; nothing in any other.
+#[allow(clippy::indexing_slicing, reason = "there are more slots than those without a key")]
+pub(crate) fn begin(page: &[u8], target: &KeyRef<'_>) -> Option<Begun> {
+    let (slots, first) = (slotted::slots(page), first_keyed(page));
+    if slots.len() <= first {
+        return None;
+    }
+    let head = head(target, prefix(page));
+    let low = first + slots[first..].partition_point(|slot| head_of(*slot) < head);
+    let probable = if first == 0 { low.min(slots.len() - 1) } else { low.max(first + 1) - 1 };
+    Some(Begun { low, probable })
+}
+
 /// Where a key is among those of a page, or where it would be.
 ///
 /// # Errors
 /// The index of the first cell with a key above it, where no cell has the key.
+pub(crate) fn search(page: &[u8], target: &KeyRef<'_>) -> Result<usize, usize> {
+    match begin(page, target) {
+        Some(begun) => finish(page, target, begun),
+        None => Err(slotted::count(page)),
+    }
+}
+
+/// Ends a search that was begun in this page as it is now: see [`search()`].
 #[allow(
     clippy::indexing_slicing,
     reason = "offsets were checked when the page came in, and are ours from then on"
 )]
-pub(crate) fn search(page: &[u8], target: &KeyRef<'_>) -> Result<usize, usize> {
+pub(crate) fn finish(page: &[u8], target: &KeyRef<'_>, begun: Begun) -> Result<usize, usize> {
+    let Begun { low, probable } = begun;
     let slots = slotted::slots(page);
     let (level, first) = (fields::level(page), first_keyed(page));
-    if slots.len() <= first {
-        return Err(slots.len());
-    }
     let prefix = prefix(page);
     let head = head(target, prefix);
-    let low = first + slots[first..].partition_point(|slot| head_of(*slot) < head);
     if let Some(shared) = prefix.checked_sub(NAMESPACE_BYTES) {
-        // Any key tells the prefix. That of a cell which is probably read in any case spares a wait for memory: the one that is
-        // searched for, or the child that the key is under.
-        let probable = if level == 0 { low.min(slots.len() - 1) } else { low.max(first + 1) - 1 };
+        // Any key tells the prefix. That of the probable cell spares a wait for memory.
         let some = key_of(level, slotted::cell_of(page, slots[probable]));
         let begin = target.key.get(..shared).unwrap_or(target.key);
         match target.namespace.cmp(&some.namespace).then_with(|| begin.cmp(&some.key[..shared])) {
@@ -80,15 +106,23 @@ pub(crate) fn search(page: &[u8], target: &KeyRef<'_>) -> Result<usize, usize> {
             std::cmp::Ordering::Greater => return Err(slots.len()),
         }
     }
-    let alike = match slots[low..] {
-        [one, ..] if head_of(one) != head => return Err(low),
-        [] => return Err(low),
-        [_, next, ..] if head_of(next) == head => slots[low..].partition_point(|slot| head_of(*slot) == head),
-        [_, ..] => 1,
-    };
-    let found = slots[low..low + alike]
+    let Some(one) = slots.get(low).filter(|one| head_of(**one) == head) else { return Err(low) };
+    // Who looks for the newest version of a key, or adds one, comes to an end here, whatever other versions there are.
+    match key_of(level, slotted::cell_of(page, *one)).cmp(target) {
+        std::cmp::Ordering::Less => {}
+        std::cmp::Ordering::Equal => return Ok(low),
+        std::cmp::Ordering::Greater => return Err(low),
+    }
+    let rest = low + 1;
+    let alike = slots[rest..].partition_point(|slot| head_of(*slot) == head);
+    let found = slots[rest..rest + alike]
         .binary_search_by(|slot| key_of(level, slotted::cell_of(page, *slot)).cmp(target));
-    found.map(|at| low + at).map_err(|at| low + at)
+    found.map(|at| rest + at).map_err(|at| rest + at)
+}
+
+/// Whether a cell has the head of a key. If not, it has another key.
+pub(super) fn has_head(page: &[u8], index: usize, key: &KeyRef<'_>) -> bool {
+    slotted::slots(page).get(index).is_some_and(|slot| head_of(*slot) == head(key, prefix(page)))
 }
 
 /// Whether two cells have the same head. If not, they have different keys.

@@ -9,14 +9,13 @@
     reason = "offsets were checked when the page came in, and are ours from then on"
 )]
 
+use super::prefetch::{CACHE_LINE_BYTES, prefetch};
 use super::{HEADER_BYTES, SLOT_BYTES, fields, offset, payload_bytes, search};
 use crate::cell;
 use crate::key::KeyRef;
 
-/// Bytes of a processor's cache line, on the machines that matter.
-const CACHE_LINE_BYTES: usize = 64;
 /// Lines of the header and of the slots behind it that a lookup probably needs.
-const TOUCHED_LINES: usize = 5;
+const PREFETCHED_LINES: usize = 5;
 
 /// How many cells the page has.
 pub(crate) fn count(page: &[u8]) -> usize {
@@ -49,30 +48,25 @@ pub(crate) fn fits(page: &[u8], length: usize) -> bool {
     gap_bytes(page) + dead_bytes(page) >= length + SLOT_BYTES
 }
 
-/// Reads a byte of each cache line of the header and of as many slots as a leaf of middling cells has, without a look at how
-/// many there are: that would wait for the first line.
-pub(crate) fn touch_slots(page: &[u8]) -> u8 {
-    touch(&page[..TOUCHED_LINES * CACHE_LINE_BYTES])
+/// Asks for the header and as many slots as a leaf of middling cells has, without a look at how many there are: that would wait
+/// for the header.
+pub(crate) fn prefetch_slots(page: &[u8]) {
+    prefetch(&page[..PREFETCHED_LINES * CACHE_LINE_BYTES]);
 }
 
-/// Reads a byte of the first and the second cache line of a cell: its key, and where its value begins.
-pub(crate) fn touch_cell(page: &[u8], index: usize) -> u8 {
+/// Asks for the key of a cell, and where its value begins.
+pub(crate) fn prefetch_key(page: &[u8], index: usize) {
     let cell = cell(page, index);
-    touch(&cell[..cell.len().min(2 * CACHE_LINE_BYTES)])
+    prefetch(&cell[..cell.len().min(CACHE_LINE_BYTES)]);
 }
 
-/// Reads a byte of each cache line of a number of cells.
-pub(crate) fn touch_cells(page: &[u8], from: usize, cells: usize) -> u8 {
-    // Most of the cells are most of the heap, and that is read from end to end as fast as memory allows.
+/// Asks for all of a number of cells.
+pub(crate) fn prefetch_cells(page: &[u8], from: usize, cells: usize) {
+    // Most of the cells are most of the heap, and a processor sees by itself that this is read from end to end.
     if cells * 2 > count(page) {
-        return touch(&page[heap_start(page)..]);
+        return prefetch(&page[heap_start(page)..]);
     }
-    slots(page)[from..from + cells].iter().fold(0, |sum, slot| sum ^ touch(cell_of(page, *slot)))
-}
-
-/// Reads a byte of each cache line.
-fn touch(bytes: &[u8]) -> u8 {
-    bytes.iter().step_by(CACHE_LINE_BYTES).fold(0, |sum, byte| sum ^ byte)
+    slots(page)[from..from + cells].iter().for_each(|slot| prefetch(cell_of(page, *slot)));
 }
 
 /// Puts a cell before the one at `index`.

@@ -1,13 +1,13 @@
 //! Changing the tree: a batch of writes, cell by cell.
 
-use mesh_base::{Namespace, Revision};
+use mesh_base::{Namespace, PageNo, Revision};
 
 use super::read::{GROUP_KEYS, Touch};
 use super::{Step, Tree};
 use crate::cell::{self, NewPayload};
 use crate::error::StoreError;
 use crate::key::KeyRef;
-use crate::page::{SLOT_BYTES, interior, leaf, slotted};
+use crate::page::{self, SLOT_BYTES, interior, leaf, slotted};
 use crate::pointer::PagePointer;
 use crate::read::{Lookup, Misses};
 use crate::write::{Attributes, CellWrite, Change};
@@ -18,13 +18,26 @@ impl Tree {
     /// # Errors
     /// [`StoreError::TooLarge`].
     pub(crate) fn look_for(&self, writes: &[CellWrite<'_>]) -> Result<Misses, StoreError> {
+        self.find_leaves(writes, |_| {})
+    }
+
+    /// Looks for everything that the writes need, and names the leaf of each, up to the first that is missing.
+    fn find_leaves(
+        &self,
+        writes: &[CellWrite<'_>],
+        mut name: impl FnMut(PageNo),
+    ) -> Result<Misses, StoreError> {
         let view = self.view();
         let mut misses = Misses::none(self.allocator.reuses());
         writes.iter().try_for_each(|write| self.check_size(write))?;
         let keys: Vec<_> = writes.iter().map(CellWrite::cell_key).collect();
         for group in keys.chunks(GROUP_KEYS) {
-            let ways = view.leaves_of(group, Touch::Point);
-            ways.into_iter().filter_map(Result::err).for_each(|want| misses.add(want));
+            for found in view.leaves_of(group, Touch::Point) {
+                match found {
+                    Ok(spot) => name(page::stamp(spot.page).page),
+                    Err(want) => misses.add(want),
+                }
+            }
         }
         Ok(misses)
     }
@@ -34,12 +47,16 @@ impl Tree {
     /// # Errors
     /// [`StoreError::TooLarge`], and then nothing was changed.
     pub(crate) fn write(&mut self, writes: &[CellWrite<'_>]) -> Result<Lookup<()>, StoreError> {
-        let misses = self.look_for(writes)?;
+        let mut leaves = Vec::with_capacity(writes.len());
+        let misses = self.find_leaves(writes, |leaf| leaves.push(leaf))?;
         if !misses.is_empty() {
             return Ok(Lookup::Miss(misses));
         }
-        for write in writes {
-            self.write_one(write);
+        let found_at = self.reshapes;
+        for (write, leaf) in writes.iter().zip(leaves) {
+            if self.reshapes != found_at || !self.put_in_place(write, leaf) {
+                self.write_one(write);
+            }
         }
         Ok(Lookup::Ready(()))
     }
@@ -55,6 +72,38 @@ impl Tree {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Puts a new version into the leaf that its key was found to belong into, if that needs nothing else: the leaf is dirty
+    /// already and has room, and the cells beside the new one tell what else there is of its key. Otherwise nothing is done.
+    fn put_in_place(&mut self, write: &CellWrite<'_>, leaf: PageNo) -> bool {
+        let (key, Change::Put { attributes, value }) = (write.cell_key(), write.change) else { return false };
+        let Some(page) = self.frames.peek(leaf).filter(|page| page::stamp(page).checkpoint == self.epoch)
+        else {
+            return false;
+        };
+        let cell_bytes = cell::inline_cell_bytes(&key, &attributes, value.len());
+        let (index, is_there) = leaf::lower_bound(page, &key);
+        let is_between = index > 0 && index < slotted::count(page);
+        if is_there || !is_between || !self.is_inline(value, cell_bytes) || !slotted::fits(page, cell_bytes) {
+            return false;
+        }
+        debug_assert!(self.view().is_leaf_of(&key, leaf), "the leaf of {key:?} is another by now");
+        self.count_keys(leaf, &key, index, &attributes, Some(value));
+        let mut bytes = std::mem::take(&mut self.scratch);
+        bytes.clear();
+        cell::encode(&mut bytes, &key, &attributes, NewPayload::Inline(value));
+        self.add_cell(leaf, index, &bytes);
+        self.scratch = bytes;
+        self.revision = self.revision.max(key.revision);
+        true
+    }
+
+    /// Adds a cell to a leaf that is dirty and has room.
+    fn add_cell(&mut self, leaf: PageNo, index: usize, bytes: &[u8]) {
+        slotted::insert(self.edit(leaf), index, bytes);
+        self.cells += 1;
+        self.shape.leaf_bytes += (bytes.len() + SLOT_BYTES) as u64;
     }
 
     fn write_one(&mut self, write: &CellWrite<'_>) {
@@ -149,18 +198,18 @@ impl Tree {
         if is_there {
             self.take_cell(index);
         } else {
-            self.count_keys(key, index, attributes, value);
+            self.count_keys(leaf_no, key, index, attributes, value);
         }
         // Garbage is no burden where there is room for it, and looking for it is work.
         if !slotted::fits(self.page(leaf_no), bytes.len()) && self.collect_leaf() > 0 {
             index = leaf::lower_bound(self.page(leaf_no), key).0;
         }
-        self.cells += 1;
-        self.shape.leaf_bytes += (bytes.len() + SLOT_BYTES) as u64;
         if slotted::fits(self.page(leaf_no), bytes.len()) {
-            slotted::insert(self.edit(leaf_no), index, &bytes);
+            self.add_cell(leaf_no, index, &bytes);
             self.balance();
         } else {
+            self.cells += 1;
+            self.shape.leaf_bytes += (bytes.len() + SLOT_BYTES) as u64;
             self.split_leaf(index, &bytes);
         }
         self.scratch = bytes;
@@ -176,14 +225,17 @@ impl Tree {
         let Some(value) = value else {
             return cell::encode(out, key, attributes, NewPayload::Tombstone);
         };
-        let is_inline = value.len() <= self.options.inline_bytes_max()
-            && cell::inline_cell_bytes(key, attributes, value.len()) <= self.options.cell_bytes_max();
-        if is_inline {
+        if self.is_inline(value, cell::inline_cell_bytes(key, attributes, value.len())) {
             return cell::encode(out, key, attributes, NewPayload::Inline(value));
         }
         let extents = self.store_value(value);
         let value_bytes = u32::try_from(value.len()).unwrap_or(u32::MAX);
         cell::encode(out, key, attributes, NewPayload::Large { value_bytes, extents: &extents });
+    }
+
+    /// Whether a value is kept in its cell, which would have so many bytes.
+    const fn is_inline(&self, value: &[u8], cell_bytes: usize) -> bool {
+        value.len() <= self.options.inline_bytes_max() && cell_bytes <= self.options.cell_bytes_max()
     }
 
     fn remove(&mut self, key: &KeyRef<'_>) {
@@ -206,14 +258,21 @@ impl Tree {
     }
 
     /// Keeps the number of live keys, by what lies beside the new cell. Where a key's versions go on in another leaf,
-    /// the version's own count tells whether there was one before.
-    fn count_keys(&mut self, key: &KeyRef<'_>, index: usize, attributes: &Attributes, value: Option<&[u8]>) {
+    /// the version's own count tells whether there was one before; only there the way to the leaf is looked at.
+    fn count_keys(
+        &mut self,
+        leaf_no: PageNo,
+        key: &KeyRef<'_>,
+        index: usize,
+        attributes: &Attributes,
+        value: Option<&[u8]>,
+    ) {
         if key.namespace == Namespace::SYSTEM {
             return;
         }
-        let page = self.page(self.leaf_step().page);
+        let page = self.page(leaf_no);
         let newer = match index.checked_sub(1) {
-            Some(before) => leaf::key(page, before).same_key(key),
+            Some(before) => leaf::is_version_of(page, before, key),
             None => self.path_lower().same_key(key) && self.path_lower().revision != Revision::MAX,
         };
         if newer {
@@ -221,8 +280,7 @@ impl Tree {
         }
         let is_live = value.is_some();
         let was_live = if index < slotted::count(page) {
-            let older = leaf::cell(page, index);
-            older.key.same_key(key) && !older.is_tombstone()
+            leaf::is_version_of(page, index, key) && !leaf::is_tombstone(page, index)
         } else {
             let goes_on = self.path_upper().is_some_and(|upper| upper.same_key(key));
             goes_on && (!is_live || attributes.version > 1)

@@ -62,6 +62,8 @@ pub(crate) struct Tree {
     pub(crate) cells: u64,
     pub(crate) keys: u64,
     pub(crate) shape: Shape,
+    /// How often a page came to the tree or left it: while this stays, every leaf holds the keys that it held.
+    reshapes: u64,
     path: Vec<Step>,
     scratch: Vec<u8>,
 }
@@ -83,6 +85,7 @@ impl Tree {
             cells: 0,
             keys: 0,
             shape: Shape::default(),
+            reshapes: 0,
             path: Vec::new(),
             scratch: Vec::new(),
         }
@@ -121,8 +124,9 @@ impl Tree {
         self.options.page_capacity()
     }
 
+    /// Whether a page is dirty for this epoch, as its stamp says: nothing else is read of it to know that.
     fn is_owned(&self, page: PageNo) -> bool {
-        self.frames.state(page) == Some(crate::frames::FrameState::Dirty(self.epoch))
+        self.frames.peek(page).is_some_and(|bytes| page::stamp(bytes).checkpoint == self.epoch)
     }
 
     /// The bytes of a page that is known to be resident.
@@ -143,6 +147,7 @@ impl Tree {
         let expected = Expected::Node { level };
         let pointer = self.take_page(level);
         *self.pages_of_level(level) += 1;
+        self.reshapes += 1;
         let stamp = PageStamp { page: pointer.page, checkpoint: pointer.checkpoint };
         page::write_header(self.frames.create(pointer.page, expected, self.epoch), expected, stamp);
         pointer
@@ -183,6 +188,7 @@ impl Tree {
     /// The tree has a page less.
     fn drop_page(&mut self, pointer: &PagePointer, level: u8) {
         *self.pages_of_level(level) -= 1;
+        self.reshapes += 1;
         self.release_run(pointer.page, 1, pointer.checkpoint);
     }
 

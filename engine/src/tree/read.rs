@@ -1,13 +1,12 @@
 //! Finding the way: from a root to a leaf, and to the version of a key.
 
-use std::hint::black_box;
-
-use mesh_base::{Namespace, Revision};
+use mesh_base::{Namespace, PageNo, Revision};
 
 use crate::cell::Cell;
 use crate::frames::Frames;
 use crate::key::KeyRef;
-use crate::page::{Expected, interior, leaf, slotted};
+use crate::page::search::{self, Begun};
+use crate::page::{self, Expected, interior, leaf, slotted};
 use crate::pointer::PagePointer;
 use crate::read::{KeyAt, Lookup, Misses, PageWant, Want};
 use crate::sealed::Sealed;
@@ -130,6 +129,19 @@ pub(crate) struct Spot<'a> {
     pub(crate) index: usize,
 }
 
+/// Begins to search each key in its page, and asks for the cell that the rest of the search will probably read.
+fn begin_searches(pages: &[Result<&[u8], PageWant>], keys: &[KeyRef<'_>], searches: &mut Vec<Option<Begun>>) {
+    searches.clear();
+    for (page, key) in pages.iter().zip(keys) {
+        let begun = page.ok().and_then(|page| {
+            let begun = search::begin(page, key)?;
+            slotted::prefetch_key(page, begun.probable);
+            Some(begun)
+        });
+        searches.push(begun);
+    }
+}
+
 /// A page on the way that is not resident.
 #[derive(Clone, Copy)]
 pub(crate) struct MissAt<'a> {
@@ -158,6 +170,11 @@ impl<'a> TreeView<'a> {
         unreachable!("the last level is that of the leaves")
     }
 
+    /// Whether a key belongs into this leaf.
+    pub(crate) fn is_leaf_of(&self, key: &KeyRef<'_>, leaf: PageNo) -> bool {
+        self.descend(&Seek::At(*key), Touch::Look).is_ok_and(|at| page::stamp(at.page).page == leaf)
+    }
+
     /// The leaf at a place, as [`LeafAt::next`] gives it.
     pub(crate) fn leaf_at(&self, place: ChildAt<'a>, touch: Touch) -> Result<LeafAt<'a>, MissAt<'a>> {
         let page = self.visit(place.pointer(), 0, touch);
@@ -170,47 +187,50 @@ impl<'a> TreeView<'a> {
     pub(crate) fn warm_ahead(&self, leaf: &LeafAt<'a>, from: usize, cells: usize) {
         let here = slotted::count(leaf.page).saturating_sub(from);
         let next = leaf.next().filter(|_| here < cells);
-        let next =
-            next.and_then(|place| self.frames.peek(place.pointer().page)).map_or(0, slotted::touch_slots);
-        black_box(next ^ slotted::touch_cells(leaf.page, from, here.min(cells)));
+        if let Some(next) = next.and_then(|place| self.frames.peek(place.pointer().page)) {
+            slotted::prefetch_slots(next);
+        }
+        slotted::prefetch_cells(leaf.page, from, here.min(cells));
     }
 
     /// Looks at what lookups of these keys will look at, many keys at a time, so that the processor's cache misses for one key
     /// go on beside those for the others. It changes nothing, and passes over pages that are not resident.
     ///
     /// The idea is that of group prefetching (Chen, Ailamaki, Gibbons, Mowry: "Improving hash join performance through
-    /// prefetching", ICDE 2004), with loads that nothing waits for in place of prefetch instructions.
+    /// prefetching", ICDE 2004).
     pub(crate) fn warm<'k>(&self, keys: impl Iterator<Item = KeyRef<'k>>) {
         let keys: Vec<_> = keys.collect();
         keys.chunks(GROUP_KEYS).for_each(|group| drop(self.leaves_of(group, Touch::Look)));
     }
 
     /// Where in their leaves keys belong, at most [`GROUP_KEYS`] of them, or what is missing on the way to each. All go down
-    /// together, level by level, and what a search for each key in its leaf will look at is looked at: see [`TreeView::warm`].
+    /// together, level by level, and what the next step will look at is looked at for all of them first: see
+    /// [`TreeView::warm`].
     pub(crate) fn leaves_of(&self, keys: &[KeyRef<'_>], touch: Touch) -> Vec<Result<Spot<'a>, PageWant>> {
         assert!(keys.len() <= GROUP_KEYS, "a group of {} keys", keys.len());
         let root = self.visit(self.root.pointer, self.root.level, touch);
         let mut pages = vec![root; keys.len()];
+        let mut searches = Vec::with_capacity(keys.len());
         let mut children = Vec::with_capacity(keys.len());
         for level in (0..self.root.level).rev() {
-            let child_of = |(page, key): (&Result<&'a [u8], PageWant>, &KeyRef<'_>)| {
-                page.map(|page| interior::pointer(page, interior::child_of(page, key)))
-            };
+            begin_searches(&pages, keys, &mut searches);
             children.clear();
-            children.extend(pages.iter().zip(keys).map(child_of));
+            for ((page, key), search) in pages.iter().zip(keys).zip(&searches) {
+                children.push(
+                    page.map(|page| interior::pointer(page, interior::child_begun(page, key, *search))),
+                );
+            }
             for (page, child) in pages.iter_mut().zip(&children) {
                 *page = child.and_then(|child| self.visit(child, level, touch));
             }
-            let slots = pages.iter().flatten().map(|page| slotted::touch_slots(page));
-            black_box(slots.fold(0, |sum, byte| sum ^ byte));
+            pages.iter().flatten().for_each(|page| slotted::prefetch_slots(page));
         }
-        let spot = |(page, key): (Result<&'a [u8], PageWant>, &KeyRef<'_>)| {
-            page.map(|page| Spot { page, index: leaf::lower_bound(page, key).0 })
-        };
-        let spots: Vec<_> = pages.into_iter().zip(keys).map(spot).collect();
-        let cells = spots.iter().flatten().filter(|spot| spot.index < slotted::count(spot.page));
-        black_box(cells.fold(0, |sum, spot| sum ^ slotted::touch_cell(spot.page, spot.index)));
-        spots
+        begin_searches(&pages, keys, &mut searches);
+        let searched = pages.into_iter().zip(keys).zip(searches);
+        let spots = searched.map(|((page, key), search)| {
+            page.map(|page| Spot { page, index: leaf::bound_begun(page, key, search) })
+        });
+        spots.collect()
     }
 
     #[inline]
@@ -275,7 +295,7 @@ impl<'a> TreeView<'a> {
         let leaves = self.leaves_of(targets, Touch::Point);
         if want == Want::Value {
             let spots = leaves.iter().flatten().filter(|spot| spot.index < slotted::count(spot.page));
-            black_box(spots.fold(0, |sum, spot| sum ^ slotted::touch_cells(spot.page, spot.index, 1)));
+            spots.for_each(|spot| slotted::prefetch_cells(spot.page, spot.index, 1));
         }
         let find = |(leaf, target): (Result<Spot<'a>, PageWant>, &KeyRef<'_>)| {
             let Spot { page, index } = leaf?;
