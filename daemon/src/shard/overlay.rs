@@ -4,10 +4,10 @@
 //! - For every key written by an entry that is proposed and not applied, the overlay knows the newest state of the key.
 //! - It is empty on a replica that does not lead.
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
 use mesh_base::Revision;
+use mesh_base::table::Table;
+use smallvec::SmallVec;
 
 /// The state of a key as evaluation needs it. Absent keys have none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,12 +28,18 @@ struct Pending {
 }
 
 /// The pending states of keys, oldest first.
-#[derive(Default, Debug)]
+#[derive(Debug)]
 pub struct Overlay {
-    keys: BTreeMap<Bytes, Vec<Pending>>,
+    keys: Table<Bytes, SmallVec<[Pending; 1]>>,
 }
 
 impl Overlay {
+    /// Nothing pending. The seed is for the hash of the keys, which clients choose.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self { keys: Table::new(seed) }
+    }
+
     /// The newest pending state of a key: `None` if nothing is pending, `Some(None)` if a deletion is.
     #[must_use]
     pub fn newest(&self, key: &[u8]) -> Option<Option<KeyState>> {
@@ -94,7 +100,7 @@ mod tests {
 
     #[test]
     fn the_newest_pending_state_wins_until_it_is_applied() {
-        let mut overlay = Overlay::default();
+        let mut overlay = Overlay::new(1);
         overlay.push(Bytes::from_static(b"k"), Revision(1), state(1));
         overlay.push(Bytes::from_static(b"k"), Revision(2), None);
         assert_eq!(overlay.newest(b"k"), Some(None));
@@ -107,7 +113,7 @@ mod tests {
 
     #[test]
     fn a_dropped_write_uncovers_what_was_pending_before_it() {
-        let mut overlay = Overlay::default();
+        let mut overlay = Overlay::new(1);
         overlay.push(Bytes::from_static(b"k"), Revision(1), state(1));
         overlay.push(Bytes::from_static(b"k"), Revision(2), None);
         overlay.dropped(b"k", Revision(2));

@@ -7,11 +7,13 @@
 //!   In every other case its end is unknown, and the session will tell.
 //! - One request is in flight once, until it is applied: a second copy waits for the first.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 use mesh_base::flaw::{self, Flaw};
+use mesh_base::table::Table;
 use mesh_base::{Instant, LogIndex, Revision, SessionId, Term};
+use smallvec::SmallVec;
 
 use super::sessions::{Outcome, WriteId};
 use crate::core::Responder;
@@ -51,7 +53,7 @@ impl Answer {
 }
 
 /// By what a copy of a request is known.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum RequestKey {
     /// A write, by its session and its number in it.
     Write(WriteId),
@@ -72,14 +74,15 @@ pub struct EvaluatedWrite {
     /// What to answer.
     pub answer: Answer,
     /// The keys it writes, for the overlay.
-    pub keys: Vec<Bytes>,
+    pub keys: SmallVec<[Bytes; 1]>,
     /// Who waits for it.
-    pub waiters: Vec<Waiter>,
+    pub waiters: SmallVec<[Waiter; 1]>,
 }
 
 /// An entry that was proposed.
 #[derive(Debug)]
 struct Proposal {
+    number: GroupNo,
     index: LogIndex,
     term: Term,
     bytes: usize,
@@ -93,32 +96,46 @@ impl Proposal {
     }
 }
 
+/// The number of a group of writes that are proposed together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct GroupNo(u64);
+
 /// All writes in flight at a leader, or left over from when the replica led.
-#[derive(Default, Debug)]
+#[derive(Debug)]
 pub struct Proposals {
-    /// In the order of their indexes.
+    /// In the order of their indexes, and of their numbers, which have no gaps.
     queue: VecDeque<Proposal>,
     /// The next entry's writes.
     gathering: Vec<EvaluatedWrite>,
-    in_flight: BTreeMap<RequestKey, Place>,
+    /// Their number.
+    next: GroupNo,
+    /// In which group each write in flight is.
+    in_flight: Table<RequestKey, GroupNo>,
     bytes: usize,
     waiters: usize,
     /// Sessions being opened.
     openings: usize,
 }
 
-/// Where a write in flight is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Place {
-    Gathering,
-    Proposed(LogIndex),
-}
-
 impl Proposals {
+    /// Nothing in flight. The seed is for the hash of what requests are known by, which clients choose.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self {
+            queue: VecDeque::new(),
+            gathering: Vec::new(),
+            next: GroupNo(0),
+            in_flight: Table::new(seed),
+            bytes: 0,
+            waiters: 0,
+            openings: 0,
+        }
+    }
+
     /// Adds a write to the next entry.
     pub fn gather(&mut self, write: EvaluatedWrite) {
         if let Some(key) = write.key {
-            let before = self.in_flight.insert(key, Place::Gathering);
+            let before = self.in_flight.insert(key, self.next);
             assert_eq!(before, None, "{key:?} is in flight already");
         }
         self.waiters += write.waiters.len();
@@ -130,9 +147,9 @@ impl Proposals {
     pub fn join(&mut self, key: RequestKey, waiter: Waiter) -> bool {
         let writes = match self.in_flight.get(&key) {
             None => return false,
-            Some(Place::Gathering) => &mut self.gathering,
-            Some(Place::Proposed(index)) => {
-                let at = self.queue.binary_search_by_key(index, |proposal| proposal.index);
+            Some(number) if *number == self.next => &mut self.gathering,
+            Some(number) => {
+                let at = self.queue.binary_search_by_key(&number.0, |proposal| proposal.number.0);
                 match at.ok().and_then(|at| self.queue.get_mut(at)) {
                     Some(proposal) => &mut proposal.writes,
                     None => return false,
@@ -165,11 +182,9 @@ impl Proposals {
     pub fn proposed(&mut self, index: LogIndex, term: Term, bytes: usize) {
         assert!(self.queue.back().is_none_or(|last| last.index < index), "proposals are in the log's order");
         let writes = std::mem::take(&mut self.gathering);
-        for key in writes.iter().filter_map(|write| write.key) {
-            self.in_flight.insert(key, Place::Proposed(index));
-        }
         self.bytes += bytes;
-        self.queue.push_back(Proposal { index, term, bytes, writes });
+        self.queue.push_back(Proposal { number: self.next, index, term, bytes, writes });
+        self.next = GroupNo(self.next.0 + 1);
     }
 
     /// The gathered writes will not be proposed: they certainly were not applied.
@@ -215,7 +230,10 @@ impl Proposals {
 
     /// Takes out all waiters: nothing will be decided here any more.
     pub fn abandon(&mut self) -> Vec<Waiter> {
-        let Self { queue, gathering, .. } = std::mem::take(self);
+        let queue = std::mem::take(&mut self.queue);
+        let gathering = std::mem::take(&mut self.gathering);
+        self.in_flight.clear();
+        (self.bytes, self.waiters, self.openings) = (0, 0, 0);
         let proposed = queue.into_iter().flat_map(|proposal| proposal.writes);
         proposed.chain(gathering).flat_map(|write| write.waiters).collect()
     }
@@ -226,7 +244,9 @@ impl Proposals {
         let writes =
             self.queue.iter_mut().flat_map(|proposal| &mut proposal.writes).chain(&mut self.gathering);
         for write in writes {
-            expired.extend(write.waiters.extract_if(.., |waiter| waiter.deadline <= now));
+            let is_late = |waiter: &Waiter| waiter.deadline <= now;
+            expired.extend(write.waiters.iter().copied().filter(is_late));
+            write.waiters.retain(|waiter| !is_late(waiter));
         }
         self.waiters -= expired.len();
         expired
@@ -305,6 +325,7 @@ impl EvaluatedWrite {
 #[cfg(test)]
 mod tests {
     use mesh_base::{CoreId, SessionSeq};
+    use smallvec::smallvec;
 
     use super::*;
     use crate::core::ConnId;
@@ -323,13 +344,13 @@ mod tests {
             key: Some(key(seq)),
             outcome: Outcome { revision: Revision(seq), count: 1, code: 0 },
             answer: Answer::Written,
-            keys: vec![],
-            waiters: vec![waiter(seq)],
+            keys: smallvec![],
+            waiters: smallvec![waiter(seq)],
         }
     }
 
     fn proposed(seqs: &[u64]) -> Proposals {
-        let mut proposals = Proposals::default();
+        let mut proposals = Proposals::new(1);
         for &seq in seqs {
             proposals.gather(write(seq));
             proposals.proposed(LogIndex(seq), Term(1), 10);
@@ -356,18 +377,18 @@ mod tests {
         proposals.committed(LogIndex(1), Term(1), |write| told.extend(write.waiters.clone()));
         assert_eq!((told, proposals.waiters()), (vec![waiter(1)], 1));
         assert!(proposals.join(key(1), waiter(11)));
-        assert_eq!(proposals.applied(LogIndex(1), Term(1)).done[0].waiters, [waiter(11)]);
+        assert_eq!(proposals.applied(LogIndex(1), Term(1)).done[0].waiters[..], [waiter(11)]);
         assert_eq!(proposals.waiters(), 1);
     }
 
     #[test]
     fn a_session_is_answered_when_it_can_be_used() {
-        let mut proposals = Proposals::default();
+        let mut proposals = Proposals::new(1);
         let session = SessionId(Revision(1));
         proposals.gather(EvaluatedWrite { answer: Answer::SessionOpened(session), ..write(1) });
         proposals.proposed(LogIndex(1), Term(1), 10);
         proposals.committed(LogIndex(1), Term(1), |write| panic!("{write:?} is answered early"));
-        assert_eq!(proposals.applied(LogIndex(1), Term(1)).done[0].waiters, [waiter(1)]);
+        assert_eq!(proposals.applied(LogIndex(1), Term(1)).done[0].waiters[..], [waiter(1)]);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use mesh_base::limits::SESSION_WINDOW_MAX;
 use mesh_base::{LogIndex, Revision, SessionId, SessionSeq};
 
 /// What every write carries.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct WriteId {
     /// The session.
     pub session: SessionId,

@@ -13,6 +13,7 @@ use mesh_engine::effect::{Effect, EntryHead, Outcome as EntryOutcome};
 use mesh_engine::{Attributes, GROUP_KEYS, KeyAt, Lookup, Misses, Want};
 use mesh_raftlog::Space;
 use mesh_wire::{Deleted, Error, NodeState, ReplaceAnswer, Response, SessionOpened, Written};
+use smallvec::{SmallVec, smallvec};
 
 use super::command::{Change, Command, PutItem, Request, Write};
 use super::error::ShardError;
@@ -282,13 +283,12 @@ impl Replica {
             revision: outcome.revision,
             count: outcome.count,
         });
-        let waiters = vec![waiter];
         self.proposals.gather(EvaluatedWrite {
             key: Some(RequestKey::Write(write.id)),
             outcome,
             answer,
             keys,
-            waiters,
+            waiters: smallvec![waiter],
         });
         Ok(Evaluation::Gathered)
     }
@@ -298,8 +298,8 @@ impl Replica {
         &mut self,
         change: &Change,
         seen: Option<Seen>,
-    ) -> Result<Lookup<Vec<Option<KeyState>>>, ShardError> {
-        let mut states = Vec::new();
+    ) -> Result<Lookup<SmallVec<[Option<KeyState>; 1]>>, ShardError> {
+        let mut states = SmallVec::new();
         let mut missing: Option<Misses> = None;
         for key in change.keys() {
             if let Some(pending) = self.overlay.newest(key) {
@@ -327,7 +327,7 @@ impl Replica {
         revision: Revision,
         items: &[PutItem],
         states: &[Option<KeyState>],
-    ) -> Vec<Bytes> {
+    ) -> SmallVec<[Bytes; 1]> {
         for (at, (item, before)) in items.iter().zip(states).enumerate() {
             let is_split = at > 0 && flaw::is_planted(Flaw::SplitBatch);
             let written = if is_split { self.next_revision(now) } else { revision };
@@ -355,10 +355,10 @@ impl Replica {
         revision: Revision,
         keys: &[Bytes],
         states: &[Option<KeyState>],
-    ) -> Vec<Bytes> {
+    ) -> SmallVec<[Bytes; 1]> {
         let existing =
             keys.iter().zip(states).filter(|(_, state)| state.is_some()).map(|(key, _)| key.clone());
-        let existing: Vec<_> = existing.collect();
+        let existing: SmallVec<[Bytes; 1]> = existing.collect();
         for key in &existing {
             self.builder.push(&Effect::Delete { namespace: Namespace::USER, key, revision });
             self.overlay.push(key.clone(), revision, None);
@@ -374,8 +374,8 @@ impl Replica {
             key: (nonce != 0).then_some(RequestKey::Opening { nonce }),
             outcome: Outcome { revision, count: 0, code: 0 },
             answer: Answer::SessionOpened(session),
-            keys: Vec::new(),
-            waiters: vec![waiter],
+            keys: smallvec![],
+            waiters: smallvec![waiter],
         });
     }
 
@@ -400,7 +400,7 @@ impl Replica {
         match current.replaced(name, nonce) {
             Ok(next) => {
                 let node = next.by_name(name).map(|entry| entry.node).unwrap_or_default();
-                self.gather_directory(&next.encode(), Answer::NodeReplaced(node), vec![waiter]);
+                self.gather_directory(&next.encode(), Answer::NodeReplaced(node), smallvec![waiter]);
             }
             Err(DirectoryError::NoSuchNode(_) | DirectoryError::AlreadyJoined(_)) => {
                 let what = format!("node named `{name}` in this cluster").into();
@@ -427,7 +427,7 @@ impl Replica {
         };
         match next {
             Ok(next) if next.version() > current.version() => {
-                self.gather_directory(&next.encode(), Answer::Admitted, Vec::new());
+                self.gather_directory(&next.encode(), Answer::Admitted, smallvec![]);
                 self.propose_gathered(out)
             }
             Ok(_) => {
@@ -444,16 +444,16 @@ impl Replica {
         }
     }
 
-    fn gather_directory(&mut self, record: &[u8], answer: Answer, waiters: Vec<Waiter>) {
+    fn gather_directory(&mut self, record: &[u8], answer: Answer, waiters: SmallVec<[Waiter; 1]>) {
         self.directory_pending = true;
         self.builder.push(&Effect::System { key: DIRECTORY_KEY, value: Some(record) });
         self.gather_own(self.newest, answer, waiters);
     }
 
     /// Gathers an effect that belongs to no session.
-    pub(super) fn gather_own(&mut self, revision: Revision, answer: Answer, waiters: Vec<Waiter>) {
+    pub(super) fn gather_own(&mut self, revision: Revision, answer: Answer, waiters: SmallVec<[Waiter; 1]>) {
         let outcome = Outcome { revision, count: 0, code: 0 };
-        self.proposals.gather(EvaluatedWrite { key: None, outcome, answer, keys: Vec::new(), waiters });
+        self.proposals.gather(EvaluatedWrite { key: None, outcome, answer, keys: smallvec![], waiters });
     }
 
     /// A revision above all that were ever assigned in this shard, and not behind the clock.
@@ -545,14 +545,14 @@ impl Replica {
         let sessions = mesh_engine::effect::SessionIds::new(&idlest);
         self.builder.push(&Effect::SessionEvict { sessions, evicted_up_to });
         self.evicting = LogIndex(self.raw.raft.raft_log.last_index()).next();
-        self.gather_own(self.newest, Answer::Nothing, Vec::new());
+        self.gather_own(self.newest, Answer::Nothing, smallvec![]);
     }
 
     /// Moves the horizon up to `revision`.
     pub(super) fn raise_horizon(&mut self, revision: Revision) {
         if self.may_evaluate() && revision > self.state.store.horizon() {
             self.builder.push(&Effect::Horizon { revision });
-            self.gather_own(self.newest, Answer::Nothing, Vec::new());
+            self.gather_own(self.newest, Answer::Nothing, smallvec![]);
         }
     }
 }

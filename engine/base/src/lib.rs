@@ -19,6 +19,7 @@ pub mod limits;
 pub mod memory;
 pub mod prng;
 pub mod slot;
+pub mod table;
 pub mod time;
 
 pub use identity::ReplicaIdentity;
