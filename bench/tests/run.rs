@@ -6,6 +6,7 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 
 use mesh_base::limits::SNAPSHOT_BYTES_PER_SECOND;
+use mesh_engine::MemoryAhead;
 use mesh_server::core::{Core, CoreOptions, NodeName, Notice, PanicPolicy};
 use mesh_server::host::{Claim, NodeHandle};
 use mesh_server::node::NodeConfig;
@@ -37,7 +38,8 @@ impl Node {
         let claim = Claim::new(&config).unwrap();
         let advertise = claim.local_address().to_string();
         let config = Arc::new(NodeConfig { advertise, ..config });
-        let options = CoreOptions { config, shard: None, panics: PanicPolicy::Contain };
+        let memory = MemoryAhead::default();
+        let options = CoreOptions { config, shard: None, memory, panics: PanicPolicy::Contain };
         let handle = claim.run(move |core, prng| Core::new(options.clone(), core, prng)).unwrap();
         assert!(handle.notices().iter().any(|notice| matches!(notice, Notice::ClusterReady { .. })));
         Self { handle: Some(handle), _data: data }

@@ -37,6 +37,7 @@ mod upkeep;
 mod write;
 
 pub use error::StoreError;
+pub use frames::{MemoryAhead, MemoryOrders};
 pub use key::{CellKey, KeyRef};
 pub use options::{PAGE_BYTES_MAX, PAGE_BYTES_MIN, StoreOptions};
 pub use pace::{CheckpointPace, Unsaved};

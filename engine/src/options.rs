@@ -3,6 +3,7 @@
 use mesh_base::limits;
 
 use crate::cell;
+use crate::frames::MemoryAhead;
 use crate::page;
 
 /// Smallest page of a store, in bytes.
@@ -11,7 +12,7 @@ pub const PAGE_BYTES_MIN: usize = 4096;
 pub const PAGE_BYTES_MAX: usize = 16 * 1024;
 
 /// The sizes of one store.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub struct StoreOptions {
     /// Bytes of a page: 4096, 8192 or 16384. Fixed when the file is made.
     pub page_bytes: usize,
@@ -26,6 +27,8 @@ pub struct StoreOptions {
     pub checkpoint_bytes_in_flight_max: usize,
     /// Bytes by which the file grows at a time.
     pub grow_bytes: usize,
+    /// Where memory for pages is ordered before it is needed.
+    pub memory: MemoryAhead,
 }
 
 impl Default for StoreOptions {
@@ -37,6 +40,7 @@ impl Default for StoreOptions {
             frame_bytes_max: 256 * 1024 * 1024,
             checkpoint_bytes_in_flight_max: limits::CHECKPOINT_BYTES_IN_FLIGHT_MAX,
             grow_bytes: 8 * 1024 * 1024,
+            memory: MemoryAhead::default(),
         }
     }
 }

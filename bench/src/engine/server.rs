@@ -12,6 +12,7 @@ use mesh_base::io::{Completion, FileId, IoError, IoErrorKind, IoOp, IoValue, Sub
 use mesh_base::limits::TICK;
 use mesh_base::prng::Prng;
 use mesh_base::{CoreId, Instant, Now, SessionId, SessionSeq, ShardId, WallMillis};
+use mesh_engine::MemoryAhead;
 use mesh_server::core::{
     ConnId, Core, CoreEffect, CoreEvent, CoreOptions, DirectoryKey, NodeName, PanicPolicy,
 };
@@ -63,6 +64,7 @@ impl ResidentServer {
         let options = CoreOptions {
             config: Arc::new(config),
             shard: Some(Arc::new(ShardOptions::for_memory(MEMORY_BYTES))),
+            memory: MemoryAhead::default(),
             panics: PanicPolicy::Propagate,
         };
         let mut this = Self {

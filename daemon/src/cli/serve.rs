@@ -18,7 +18,7 @@ use super::config::node_config;
 use super::error::{CliError, Exit};
 use super::output::{Format, Output};
 use crate::core::{Core, CoreOptions, NodeName, Notice, PanicPolicy};
-use crate::host::{Claim, HostError, NodeHandle, Stopper};
+use crate::host::{Claim, HostError, NodeHandle, Stopper, memory_ahead};
 use crate::node::NodeConfig;
 
 /// As good as no time limit.
@@ -234,7 +234,8 @@ impl Vigil {
 /// Starts one node, and a thread that listens to it.
 fn run(config: NodeConfig, claim: Claim, events: Sender<Event>) -> Result<Node, CliError> {
     let name = config.name.clone();
-    let options = CoreOptions { config: Arc::new(config), shard: None, panics: PanicPolicy::Contain };
+    let memory = memory_ahead(&name);
+    let options = CoreOptions { config: Arc::new(config), shard: None, memory, panics: PanicPolicy::Contain };
     let handle = claim.run(move |core, prng| Core::new(options.clone(), core, prng))?;
     let stopper = handle.stopper();
     let thread = thread::Builder::new().name(format!("mesh-{name}-notices"));

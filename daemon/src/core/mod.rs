@@ -26,6 +26,7 @@ use mesh_base::prng::Prng;
 use mesh_base::{
     ClusterId, CoreId, Instant, NodeId, Now, ReplicaId, ReplicaIdentity, Revision, ShardId, SlotEpoch,
 };
+use mesh_engine::MemoryAhead;
 use mesh_wire::{Envelope, Error, FrameWriter, RequestId, Response};
 
 pub use event::{
@@ -57,6 +58,8 @@ pub struct CoreOptions {
     pub config: Arc<NodeConfig>,
     /// The sizes of each replica; `None` to derive them from the node's memory.
     pub shard: Option<Arc<ShardOptions>>,
+    /// Where the page stores whose sizes are derived order memory.
+    pub memory: MemoryAhead,
     /// What to do about a panic.
     pub panics: PanicPolicy,
 }
@@ -65,6 +68,7 @@ pub struct CoreOptions {
 pub struct Core {
     config: Arc<NodeConfig>,
     shard_options: Option<Arc<ShardOptions>>,
+    memory: MemoryAhead,
     panics: PanicPolicy,
     id: CoreId,
     placement: Placement,
@@ -125,6 +129,7 @@ impl Core {
         Self {
             config: options.config,
             shard_options: options.shard,
+            memory: options.memory,
             panics: options.panics,
             id,
             placement,
@@ -404,8 +409,10 @@ impl Core {
 
     fn make_slots(&mut self, directory: &Arc<Directory>) {
         let options = self.shard_options.clone().unwrap_or_else(|| {
-            let memory = self.config.replica_memory_bytes(directory.shard_count());
-            Arc::new(ShardOptions::for_memory(memory))
+            let bytes = self.config.replica_memory_bytes(directory.shard_count());
+            let mut options = ShardOptions::for_memory(bytes);
+            options.store.memory = self.memory.clone();
+            Arc::new(options)
         });
         for shard in directory.shards() {
             if self.placement.core_of(shard) != self.id || self.shards.contains_key(&shard) {

@@ -11,6 +11,7 @@
 //! Pages of the tree lie in an arena, so the way down the tree is a look into the table of pages and one at the page for each
 //! level. Extents have any length, and memory of their own.
 
+mod ahead;
 mod arena;
 mod hash;
 mod replacement;
@@ -26,6 +27,7 @@ use self::slots::{Slot, SlotNo, Slots};
 use self::table::PageTable;
 use crate::page::{self, Expected};
 
+pub use self::ahead::{MemoryAhead, MemoryOrders};
 pub(crate) use self::slots::FrameId;
 
 /// Whether a frame's bytes are on the disk.
@@ -69,12 +71,12 @@ pub(crate) struct Frames {
 
 impl Frames {
     /// No frames, of pages of this size, with a budget in bytes.
-    pub(crate) fn new(page_bytes: usize, bytes_max: usize) -> Self {
+    pub(crate) fn new(page_bytes: usize, bytes_max: usize, memory: MemoryAhead) -> Self {
         Self {
             page_bytes,
             table: PageTable::default(),
             nodes: Slots::default(),
-            arena: Arena::new(page_bytes, bytes_max),
+            arena: Arena::new(page_bytes, bytes_max, memory),
             extents: Slots::default(),
             replacement: Replacement::default(),
             bytes_max,
@@ -471,7 +473,7 @@ mod tests {
 
     #[test]
     fn a_scan_does_not_push_out_what_is_used_again() {
-        let mut frames = Frames::new(4096, 100 * 4096);
+        let mut frames = Frames::new(4096, 100 * 4096, MemoryAhead::default());
         for _ in 0..5 {
             (0..50).for_each(|page| read(&mut frames, page));
         }
@@ -483,7 +485,7 @@ mod tests {
 
     #[test]
     fn dirty_and_pinned_frames_stay_whatever_the_budget() {
-        let mut frames = Frames::new(4096, 4 * 4096);
+        let mut frames = Frames::new(4096, 4 * 4096, MemoryAhead::default());
         for page in 0..10 {
             frames.create(PageNo(page), LEAF, CheckpointNo(1));
         }
@@ -499,7 +501,7 @@ mod tests {
 
     #[test]
     fn pinned_frames_are_passed_over_once_and_come_back_when_they_are_unpinned() {
-        let mut frames = Frames::new(4096, 4 * 4096);
+        let mut frames = Frames::new(4096, 4 * 4096, MemoryAhead::default());
         let pinned: Vec<_> = (0..100)
             .map(|page| {
                 let id = frames.insert_clean(PageNo(page), Bytes::from(vec![0; 4096]), LEAF);
@@ -516,7 +518,7 @@ mod tests {
 
     #[test]
     fn an_obsolete_frozen_page_goes_when_it_is_written() {
-        let mut frames = Frames::new(4096, 4 * 4096);
+        let mut frames = Frames::new(4096, 4 * 4096, MemoryAhead::default());
         let running = CheckpointNo(1);
         for page in [1, 2] {
             frames.create(PageNo(page), LEAF, running);
@@ -531,7 +533,7 @@ mod tests {
 
     #[test]
     fn frames_that_come_and_go_leave_no_trace_behind() {
-        let mut frames = Frames::new(4096, 1 << 30);
+        let mut frames = Frames::new(4096, 1 << 30, MemoryAhead::default());
         for page in 0..10_000 {
             frames.insert_clean(PageNo(page), Bytes::from_static(&[0; 4096]), LEAF);
             frames.discard(PageNo(page));

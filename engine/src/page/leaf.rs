@@ -64,6 +64,16 @@ fn end_of_versions(page: &[u8], index: usize) -> usize {
     last + usize::from(is_exact)
 }
 
+/// Asks for the keys of all cells that may be versions of one key.
+pub(crate) fn prefetch_versions(page: &[u8]) {
+    let mut from = 0;
+    while let Some(index) = next_versions(page, from) {
+        slotted::prefetch_key(page, index);
+        slotted::prefetch_key(page, index + 1);
+        from = index + 1;
+    }
+}
+
 /// The first cell from `index` on that may have an older version behind it in the page. It looks at the slots alone.
 pub(crate) fn next_versions(page: &[u8], index: usize) -> Option<usize> {
     next_alike(page, index)

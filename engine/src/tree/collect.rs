@@ -143,6 +143,7 @@ fn garbage_of(
     let hidden_from = swept.filter(|point| point.behind == Behind::Newer).map(|point| point.from.as_ref());
     let mut garbage = Vec::new();
     let mut index = 0;
+    leaf::prefetch_versions(page);
     let has_tombstones = slotted::tombstones(page) > 0;
     while index < cells {
         // A single version is garbage only if it is a tombstone, or if the sweep passed a newer one in the leaf before.
@@ -165,9 +166,8 @@ fn garbage_of(
 
 /// What lies behind a sweep that goes on after a leaf.
 fn behind(page: &[u8], upper: &KeyRef<'_>, horizon: Revision, swept: &SweepPoint) -> Behind {
-    let of_key = |index: &usize| leaf::key(page, *index).same_key(upper);
-    let has_newer =
-        (0..slotted::count(page)).filter(of_key).any(|it| leaf::key(page, it).revision <= horizon);
+    let last = (0..slotted::count(page)).rev().map(|index| leaf::key(page, index));
+    let has_newer = last.take_while(|key| key.same_key(upper)).any(|key| key.revision <= horizon);
     let goes_on = swept.behind == Behind::Newer && swept.from.as_ref().same_key(upper);
     if has_newer || goes_on { Behind::Newer } else { Behind::Unknown }
 }

@@ -72,7 +72,7 @@ impl Tree {
     /// A tree whose root is known.
     pub(crate) fn new(options: StoreOptions, allocator: Allocator, root: Root, epoch: CheckpointNo) -> Self {
         Self {
-            frames: Frames::new(options.page_bytes, options.frame_bytes_max),
+            frames: Frames::new(options.page_bytes, options.frame_bytes_max, options.memory.clone()),
             options,
             allocator,
             sealed: Sealed::default(),

@@ -10,6 +10,7 @@ use std::time::Duration;
 use mesh_base::limits::{ENTRY_BYTES_SOFT_MAX, SNAPSHOT_CHUNK_BYTES};
 use mesh_base::prng::Prng;
 use mesh_base::{ClusterId, CoreId, Now, ShardId};
+use mesh_engine::MemoryAhead;
 use mesh_server::core::{Core, CoreEffect, CoreEvent, CoreOptions, PanicPolicy};
 use mesh_server::node::NodeConfig;
 use mesh_server::shard::{HistoryOptions, Shard, ShardOptions};
@@ -56,6 +57,7 @@ impl Process {
         let options = CoreOptions {
             config: Arc::clone(config),
             shard: Some(Arc::clone(shard)),
+            memory: MemoryAhead::default(),
             panics: PanicPolicy::Propagate,
         };
         let cores =
