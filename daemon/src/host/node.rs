@@ -18,9 +18,9 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use glommio::{LocalExecutor, LocalExecutorBuilder, Placement, PoolPlacement};
-use mesh_base::CoreId;
 use mesh_base::limits::{CORE_IO_MEMORY_BYTES, CORE_RING_ENTRIES, STOP_TIMEOUT, TICK};
 use mesh_base::prng::Prng;
+use mesh_base::{CoreId, Instant};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use rustix::thread::disable_transparent_huge_pages;
 
@@ -359,6 +359,7 @@ impl Seat {
             notices,
             resident_bytes,
             again,
+            busy_at: Cell::new(Instant::ZERO),
             stop_timeout,
         };
         (turn, Sources { listener, ticker, doorbell })

@@ -95,6 +95,13 @@ pub(super) struct Sockets {
     scratch: RefCell<Vec<u8>>,
 }
 
+/// Whether a look brought word of anything.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Word {
+    Some,
+    None,
+}
+
 #[derive(Default)]
 struct Places {
     sockets: Vec<Option<Rc<Readiness>>>,
@@ -151,8 +158,8 @@ impl Sockets {
     }
 
     /// Marks what has become ready, and wakes the tasks that wait for it.
-    pub(super) fn look(&self) {
-        self.wait(&AT_ONCE);
+    pub(super) fn look(&self) -> Word {
+        self.wait(&AT_ONCE)
     }
 
     /// The same, once something has become ready. The reactor does not look meanwhile.
@@ -160,7 +167,7 @@ impl Sockets {
         self.wait(&DOZE_MAX);
     }
 
-    fn wait(&self, time: &Timespec) {
+    fn wait(&self, time: &Timespec) -> Word {
         let mut events = self.events.borrow_mut();
         // An interrupted wait has brought nothing.
         let count = epoll::wait(self.epoll.get_ref(), events.as_mut_slice(), Some(time)).unwrap_or(0);
@@ -171,6 +178,7 @@ impl Sockets {
                 readiness.mark(event.flags);
             }
         }
+        if count > 0 { Word::Some } else { Word::None }
     }
 
     /// Sees to it that readiness is told when the core does nothing else, for as long as its executor runs.

@@ -20,6 +20,7 @@ use std::time::Duration;
 use glommio::timer::Timer;
 use mesh_base::limits::TURN_EVENTS_MAX;
 use mesh_base::{CoreId, Instant, Now};
+use rustix::thread::sched_yield;
 
 use super::bell::step_aside;
 use super::breath::Breath;
@@ -31,7 +32,7 @@ use super::link::Links;
 use super::mesh::{Exchange, MeshPort, Parcel};
 use super::net::{Flush, Port};
 use super::server::Server;
-use super::sockets::Sockets;
+use super::sockets::{Sockets, Word};
 use super::ticker::Ticker;
 use super::watch::Pulse;
 use crate::core::{ConnId, CoreEffect, CoreEvent, Notice};
@@ -40,6 +41,10 @@ use crate::core::{ConnId, CoreEffect, CoreEvent, Notice};
 const REACTOR_AWAITED_MAX: Duration = Duration::from_millis(1);
 /// and otherwise: the executor's timers are as exact as this.
 const REACTOR_UNSEEN_MAX: Duration = Duration::from_millis(20);
+/// How long a core looks for more after it had something to do, before it goes to sleep: to wake takes about as long.
+const LINGER: Duration = Duration::from_micros(50);
+/// The same while a write of a log is under way, which ends soon and which somebody waits for.
+const LINGER_FOR_LOG: Duration = Duration::from_micros(200);
 /// Tasks that a word passes through from the socket to the turn, at most.
 const HANDS_MAX: usize = 3;
 /// How long connections and files may take to close when the core has stopped.
@@ -79,6 +84,8 @@ pub(super) struct Turn<S> {
     pub(super) resident_bytes: Cell<u64>,
     /// Whether the server has more to do.
     pub(super) again: Cell<bool>,
+    /// When it last had something to do that more may follow on.
+    pub(super) busy_at: Cell<Instant>,
     /// How long it may take from the order to stop to the end.
     pub(super) stop_timeout: Duration,
 }
@@ -171,12 +178,28 @@ impl<S: Server> Turn<S> {
                 self.rung(tick).await;
                 return Rest::Asleep;
             } else {
-                self.sockets.doze();
-                self.disk.look();
+                if self.linger() == Word::None {
+                    self.sockets.doze();
+                    self.disk.look();
+                }
                 hands = 0;
             }
         }
         Rest::Awake
+    }
+
+    /// Looks on for a moment without going to sleep, and lets others have the processor between two looks.
+    fn linger(&self) -> Word {
+        let time = if self.disk.is_logging() { LINGER_FOR_LOG } else { LINGER };
+        let end = self.busy_at.get() + time;
+        while clock::now().monotonic < end {
+            self.disk.look();
+            if self.sockets.look() == Word::Some || !self.inbox.is_empty() || self.mesh.has_mail() {
+                return Word::Some;
+            }
+            sched_yield();
+        }
+        Word::None
     }
 
     fn has_work(&self, tick: &Cell<bool>) -> bool {
@@ -206,6 +229,7 @@ impl<S: Server> Turn<S> {
                 batch.events.push(CoreEvent::Memory { resident_bytes });
             }
         }
+        let own_events = batch.events.len();
         self.mesh.receive(&mut batch.parcels);
         for parcel in batch.parcels.drain(..) {
             self.unpack(parcel, &mut batch.events, phase);
@@ -213,6 +237,9 @@ impl<S: Server> Turn<S> {
         self.inbox.take(&mut batch.events);
         debug_assert!(batch.events.len() <= 2 * TURN_EVENTS_MAX + 2);
         let now = clock::now();
+        if batch.events.len() > own_events {
+            self.busy_at.set(now.monotonic);
+        }
         let again = self.again.replace(false);
         if again || !batch.events.is_empty() {
             self.server.borrow_mut().step(now, &mut batch.events, &mut batch.effects);

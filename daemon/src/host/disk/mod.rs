@@ -205,6 +205,11 @@ impl Disk {
         self.jobs.get() > 0
     }
 
+    /// Whether a write of a log is under way: it will end soon, and somebody waits for it.
+    pub(super) fn is_logging(&self) -> bool {
+        self.transfers.under_way(Crew::Logs) > 0
+    }
+
     /// Whether every operation has completed.
     pub(super) fn is_idle(&self) -> bool {
         self.under_way.borrow().is_empty()

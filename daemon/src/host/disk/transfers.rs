@@ -111,6 +111,11 @@ impl Transfers {
         Some((ended.owner, result))
     }
 
+    /// How many of a crew's are under way.
+    pub(super) const fn under_way(&self, crew: Crew) -> usize {
+        self.line(crew).under_way.get()
+    }
+
     /// Memory for a write of so many bytes, which are anything.
     pub(super) fn memory(&self, length: usize) -> Aligned {
         assert!(length.is_multiple_of(SECTOR_BYTES), "direct I/O is of whole sectors");
