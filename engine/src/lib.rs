@@ -50,6 +50,6 @@ pub use store::{
     VerifyProblem, VerifyReport, WalkedCell,
 };
 pub use superblock::SnapshotSource;
-pub use tree::{Density, GROUP_KEYS, PackPoint, PackProgress, SweepPoint, SweepProgress};
+pub use tree::{Density, GROUP_KEYS, PackPoint, PackProgress, RangeChange, SweepPoint, SweepProgress};
 pub use upkeep::Upkeep;
 pub use write::{Attributes, CellWrite, Change};

@@ -12,6 +12,8 @@
 //! - an answer of a revision shows, of every key, the newest write that is not above it: so nobody sees a part of a
 //!   batch, neither in one answer nor in one answer after another.
 //!
+//! Of a transaction, the writes are at its revision and the reads right before it: nothing can come in between.
+//!
 //! "Known" is: answered, to whomever, by a write or a read of any key of the shard.
 //!
 //! A write whose outcome is unknown and that nobody saw is left out, but for deletes: each may account, once, for an
@@ -110,7 +112,10 @@ fn revisions_of_writes(history: &History) -> Result<BTreeMap<OpId, Revision>, Bo
         }
     }
     for batch in history.batches() {
-        let counts = |id: &&OpId| history.get(**id).outcome() != Outcome::NotApplied;
+        let counts = |id: &&OpId| {
+            let operation = history.get(**id);
+            operation.action != Action::Get && operation.outcome() != Outcome::NotApplied
+        };
         let operations: Vec<OpId> = batch.operations.iter().filter(counts).copied().collect();
         let known = operations.iter().filter_map(|id| Some((*id, *written.get(id)?)));
         let known: Vec<(OpId, Revision)> = known.collect();

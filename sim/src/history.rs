@@ -18,7 +18,9 @@ use std::fmt;
 use bytes::Bytes;
 use mesh_base::{Instant, Revision};
 
+use crate::counters::{CountId, Counted, Counters};
 use crate::lists::{Append, Contents};
+use crate::unchanged::ReadSet;
 
 /// A point in the order of all invocations and responses of a history.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -110,6 +112,24 @@ pub struct Batch {
     pub operations: Vec<OpId>,
 }
 
+/// What a transaction did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Transacted {
+    /// At which revision.
+    pub revision: Revision,
+    /// Whether its puts were part of it.
+    pub puts: Puts,
+}
+
+/// Whether the puts of a transaction were done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Puts {
+    /// They were.
+    Done,
+    /// A condition did not hold.
+    Left,
+}
+
 /// All operations of a run.
 #[derive(Clone, Default, Debug)]
 pub struct History {
@@ -119,6 +139,8 @@ pub struct History {
     stamps: BTreeSet<Stamp>,
     appends: BTreeMap<OpId, Append>,
     contents: BTreeMap<OpId, Contents>,
+    read_sets: BTreeMap<BatchId, ReadSet>,
+    counters: Counters,
     next: u64,
 }
 
@@ -223,6 +245,59 @@ impl History {
         assert_eq!(matched, found.len(), "found a key that was not asked for");
     }
 
+    /// A transaction, a batch of puts and gets, is answered. Its puts have its revision, if it did them; its gets found what was there
+    /// right before that, those which it answered.
+    ///
+    /// # Panics
+    /// As [`Self::respond`].
+    pub fn respond_transaction(
+        &mut self,
+        at: Instant,
+        id: BatchId,
+        done: Transacted,
+        found: &BTreeMap<Bytes, Outcome>,
+    ) {
+        let position = self.next_position();
+        let before = Revision(done.revision.0.saturating_sub(1));
+        for operation in self.of_batch(id).to_vec() {
+            let Operation { key, action, .. } = self.get(operation);
+            let (outcome, of) = match (action, done.puts) {
+                (Action::Get, _) => (found.get(key).copied().unwrap_or(Outcome::Unknown), Some(before)),
+                (_, Puts::Done) => (Outcome::Written(done.revision), None),
+                (_, Puts::Left) => (Outcome::NotApplied, None),
+            };
+            self.answer(operation, Response { position, at, outcome, of });
+        }
+    }
+
+    /// A transaction had read something before it.
+    pub fn note_reads(&mut self, batch: BatchId, reads: ReadSet) {
+        self.read_sets.insert(batch, reads);
+    }
+
+    /// What transactions had read before.
+    pub fn read_sets(&self) -> impl Iterator<Item = (&BatchId, &ReadSet)> {
+        self.read_sets.iter()
+    }
+
+    /// A client asks for an increment of a counter.
+    pub fn begin_count(&mut self, key: Bytes) -> CountId {
+        let invoked = self.next_position();
+        self.counters.begin(key, invoked)
+    }
+
+    /// An increment is over.
+    pub fn end_count(&mut self, id: CountId, how: Counted) {
+        let at = self.next_position();
+        self.counters.end(id, at, how);
+    }
+
+    /// The counters.
+    #[must_use]
+    pub const fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
     /// A batch of writes is answered, or a batch failed, or its client gave up.
     ///
     /// # Panics
@@ -232,7 +307,8 @@ impl History {
         let mut keys = BTreeSet::new();
         // From the last on: of a key that comes twice the last counts.
         for operation in self.of_batch(id).to_vec().into_iter().rev() {
-            let counts = keys.insert(self.get(operation).key.clone());
+            let Operation { key, action, .. } = self.get(operation);
+            let counts = *action == Action::Get || keys.insert(key.clone());
             let outcome = if counts { outcome } else { Outcome::NotApplied };
             self.answer(operation, Response { position, at, outcome, of });
         }

@@ -36,6 +36,7 @@ pub mod checks;
 pub mod cli;
 pub mod clock;
 pub mod cluster;
+pub mod counters;
 pub mod cuts;
 pub mod determinism;
 pub mod disk;
@@ -60,4 +61,5 @@ pub mod swarm;
 #[cfg(feature = "flaws")]
 pub mod teeth;
 pub mod trace;
+pub mod unchanged;
 pub mod violation;

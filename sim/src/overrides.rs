@@ -30,6 +30,8 @@ const TABLE: &[Entry] = &[
     entry("lists", To("0"), |it| &mut it.load.lists_per_mille),
     entry("batches", To("0"), |it| &mut it.load.batches_per_mille),
     entry("batch-keys", Fewer, |it| &mut it.load.batch_keys_max),
+    entry("transactions", To("0"), |it| &mut it.load.transactions_per_mille),
+    entry("increments", To("0"), |it| &mut it.load.increments_per_mille),
     entry("twice", To("0"), |it| &mut it.load.twice_per_mille),
     entry("leaving", To("0"), |it| &mut it.load.leaving_per_mille),
     entry("popularity", To("uniform"), |it| &mut it.load.popularity),

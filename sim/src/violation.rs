@@ -95,6 +95,18 @@ pub enum Anomaly {
         /// The write's.
         written: Revision,
     },
+    /// A transaction was done though a key that it had read was written since.
+    #[error(
+        "a transaction was done at {done} that had read, at {since}, a key that was written at {written}"
+    )]
+    ReadSetChanged {
+        /// When it had read.
+        since: Revision,
+        /// When the key was written.
+        written: Revision,
+        /// The transaction's.
+        done: Revision,
+    },
     /// A list shows an element that was not appended by then, or never will be.
     #[error("a list shows {0}, which was not appended to it by then")]
     ElementNeverAppended(Element),

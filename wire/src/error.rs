@@ -115,6 +115,14 @@ pub enum Error {
         /// What is wrong.
         what: Text,
     },
+    /// A value is not what the operation works on.
+    #[error("the value of key {} is {what}: nothing was applied", key.escape_ascii())]
+    WrongType {
+        /// The key.
+        key: Bytes,
+        /// What is wrong with it.
+        what: Text,
+    },
     /// The node does not speak the version.
     #[error(
         "this node speaks the protocol's versions {version_min} to {version_max}: use a client of one of them"
@@ -201,6 +209,7 @@ impl Error {
             | Self::ShuttingDown
             | Self::Damaged { .. } => true,
             Self::Conflict { .. }
+            | Self::WrongType { .. }
             | Self::Compacted { .. }
             | Self::TooLarge { .. }
             | Self::EmptyKey

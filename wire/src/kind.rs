@@ -72,6 +72,8 @@ kinds! {
     Delete = 20,
     /// Reads keys in order.
     Range = 21,
+    /// Reads and writes keys if conditions hold, at one revision.
+    Transact = 32,
     /// Answers [`Kind::Hello`].
     HelloAnswer = 65,
     /// Answers [`Kind::TopologyRequest`].
@@ -92,6 +94,8 @@ kinds! {
     Deleted = 84,
     /// Answers [`Kind::Range`].
     RangeAnswer = 85,
+    /// Answers [`Kind::Transact`].
+    Transacted = 96,
     /// Answers any request that was not done.
     Error = 127,
     /// Raft messages of any number of groups.

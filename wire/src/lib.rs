@@ -65,13 +65,14 @@ pub use header::{Envelope, FRAME_VERSION, HEADER_BYTES, Header, MAGIC, NO_SHARD,
 pub use kind::{Kind, KindClass};
 pub use list::{List, ListIter};
 pub use message::{
-    Auth, BirthAccept, BirthDecided, BirthMember, BirthPropose, ConfState, Delete, Deleted, Directory,
-    ELEMENT_OVERHEAD_BYTES, Get, GetAnswer, GetBatch, GetBatchAnswer, Hello, HelloAnswer, Item, JoinAnswer,
-    JoinRequest, KeyValue, LinkClass, MESSAGE_OVERHEAD_BYTES, Member, NodeEntry, NodeProbe, NodeState,
-    OpenSession, Ping, ProbeState, Put, PutBatch, Raft, RaftEntry, RaftMessage, RaftSnapshot, Range,
-    RangeAnswer, RangeItem, ReadContext, ReplaceAnswer, ReplaceNode, ReplicaRole, ReplicaState,
-    ReplicaStatus, Role, SessionOpened, ShardPlace, SlotRange, SnapshotAck, SnapshotChunk, SnapshotMeta,
-    SnapshotOffer, SnapshotPosition, SnapshotStatus, StatusAnswer, Topology, TraceId, WriteContext, Written,
+    Action, Auth, BirthAccept, BirthDecided, BirthMember, BirthPropose, Branch, Condition, ConfState, Delete,
+    Deleted, Directory, ELEMENT_OVERHEAD_BYTES, Expect, Get, GetAnswer, GetBatch, GetBatchAnswer, Hello,
+    HelloAnswer, Item, JoinAnswer, JoinRequest, KeyRange, KeyValue, LinkClass, MESSAGE_OVERHEAD_BYTES,
+    Member, NodeEntry, NodeProbe, NodeState, OpenSession, Operation, Ping, ProbeState, Put, PutBatch, Raft,
+    RaftEntry, RaftMessage, RaftSnapshot, Range, RangeAnswer, RangeItem, ReadContext, ReplaceAnswer,
+    ReplaceNode, ReplicaRole, ReplicaState, ReplicaStatus, Role, SessionOpened, ShardPlace, SlotRange,
+    SnapshotAck, SnapshotChunk, SnapshotMeta, SnapshotOffer, SnapshotPosition, SnapshotStatus, StatusAnswer,
+    Topology, TraceId, Transact, Transacted, WriteContext, Written,
 };
 pub use views::{Outgoing, PeerMessage, Request, Response};
 pub use wire_error::WireError;

@@ -8,8 +8,8 @@ use mesh_base::ReplicaId;
 
 use crate::generated::mesh::wire as fb;
 use crate::message::{
-    BirthMember, Item, KeyValue, Member, NodeEntry, RaftEntry, RaftMessage, RangeItem, ReplicaStatus,
-    ShardPlace, SlotRange,
+    BirthMember, Condition, Item, KeyRange, KeyValue, Member, NodeEntry, Operation, RaftEntry, RaftMessage,
+    RangeItem, ReplicaStatus, ShardPlace, SlotRange,
 };
 
 /// A list of a message. Made from a slice to be sent; read in place, without allocation, when received.
@@ -85,6 +85,9 @@ received! {
     KeyValues: ForwardsUOffset<fb::KeyValue<'a>> => KeyValue<'a>, KeyValue::view;
     Items: ForwardsUOffset<fb::Item<'a>> => Option<Item<'a>>, Item::view;
     RangeItems: ForwardsUOffset<fb::Item<'a>> => RangeItem<'a>, RangeItem::view;
+    Conditions: ForwardsUOffset<fb::Condition<'a>> => Condition<'a>, Condition::view;
+    KeyRanges: ForwardsUOffset<fb::KeyRange<'a>> => KeyRange<'a>, KeyRange::view;
+    Operations: ForwardsUOffset<fb::Operation<'a>> => Operation<'a>, Operation::view;
     SlotRanges: fb::SlotRange => SlotRange, SlotRange::view;
     ShardPlaces: ForwardsUOffset<fb::ShardPlace<'a>> => ShardPlace, ShardPlace::view;
     Nodes: ForwardsUOffset<fb::Node<'a>> => NodeEntry<'a>, NodeEntry::view;

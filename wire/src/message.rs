@@ -17,6 +17,7 @@ mod raft;
 mod read;
 mod snapshot;
 mod status;
+mod transact;
 mod write;
 
 use std::fmt;
@@ -39,6 +40,7 @@ pub use raft::{ConfState, Raft, RaftEntry, RaftMessage, RaftSnapshot, SnapshotMe
 pub use read::{Get, GetAnswer, GetBatch, GetBatchAnswer, Item, Range, RangeAnswer, RangeItem};
 pub use snapshot::{SnapshotAck, SnapshotChunk, SnapshotOffer, SnapshotPosition, SnapshotStatus};
 pub use status::{Member, ReplicaRole, ReplicaState, ReplicaStatus, StatusAnswer};
+pub use transact::{Action, Branch, Condition, Expect, KeyRange, Operation, Transact, Transacted};
 pub use write::{Delete, Deleted, KeyValue, Put, PutBatch, Written};
 
 use crate::builder::{Builder, Root};

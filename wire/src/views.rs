@@ -5,7 +5,8 @@ use crate::message::{
     BirthAccept, BirthDecided, BirthPropose, Delete, Deleted, Directory, Get, GetAnswer, GetBatch,
     GetBatchAnswer, Hello, HelloAnswer, JoinAnswer, JoinRequest, Message, NodeProbe, OpenSession, Ping, Put,
     PutBatch, Raft, Range, RangeAnswer, ReplaceAnswer, ReplaceNode, SessionOpened, SnapshotAck,
-    SnapshotChunk, SnapshotOffer, StatusAnswer, StatusRequest, Topology, TopologyRequest, Written, decode,
+    SnapshotChunk, SnapshotOffer, StatusAnswer, StatusRequest, Topology, TopologyRequest, Transact,
+    Transacted, Written, decode,
 };
 use crate::{Error, Kind, WireError};
 
@@ -117,6 +118,8 @@ views! {
         Delete(Delete<'a>) = Delete,
         /// Reads keys in order.
         Range(Range<'a>) = Range,
+        /// Reads and writes keys if conditions hold, at one revision.
+        Transact(Transact<'a>) = Transact,
     } empty {
         /// Asks for the topology.
         Topology as TopologyRequest = TopologyRequest,
@@ -149,6 +152,8 @@ views! {
         Deleted(Deleted) = Deleted,
         /// To [`Request::Range`].
         Range(RangeAnswer<'a>) = RangeAnswer,
+        /// To [`Request::Transact`].
+        Transacted(Transacted<'a>) = Transacted,
         /// To any request that was not done.
         Error(Error) = Error,
     } empty {}

@@ -22,11 +22,13 @@ Keys may hold any bytes: \\xHH stands for the byte with that number and \\\\ for
 in what is typed and in what is printed. Put such a key in single quotes.
 
 Exit codes: 0 done, 1 not found, 2 wrong usage, 3 the cluster answered with an error,
-4 it could not be reached in time, 5 a node could not run, 6 files of a node are damaged.";
+4 it could not be reached in time, 5 a node could not run, 6 files of a node are damaged,
+7 a condition did not hold.";
 
 const NODE: &str = "Serve a node (without a command)";
 const CLIENT: &str = "Ask a cluster";
 const OUTPUT: &str = "Output";
+const CONDITIONS: &str = "Conditions";
 
 /// Mesh: a replicated key/value store.
 ///
@@ -141,6 +143,7 @@ pub(super) enum Command {
     Put(Put),
     Get(Get),
     Del(Del),
+    Incr(Incr),
     Range(RangeFlags),
     /// Shows how every node and shard is.
     #[command(after_help = "\
@@ -247,6 +250,8 @@ Examples:
   mesh put config < config.json
   mesh put config - < config.json
   mesh put odd -- --value-with-dashes
+  mesh put leader host1 --if-absent            # exit code 7 if it exists
+  mesh put config new --if-revision 54720582100451328 --previous
   mesh put 'id\\x00\\xff' binary-key")]
 pub(super) struct Put {
     /// The key; `\xHH` stands for a byte, `\\` for a backslash.
@@ -254,6 +259,29 @@ pub(super) struct Put {
     pub(super) key: Key,
     /// The value, as it stands; read from stdin, byte for byte, if it is absent or `-`.
     pub(super) value: Option<OsString>,
+    #[command(flatten)]
+    pub(super) conditions: Conditions,
+    /// Only if the key does not exist.
+    #[arg(long, group = "condition", help_heading = CONDITIONS)]
+    pub(super) if_absent: bool,
+    /// Print what the key held before.
+    #[arg(long)]
+    pub(super) previous: bool,
+}
+
+/// What a key has to be for a write to be done. Exit code 7 if it is not.
+#[derive(Args, Clone, Copy, Debug)]
+#[command(next_help_heading = CONDITIONS)]
+pub(super) struct Conditions {
+    /// Only if this is the revision of the key's last change, as `mesh get --json` tells it; 0 for a key that must not exist.
+    #[arg(long, value_name = "REVISION", group = "condition")]
+    pub(super) if_revision: Option<u64>,
+    /// Only if the key was written so many times since it came to be.
+    #[arg(long, value_name = "N", group = "condition")]
+    pub(super) if_version: Option<u64>,
+    /// Only if the key exists.
+    #[arg(long, group = "condition")]
+    pub(super) if_exists: bool,
 }
 
 /// Prints the value of a key, byte for byte. Exit code 1 if the key does not exist.
@@ -262,11 +290,31 @@ pub(super) struct Put {
 Examples:
   mesh get greeting
   mesh get config > config.json
-  mesh get greeting --json")]
+  mesh get greeting --json
+  mesh get greeting --rev 54720582100451328    # as it was then")]
 pub(super) struct Get {
     /// The key; `\xHH` stands for a byte, `\\` for a backslash.
     #[arg(value_parser = key::parser())]
     pub(super) key: Key,
+    /// As it was at a revision, which lies a minute back at most.
+    #[arg(long, value_name = "REVISION")]
+    pub(super) rev: Option<u64>,
+}
+
+/// Adds to the number that a key holds, in decimal digits, and prints the sum. A key that does not exist counts as 0.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  mesh incr visits
+  mesh incr stock -3
+  mesh incr visits 10 --json")]
+pub(super) struct Incr {
+    /// The key; `\xHH` stands for a byte, `\\` for a backslash.
+    #[arg(value_parser = key::parser())]
+    pub(super) key: Key,
+    /// How much is added.
+    #[arg(default_value_t = 1, allow_negative_numbers = true)]
+    pub(super) delta: i64,
 }
 
 /// Deletes keys. Exit code 1 if none of them existed.
@@ -274,11 +322,14 @@ pub(super) struct Get {
 #[command(after_help = "\
 Examples:
   mesh del greeting
-  mesh del a b c")]
+  mesh del a b c
+  mesh del leader --if-revision 54720582100451328")]
 pub(super) struct Del {
     /// The keys; `\xHH` stands for a byte, `\\` for a backslash.
     #[arg(required = true, value_name = "KEY", value_parser = key::parser())]
     pub(super) keys: Vec<Key>,
+    #[command(flatten)]
+    pub(super) conditions: Conditions,
 }
 
 /// Prints keys and values in order, one a line, with a tab between.

@@ -6,10 +6,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, Instant};
 
 use mesh_base::limits::VALUE_BYTES_MAX;
-use mesh_client::{Cluster, Items, Range, Revision};
+use mesh_client::{Cluster, Items, Put as ClientPut, Range, Revision};
 use serde::Serialize;
 
-use super::args::{ClientFlags, Del, Get, Put, RangeFlags};
+use super::args::{ClientFlags, Conditions, Del, Get, Incr, Put, RangeFlags};
 use super::error::{CliError, Exit};
 use super::json::{Encoding, ItemDocument, Text, revision, text};
 use super::key::{Key, readable};
@@ -54,15 +54,95 @@ pub(super) fn put(flags: &ClientFlags, put: &Put, output: &mut Output) -> Result
         _ => read_value(output)?,
     };
     let key = put.key.as_bytes();
+    if put.previous {
+        return put_previous(flags, put, &value, output);
+    }
     let written = wait(async {
         let (cluster, left) = connect(flags).await?;
-        Ok(cluster.put(key, &value).deadline(left).await?)
+        Ok(conditional_put(&cluster, put, &value).deadline(left).await?)
     })?;
     match output.format() {
         Format::Text => output.note(format_args!("written at revision {}", written.revision)),
         Format::Json => {
             let (key, key_encoding) = text(key);
             output.document(&WrittenDocument { key, key_encoding, revision: written.revision })?;
+        }
+    }
+    output.flush()?;
+    Ok(Exit::Done)
+}
+
+/// A put with the conditions of the command line.
+fn conditional_put<'c>(
+    cluster: &'c Cluster,
+    put: &'c Put,
+    value: &'c [u8],
+) -> ClientPut<'c, &'c [u8], &'c [u8]> {
+    let asked = cluster.put(put.key.as_bytes(), value);
+    match put.conditions {
+        _ if put.if_absent => asked.if_absent(),
+        Conditions { if_exists: true, .. } => asked.if_exists(),
+        Conditions { if_revision: Some(revision), .. } => asked.if_revision(Revision(revision)),
+        Conditions { if_version: Some(version), .. } => asked.if_version(version),
+        Conditions { if_exists: false, if_revision: None, if_version: None } => asked,
+    }
+}
+
+#[derive(Serialize)]
+struct SwappedDocument {
+    key: Text,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_encoding: Option<Encoding>,
+    #[serde(serialize_with = "revision")]
+    revision: Revision,
+    previous: Option<ItemDocument>,
+}
+
+/// `mesh put --previous`
+fn put_previous(flags: &ClientFlags, put: &Put, value: &[u8], output: &mut Output) -> Result<Exit, CliError> {
+    let key = put.key.as_bytes();
+    let swapped = wait(async {
+        let (cluster, left) = connect(flags).await?;
+        Ok(conditional_put(&cluster, put, value).deadline(left).previous().await?)
+    })?;
+    let before = swapped.previous.as_ref();
+    match (output.format(), before) {
+        (Format::Text, Some(item)) => output.bytes(&item.value)?,
+        (Format::Text, None) => output.note("the key did not exist"),
+        (Format::Json, before) => {
+            let previous = before.map(|item| ItemDocument::new(key, item, Some(&item.value)));
+            let (key, key_encoding) = text(key);
+            let revision = swapped.revision;
+            output.document(&SwappedDocument { key, key_encoding, revision, previous })?;
+        }
+    }
+    output.flush()?;
+    Ok(Exit::Done)
+}
+
+#[derive(Serialize)]
+struct CountDocument {
+    key: Text,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_encoding: Option<Encoding>,
+    #[serde(serialize_with = "revision")]
+    revision: Revision,
+    value: i64,
+}
+
+/// `mesh incr`
+pub(super) fn increment(flags: &ClientFlags, incr: &Incr, output: &mut Output) -> Result<Exit, CliError> {
+    let key = incr.key.as_bytes();
+    let done = wait(async {
+        let (cluster, left) = connect(flags).await?;
+        Ok(cluster.increment(key, incr.delta).deadline(left).await?)
+    })?;
+    match output.format() {
+        Format::Text => output.line(done.value)?,
+        Format::Json => {
+            let (key, key_encoding) = text(key);
+            let document = CountDocument { key, key_encoding, revision: done.revision, value: done.value };
+            output.document(&document)?;
         }
     }
     output.flush()?;
@@ -100,7 +180,7 @@ pub(super) fn get(flags: &ClientFlags, get: &Get, output: &mut Output) -> Result
     let key = get.key.as_bytes();
     let found = wait(async {
         let (cluster, left) = connect(flags).await?;
-        Ok(cluster.get(key).deadline(left).await?)
+        Ok(cluster.get(key).at(Revision(get.rev.unwrap_or(0))).deadline(left).await?)
     })?;
     let exit = match (found, output.format()) {
         (Some(item), Format::Text) => {
@@ -135,9 +215,23 @@ struct DeletedDocument {
 /// `mesh del`
 pub(super) fn delete(flags: &ClientFlags, del: &Del, output: &mut Output) -> Result<Exit, CliError> {
     let keys: Vec<_> = del.keys.iter().map(Key::as_bytes).collect();
+    let Conditions { if_exists, if_revision, if_version } = del.conditions;
+    let is_conditional = if_exists || if_revision.is_some() || if_version.is_some();
     let deleted = wait(async {
         let (cluster, left) = connect(flags).await?;
-        Ok(cluster.delete_many(keys).deadline(left).await?)
+        let asked = match keys.as_slice() {
+            [key] if is_conditional => cluster.delete(*key).deadline(left),
+            _ if is_conditional => {
+                let why = "a condition is one on a single key: delete the others without it";
+                return Err(CliError::Usage(why.into()));
+            }
+            _ => return Ok(cluster.delete_many(keys).deadline(left).await?),
+        };
+        Ok(match (if_revision, if_version) {
+            (Some(revision), _) => asked.if_revision(Revision(revision)).await?,
+            (_, Some(version)) => asked.if_version(version).await?,
+            (None, None) => asked.if_exists().await?,
+        })
     })?;
     match output.format() {
         Format::Text => output.note(format_args!(

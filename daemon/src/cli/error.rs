@@ -25,6 +25,8 @@ pub(super) enum Exit {
     NodeFailed,
     /// Files of a node are damaged.
     Damaged,
+    /// A condition did not hold.
+    Conflict,
 }
 
 impl Exit {
@@ -38,6 +40,7 @@ impl Exit {
             Self::Unreachable => 4,
             Self::NodeFailed => 5,
             Self::Damaged => 6,
+            Self::Conflict => 7,
         }
     }
 }
@@ -170,6 +173,7 @@ fn exit_of(error: &ClientError) -> Exit {
         ClientError::Unreachable { .. }
         | ClientError::DeadlineExceeded { .. }
         | ClientError::Unknown { last: None } => Exit::Unreachable,
+        ClientError::Conflict { .. } => Exit::Conflict,
         // A write that was cut off, or whose last news was that nobody answers.
         ClientError::Unknown { last: Some(error) } | ClientError::Partial { error, .. } => exit_of(error),
         _ => Exit::Refused,
@@ -192,6 +196,7 @@ mod tests {
             (ClientError::Cursor { flaw: CursorFlaw::Malformed }, 2),
             (no_quorum, 3),
             (ClientError::NoSpace, 3),
+            (ClientError::Conflict { key: mesh_client::Bytes::new(), revision: mesh_client::Revision(1) }, 7),
             (unreachable(), 4),
             (ClientError::Unknown { last: None }, 4),
             (ClientError::Unknown { last: Some(Box::new(unreachable())) }, 4),

@@ -85,6 +85,7 @@ fn dispatch(cli: &Cli, output: &mut Output) -> Result<Exit, CliError> {
         Command::Put(put) => data::put(client, put, output),
         Command::Get(get) => data::get(client, get, output),
         Command::Del(del) => data::delete(client, del, output),
+        Command::Incr(incr) => data::increment(client, incr, output),
         Command::Range(range) => data::range(client, range, output),
         Command::Status => status::status(client, output),
         Command::Node { command: NodeCommand::Replace(replace) } => admin::replace(client, replace, output),

@@ -1,11 +1,12 @@
 //! Requests from clients: from frames to commands, and to the core that owns their shard.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use mesh_base::limits::{RANGE_ITEMS_MAX, RANGE_PAGE_BYTES};
 use mesh_base::{Now, Revision, ShardId};
-use mesh_wire::{Error, Frame, List, ReadContext, Request as WireRequest, WriteContext};
+use mesh_wire::{Error, Frame, List, ReadContext, Request as WireRequest, Transact, WriteContext};
 
 use super::event::{MeshMessage, NodeName, Responder};
 use super::peers::is_plausible;
@@ -15,6 +16,7 @@ use crate::shard::command::{
     Change, Command, Order, PutItem, Range, Read, Request, Shape, Write, last_of_each_key,
 };
 use crate::shard::sessions::WriteId;
+use crate::shard::transaction::{Action, Condition, Expect, KeySpan, Operation, Previous, Transaction};
 
 /// A request without a deadline, or with a later one, is given up after this.
 const PATIENCE_MAX: Duration = Duration::from_secs(60);
@@ -121,6 +123,16 @@ impl Core {
                 let change = Change::Delete(distinct(delete.keys, payload));
                 (Command::Write(write(&delete.ctx, change)), Asked::from(&delete.ctx))
             }
+            WireRequest::Transact(transact) => {
+                let transaction = own_transaction(&transact, payload);
+                self.check_shard(shard, transaction.keys().map(AsRef::as_ref))?;
+                if let Some(key) = transaction.repeated_key() {
+                    let what = format!("a branch of the transaction has {} twice", key.escape_ascii());
+                    return Err(Error::Malformed { what: what.into() });
+                }
+                let change = Change::Transact(Arc::new(transaction));
+                (Command::Write(write(&transact.ctx, change)), Asked::from(&transact.ctx))
+            }
             WireRequest::OpenSession(open) => (Command::OpenSession { nonce: open.nonce }, Asked::default()),
             WireRequest::ReplaceNode(replace) => {
                 let (name, nonce) = (NodeName::from(replace.name), replace.nonce);
@@ -175,6 +187,41 @@ fn own_range(range: &mesh_wire::Range<'_>, payload: &Bytes) -> Range {
         shape: if range.keys_only { Shape::KeysOnly } else { Shape::Items },
         order: if range.reverse { Order::Descending } else { Order::Ascending },
         at: at(range.at),
+    }
+}
+
+fn own_transaction(transact: &Transact<'_>, payload: &Bytes) -> Transaction {
+    let own = |bytes: &[u8]| if bytes.is_empty() { Bytes::new() } else { payload.slice_ref(bytes) };
+    let wish = |is_wanted| if is_wanted { Previous::Wanted } else { Previous::Unwanted };
+    let operation = |operation: mesh_wire::Operation<'_>| Operation {
+        key: own(operation.key),
+        action: match operation.action {
+            mesh_wire::Action::Put { value, type_tag, previous, .. } => {
+                Action::Put { value: own(value), type_tag, previous: wish(previous) }
+            }
+            mesh_wire::Action::Delete { previous } => Action::Delete { previous: wish(previous) },
+            mesh_wire::Action::Increment { delta } => Action::Increment { delta },
+            // Others are refused where the message is read.
+            mesh_wire::Action::Get | mesh_wire::Action::Other(_) => Action::Get,
+        },
+    };
+    let condition = |condition: mesh_wire::Condition<'_>| Condition {
+        key: own(condition.key),
+        expect: match condition.expect {
+            mesh_wire::Expect::Exists | mesh_wire::Expect::Other(_) => Expect::Exists,
+            mesh_wire::Expect::Absent => Expect::Absent,
+            mesh_wire::Expect::Revision(revision) => Expect::Revision(revision),
+            mesh_wire::Expect::Version(version) => Expect::Version(version),
+            mesh_wire::Expect::Value(value) => Expect::Value(own(value)),
+        },
+    };
+    Transaction {
+        conditions: transact.conditions.iter().map(condition).collect(),
+        reads_at: transact.reads_at,
+        reads: transact.reads.iter().map(own).collect(),
+        ranges: transact.ranges.iter().map(|it| KeySpan { from: own(it.from), to: own(it.to) }).collect(),
+        operations: transact.operations.iter().map(operation).collect(),
+        otherwise: transact.otherwise.map(|list| list.iter().map(operation).collect()),
     }
 }
 

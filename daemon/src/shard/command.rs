@@ -1,6 +1,7 @@
 //! What clients and other nodes ask of a shard.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use mesh_base::limits::{
@@ -9,6 +10,7 @@ use mesh_base::limits::{
 use mesh_base::{Instant, Revision, SessionSeq};
 
 use super::sessions::WriteId;
+use super::transaction::{Branch, Transaction};
 use crate::core::{NodeName, Responder};
 
 /// A request, routed to its shard.
@@ -62,15 +64,25 @@ pub enum Read {
     },
     /// One page of a range.
     Range(Box<Range>),
+    /// What a transaction that is done found.
+    Transacted {
+        /// The transaction.
+        transaction: Arc<Transaction>,
+        /// The branch of it that was done.
+        branch: Branch,
+        /// Its revision.
+        revision: Revision,
+    },
 }
 
 impl Read {
     /// The revision to read at; [`Revision::MAX`] for the newest.
     #[must_use]
-    pub const fn at(&self) -> Revision {
+    pub fn at(&self) -> Revision {
         match self {
             Self::Get { at, .. } | Self::GetBatch { at, .. } => *at,
             Self::Range(range) => range.at,
+            Self::Transacted { revision, .. } => *revision,
         }
     }
 }
@@ -132,6 +144,8 @@ pub enum Change {
     Put(Vec<PutItem>),
     /// Keys to delete. No key twice.
     Delete(Vec<Bytes>),
+    /// What conditions decide about.
+    Transact(Arc<Transaction>),
 }
 
 impl Change {
@@ -141,6 +155,10 @@ impl Change {
         match self {
             Self::Put(items) => items.iter().map(|it| it.key.len() + it.value.len() + EFFECT_BYTES_MAX).sum(),
             Self::Delete(keys) => keys.iter().map(|key| key.len() + EFFECT_BYTES_MAX).sum(),
+            Self::Transact(transaction) => {
+                let (bytes, keys) = transaction.size();
+                bytes + (keys + 1) * EFFECT_BYTES_MAX
+            }
         }
     }
 }
@@ -163,17 +181,6 @@ pub struct PutItem {
     pub value: Bytes,
     /// A tag of the application's choice, kept beside the value.
     pub type_tag: u8,
-}
-
-impl Change {
-    /// The keys it writes.
-    pub fn keys(&self) -> impl Iterator<Item = &Bytes> {
-        let (puts, deletes) = match self {
-            Self::Put(items) => (items.as_slice(), [].as_slice()),
-            Self::Delete(keys) => ([].as_slice(), keys.as_slice()),
-        };
-        puts.iter().map(|item| &item.key).chain(deletes)
-    }
 }
 
 /// Of a key that comes twice in a batch, the later value counts.

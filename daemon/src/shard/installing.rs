@@ -162,7 +162,7 @@ impl Replica {
         for (parked, _) in std::mem::take(&mut self.parked).into_values() {
             match parked {
                 Parked::Write(write) => out.fail(write.waiter.responder, &error),
-                Parked::Read(read) => out.fail(read.waiter.responder, &error),
+                Parked::Read(read) => read.fail(&error, out),
                 Parked::Apply | Parked::SaveRecords | Parked::Upkeep | Parked::Send(_) => {}
             }
         }

@@ -190,7 +190,7 @@ impl Replica {
         self.evicting = LogIndex(0);
         self.forget_requests_for_snapshots();
         for read in self.reads.take_all() {
-            out.fail(read.waiter.responder, &error);
+            read.fail(&error, out);
         }
         for write in std::mem::take(&mut self.waiting) {
             out.fail(write.waiter.responder, &error);

@@ -33,6 +33,8 @@ mod state;
 pub mod status;
 mod stream;
 mod ticking;
+mod transacting;
+pub mod transaction;
 mod upkeep;
 mod writing;
 

@@ -7,6 +7,7 @@
 use bytes::Bytes;
 use mesh_base::Revision;
 use mesh_base::table::Table;
+use mesh_engine::Version;
 use smallvec::SmallVec;
 
 /// The state of a key as evaluation needs it. Absent keys have none.
@@ -20,11 +21,27 @@ pub struct KeyState {
     pub version: u64,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Pending {
-    revision: Revision,
+impl KeyState {
+    /// That of a version in the store.
+    #[must_use]
+    pub const fn of(version: &Version<'_>) -> Self {
+        Self {
+            revision: version.revision,
+            create_revision: version.attributes.create_revision,
+            version: version.attributes.version,
+        }
+    }
+}
+
+/// What a key will be.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Pending {
+    /// The revision of the write.
+    pub revision: Revision,
     /// `None` where the key was deleted.
-    state: Option<KeyState>,
+    pub state: Option<KeyState>,
+    /// Its value then.
+    pub value: Bytes,
 }
 
 /// The pending states of keys, oldest first.
@@ -40,17 +57,17 @@ impl Overlay {
         Self { keys: Table::new(seed) }
     }
 
-    /// The newest pending state of a key: `None` if nothing is pending, `Some(None)` if a deletion is.
+    /// What a key will be by the newest of the writes that are pending for it; `None` if none is.
     #[must_use]
-    pub fn newest(&self, key: &[u8]) -> Option<Option<KeyState>> {
-        Some(self.keys.get(key)?.last()?.state)
+    pub fn newest(&self, key: &[u8]) -> Option<&Pending> {
+        self.keys.get(key)?.last()
     }
 
-    /// Notes that the write with `revision` leaves the key in `state`.
-    pub fn push(&mut self, key: Bytes, revision: Revision, state: Option<KeyState>) {
+    /// Notes that the write with `revision` leaves the key in `state`, with a value.
+    pub fn push(&mut self, key: Bytes, revision: Revision, state: Option<KeyState>, value: Bytes) {
         let pending = self.keys.entry(key).or_default();
         debug_assert!(pending.last().is_none_or(|last| last.revision < revision));
-        pending.push(Pending { revision, state });
+        pending.push(Pending { revision, state, value });
     }
 
     /// The write with `revision` was applied: what the store says of the key now includes it.
@@ -98,25 +115,35 @@ mod tests {
         Some(KeyState { revision: Revision(revision), create_revision: Revision(1), version: revision })
     }
 
+    const KEY: &[u8] = b"k";
+
+    fn push(overlay: &mut Overlay, revision: u64, state: Option<KeyState>) {
+        overlay.push(Bytes::from_static(KEY), Revision(revision), state, Bytes::from_static(b"v"));
+    }
+
+    fn newest(overlay: &Overlay) -> Option<Option<KeyState>> {
+        overlay.newest(KEY).map(|pending| pending.state)
+    }
+
     #[test]
     fn the_newest_pending_state_wins_until_it_is_applied() {
         let mut overlay = Overlay::new(1);
-        overlay.push(Bytes::from_static(b"k"), Revision(1), state(1));
-        overlay.push(Bytes::from_static(b"k"), Revision(2), None);
-        assert_eq!(overlay.newest(b"k"), Some(None));
-        overlay.applied(b"k", Revision(1));
-        assert_eq!(overlay.newest(b"k"), Some(None));
-        overlay.applied(b"k", Revision(2));
-        assert_eq!(overlay.newest(b"k"), None);
+        push(&mut overlay, 1, state(1));
+        push(&mut overlay, 2, None);
+        assert_eq!(newest(&overlay), Some(None));
+        overlay.applied(KEY, Revision(1));
+        assert_eq!(newest(&overlay), Some(None));
+        overlay.applied(KEY, Revision(2));
+        assert_eq!(newest(&overlay), None);
         assert!(overlay.is_empty());
     }
 
     #[test]
     fn a_dropped_write_uncovers_what_was_pending_before_it() {
         let mut overlay = Overlay::new(1);
-        overlay.push(Bytes::from_static(b"k"), Revision(1), state(1));
-        overlay.push(Bytes::from_static(b"k"), Revision(2), None);
-        overlay.dropped(b"k", Revision(2));
-        assert_eq!(overlay.newest(b"k"), Some(state(1)));
+        push(&mut overlay, 1, state(1));
+        push(&mut overlay, 2, None);
+        overlay.dropped(KEY, Revision(2));
+        assert_eq!(newest(&overlay), Some(state(1)));
     }
 }

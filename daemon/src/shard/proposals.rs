@@ -8,6 +8,7 @@
 //! - One request is in flight once, until it is applied: a second copy waits for the first.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use mesh_base::flaw::{self, Flaw};
@@ -16,6 +17,8 @@ use mesh_base::{Instant, LogIndex, Revision, SessionId, Term};
 use smallvec::SmallVec;
 
 use super::sessions::{Outcome, WriteId};
+use super::transacting::branch_of;
+use super::transaction::{KeySpan, Transaction};
 use crate::core::Responder;
 
 /// Who waits for a write.
@@ -34,6 +37,8 @@ pub enum Answer {
     Written,
     /// Keys were deleted.
     Deleted,
+    /// A transaction was done, or refused.
+    Transacted(Arc<Transaction>),
     /// A session was opened.
     SessionOpened(SessionId),
     /// A node was given a new id.
@@ -47,8 +52,15 @@ pub enum Answer {
 impl Answer {
     /// Whether the answer can be given as soon as the write is committed. Reads that come after it wait for the apply; but a
     /// session that is opened is used by writes, and a new id asked for, and those look at what is applied.
-    const fn is_known_at_commit(&self) -> bool {
-        matches!(self, Self::Written | Self::Deleted)
+    fn is_known_at_commit(&self, outcome: Outcome) -> bool {
+        match self {
+            Self::Written | Self::Deleted => true,
+            // What it found is read from what is applied.
+            Self::Transacted(transaction) => {
+                branch_of(transaction, outcome).map_or(true, |branch| !transaction.finds(branch))
+            }
+            Self::SessionOpened(_) | Self::NodeReplaced(_) | Self::Admitted | Self::Nothing => false,
+        }
     }
 }
 
@@ -200,7 +212,8 @@ impl Proposals {
         let at = self.queue.binary_search_by_key(&index, |proposal| proposal.index);
         let proposal = at.ok().and_then(|at| self.queue.get_mut(at));
         let Some(proposal) = proposal.filter(|proposal| proposal.is_entry(index, term)) else { return };
-        for write in proposal.writes.iter_mut().filter(|write| write.answer.is_known_at_commit()) {
+        for write in proposal.writes.iter_mut().filter(|write| write.answer.is_known_at_commit(write.outcome))
+        {
             tell(write);
             self.waiters -= write.waiters.len();
             write.waiters.clear();
@@ -275,6 +288,16 @@ impl Proposals {
     pub fn keys(&self) -> usize {
         let proposed = self.queue.iter().flat_map(|proposal| &proposal.writes);
         proposed.chain(&self.gathering).map(|write| write.keys.len()).sum()
+    }
+
+    /// A key in a range that a write in flight writes, and its revision.
+    #[must_use]
+    pub fn written_in(&self, range: &KeySpan) -> Option<(&Bytes, Revision)> {
+        let proposed = self.queue.iter().flat_map(|proposal| &proposal.writes);
+        proposed.chain(&self.gathering).find_map(|write| {
+            let key = write.keys.iter().find(|key| range.contains(key))?;
+            Some((key, write.revision()))
+        })
     }
 
     /// Whether nothing is in flight.

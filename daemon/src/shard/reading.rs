@@ -4,6 +4,8 @@
 //! continues after a fetch sees what the first one saw. A turn answers a bounded number of bytes; the rest waits for the
 //! next.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use mesh_base::flaw::{self, Flaw};
 use mesh_base::limits::{FRAME_PAYLOAD_BYTES_MAX, VALUE_BYTES_MAX};
@@ -11,13 +13,15 @@ use mesh_base::{Namespace, Now, Revision};
 use mesh_engine::{
     GROUP_KEYS, Lookup, Misses, ScanDirection, ScanEnd, ScanRequest, ScanRest, StoreError, Version, Want,
 };
-use mesh_wire::{Error, GetAnswer, GetBatchAnswer, Item, RangeAnswer, RangeItem, Response};
+use mesh_wire::{Error, GetAnswer, GetBatchAnswer, Item, RangeAnswer, RangeItem, Response, Transacted};
 
 use super::command::{Order, Range, Read, Shape};
 use super::error::ShardError;
 use super::output::Output;
 use super::proposals::Waiter;
 use super::replica::{Parked, Replica};
+use super::transacting::on_wire;
+use super::transaction::{Branch, Found as Wanted, Transaction};
 
 /// What an answer may hold: the rest of the frame is for the largest value.
 const ANSWER_BYTES_SOFT_MAX: usize = FRAME_PAYLOAD_BYTES_MAX - VALUE_BYTES_MAX - 64 * 1024;
@@ -74,6 +78,15 @@ impl PendingRead {
     /// It waited for pages so long that the revision which it began at is compacted, and wants the newest, whatever that is.
     fn is_behind(&self) -> bool {
         self.at.is_some_and(|at| at < self.read.at())
+    }
+
+    /// Tells that it is not answered. What a transaction found follows upon the transaction, which is done: that its answer
+    /// does not come leaves its client in doubt, as the loss of any answer does.
+    pub(super) fn fail(&self, error: &Error, out: &mut Output) {
+        match self.read {
+            Read::Transacted { .. } => out.fail(self.waiter.responder, &Error::Unknown),
+            _ => out.fail(self.waiter.responder, error),
+        }
     }
 
     fn begin_anew(&mut self) {
@@ -159,7 +172,7 @@ impl Replica {
         for ((mut read, at), found) in reads.into_iter().zip(ats).zip(found) {
             match found {
                 _ if read.waiter.deadline <= now.monotonic => {
-                    out.fail(read.waiter.responder, &Error::DeadlineExceeded);
+                    read.fail(&Error::DeadlineExceeded, out);
                 }
                 _ if !out.has_room() => self.reads.postpone(read),
                 Lookup::Ready(found) => answer_lookup(&read, found.live(), at, out),
@@ -183,7 +196,7 @@ impl Replica {
         out: &mut Output,
     ) -> Result<(), ShardError> {
         if read.waiter.deadline <= now.monotonic {
-            out.fail(read.waiter.responder, &Error::DeadlineExceeded);
+            read.fail(&Error::DeadlineExceeded, out);
             return Ok(());
         }
         if !out.has_room() {
@@ -199,7 +212,7 @@ impl Replica {
                 }
                 Err(ShardError::Store(StoreError::Compacted { .. })) if read.is_behind() => read.begin_anew(),
                 Err(ShardError::Store(StoreError::Compacted { oldest })) => {
-                    out.fail(read.waiter.responder, &Error::Compacted { oldest });
+                    read.fail(&Error::Compacted { oldest }, out);
                     return Ok(());
                 }
                 Err(error) => return Err(error),
@@ -236,7 +249,54 @@ impl Replica {
                 let range = range.clone();
                 self.attempt_range(read, &range, at, now, out)
             }
+            Read::Transacted { transaction, branch, revision } => {
+                let (transaction, branch, revision) = (Arc::clone(transaction), *branch, *revision);
+                self.attempt_results(read, &transaction, branch, revision, out)
+            }
         }
+    }
+
+    /// Answers what a transaction found: what its keys held right before its revision, and hold at it.
+    fn attempt_results(
+        &mut self,
+        read: &mut PendingRead,
+        transaction: &Transaction,
+        branch: Branch,
+        revision: Revision,
+        out: &mut Output,
+    ) -> Result<Option<Misses>, ShardError> {
+        let mut forgotten = false;
+        for operation in transaction.branch(branch).iter().skip(read.found.len()) {
+            let at = match operation.found() {
+                Wanted::Nothing => {
+                    read.keep(None);
+                    continue;
+                }
+                Wanted::Before => Revision(revision.0.saturating_sub(1)),
+                Wanted::After => revision,
+            };
+            match self.state.store.get(Namespace::USER, &operation.key, at, Want::Value) {
+                Ok(Lookup::Miss(misses)) => return Ok(Some(misses)),
+                Ok(Lookup::Ready(found)) => {
+                    let found = found.live().map(|version| Found::copy(&[], &version, Shape::Items));
+                    read.keep(found);
+                }
+                Err(StoreError::Compacted { .. }) => {
+                    forgotten = true;
+                    read.found.clear();
+                    break;
+                }
+                Err(error) => return Err(error.into()),
+            }
+            if read.found_bytes >= ANSWER_BYTES_SOFT_MAX {
+                break;
+            }
+        }
+        let items: Vec<_> = read.found.iter().map(|found| found.as_ref().map(Found::item)).collect();
+        let (branch, results) = (on_wire(branch), (&items).into());
+        let answer = Transacted { revision, branch, results, forgotten };
+        out.answer(read.waiter.responder, &Response::Transacted(answer));
+        Ok(None)
     }
 
     fn attempt_batch(

@@ -517,14 +517,17 @@ impl Replica {
 
     /// Tells everyone who waits that nothing more comes.
     pub(super) fn abandon(&mut self, error: &Error, out: &mut Output) {
-        let reads = self.reads.take_all().into_iter().map(|read| read.waiter);
+        let mut reads = self.reads.take_all();
         let waiting = std::mem::take(&mut self.waiting).into_iter().map(|write| write.waiter);
-        let parked = std::mem::take(&mut self.parked).into_values().filter_map(|(parked, _)| match parked {
-            Parked::Write(write) => Some(write.waiter),
-            Parked::Read(read) => Some(read.waiter),
-            Parked::Apply | Parked::SaveRecords | Parked::Upkeep | Parked::Send(_) => None,
-        });
-        let waiters: Vec<_> = reads.chain(waiting).chain(parked).chain(self.proposals.abandon()).collect();
+        let mut waiters: Vec<_> = waiting.chain(self.proposals.abandon()).collect();
+        for (parked, _) in std::mem::take(&mut self.parked).into_values() {
+            match parked {
+                Parked::Write(write) => waiters.push(write.waiter),
+                Parked::Read(read) => reads.push(read),
+                Parked::Apply | Parked::SaveRecords | Parked::Upkeep | Parked::Send(_) => {}
+            }
+        }
+        reads.iter().for_each(|read| read.fail(error, out));
         out.fail_all(waiters, error);
     }
 

@@ -66,7 +66,7 @@ impl Replica {
             self.give_up_write(&write, out);
         }
         let reads = self.reads.take_if(|read| read.waiter.deadline <= at);
-        out.fail_all(reads.into_iter().map(|read| read.waiter), &Error::NoQuorum);
+        reads.into_iter().for_each(|read| read.fail(&Error::NoQuorum, out));
         let is_late = |parked: &Parked| match parked {
             Parked::Write(write) => write.waiter.deadline <= at,
             Parked::Read(read) => read.waiter.deadline <= at,
@@ -75,7 +75,7 @@ impl Replica {
         for parked in self.unpark_if(is_late) {
             match parked {
                 Parked::Write(write) => self.give_up_write(&write, out),
-                Parked::Read(read) => out.fail(read.waiter.responder, &Error::DeadlineExceeded),
+                Parked::Read(read) => read.fail(&Error::DeadlineExceeded, out),
                 Parked::Apply | Parked::SaveRecords | Parked::Upkeep | Parked::Send(_) => {}
             }
         }

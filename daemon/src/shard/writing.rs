@@ -10,7 +10,7 @@ use mesh_base::flaw::{self, Flaw};
 use mesh_base::limits::{ENTRY_BYTES_MAX, ENTRY_BYTES_SOFT_MAX, SESSION_WINDOW_MAX, UNCOMMITTED_BYTES_MAX};
 use mesh_base::{LogIndex, Namespace, Now, Revision, SessionSeq, Term};
 use mesh_engine::effect::{Effect, EntryHead, Outcome as EntryOutcome};
-use mesh_engine::{Attributes, GROUP_KEYS, KeyAt, Lookup, Misses, Want};
+use mesh_engine::{GROUP_KEYS, KeyAt, Lookup, Misses, Want};
 use mesh_raftlog::Space;
 use mesh_wire::{Deleted, Error, NodeState, ReplaceAnswer, Response, SessionOpened, Written};
 use smallvec::{SmallVec, smallvec};
@@ -24,6 +24,7 @@ use super::reading::PendingRead;
 use super::replica::{Parked, Replica};
 use super::sessions::{Admission, Outcome};
 use super::state::{DIRECTORY_KEY, session_at};
+use super::transacting::{branch_of, done};
 use crate::core::NodeName;
 use crate::node::directory::{DirectoryError, Standing};
 
@@ -41,6 +42,7 @@ impl PendingWrite {
         match &write.change {
             Change::Put(items) => items.first().filter(|_| items.len() == 1).map(|item| item.key.as_ref()),
             Change::Delete(keys) => keys.first().filter(|_| keys.len() == 1).map(AsRef::as_ref),
+            Change::Transact(_) => None,
         }
     }
 }
@@ -51,11 +53,7 @@ pub(super) struct Seen(Option<KeyState>);
 
 impl Seen {
     fn of(found: KeyAt<'_>) -> Self {
-        Self(found.live().map(|version| KeyState {
-            revision: version.revision,
-            create_revision: version.attributes.create_revision,
-            version: version.attributes.version,
-        }))
+        Self(found.live().as_ref().map(KeyState::of))
     }
 }
 
@@ -67,7 +65,7 @@ pub(super) enum WriteCommand {
 }
 
 /// What became of an attempt to evaluate.
-enum Evaluation {
+pub(super) enum Evaluation {
     /// It is gathered for the next entry.
     Gathered,
     /// Pages are missing and nothing happened.
@@ -158,7 +156,7 @@ impl Replica {
                 if self.builder.byte_size() + command.change.bytes() > ENTRY_BYTES_SOFT_MAX {
                     self.propose_gathered(out)?;
                 }
-                match self.gather_write(now, write.waiter, command, seen)? {
+                match self.gather_write(now, write.waiter, command, seen, out)? {
                     Evaluation::Gathered => {}
                     Evaluation::Miss(misses) => {
                         self.park(&misses, Parked::Write(write), out);
@@ -228,6 +226,10 @@ impl Replica {
                 let answer = match &write.change {
                     Change::Put(_) => Answer::Written,
                     Change::Delete(_) => Answer::Deleted,
+                    Change::Transact(transaction) => {
+                        self.answer_transaction(transaction, outcome, &[waiter], out);
+                        return false;
+                    }
                 };
                 answer_write(&answer, outcome, &[waiter], out);
                 return false;
@@ -263,8 +265,16 @@ impl Replica {
         waiter: Waiter,
         write: &Write,
         seen: Option<Seen>,
+        out: &mut Output,
     ) -> Result<Evaluation, ShardError> {
-        let states = match self.key_states(&write.change, seen)? {
+        let states = match &write.change {
+            Change::Put(items) => self.key_states(items.iter().map(|item| &item.key), seen)?,
+            Change::Delete(keys) => self.key_states(keys.iter(), seen)?,
+            Change::Transact(transaction) => {
+                return self.gather_transaction(now, waiter, write, transaction, out);
+            }
+        };
+        let states = match states {
             Lookup::Ready(states) => states,
             Lookup::Miss(misses) => return Ok(Evaluation::Miss(misses)),
         };
@@ -272,6 +282,7 @@ impl Replica {
         let (answer, keys) = match &write.change {
             Change::Put(items) => (Answer::Written, self.gather_puts(now, revision, items, &states)),
             Change::Delete(keys) => (Answer::Deleted, self.gather_deletes(revision, keys, &states)),
+            Change::Transact(_) => return Ok(Evaluation::Gathered),
         };
         let count = u32::try_from(keys.len()).unwrap_or(u32::MAX);
         let outcome = Outcome { revision, count, code: 0 };
@@ -293,17 +304,17 @@ impl Replica {
         Ok(Evaluation::Gathered)
     }
 
-    /// The state of every key that a change writes, as of everything proposed so far. Its only key may have been seen.
-    fn key_states(
+    /// The states of keys as of everything proposed so far. An only key may have been seen.
+    fn key_states<'k>(
         &mut self,
-        change: &Change,
+        keys: impl Iterator<Item = &'k Bytes>,
         seen: Option<Seen>,
     ) -> Result<Lookup<SmallVec<[Option<KeyState>; 1]>>, ShardError> {
         let mut states = SmallVec::new();
         let mut missing: Option<Misses> = None;
-        for key in change.keys() {
+        for key in keys {
             if let Some(pending) = self.overlay.newest(key) {
-                states.push(pending);
+                states.push(pending.state);
                 continue;
             }
             if let Some(Seen(state)) = seen {
@@ -330,21 +341,8 @@ impl Replica {
     ) -> SmallVec<[Bytes; 1]> {
         for (at, (item, before)) in items.iter().zip(states).enumerate() {
             let is_split = at > 0 && flaw::is_planted(Flaw::SplitBatch);
-            let written = if is_split { self.next_revision(now) } else { revision };
-            let create_revision = before.map_or(revision, |state| state.create_revision);
-            let version = before.map_or(1, |state| state.version + 1);
-            let mut attributes = Attributes::created(create_revision);
-            attributes.version = version;
-            attributes.type_tag = item.type_tag;
-            self.builder.push(&Effect::Put {
-                namespace: Namespace::USER,
-                key: &item.key,
-                revision: written,
-                attributes,
-                value: &item.value,
-            });
-            let state = KeyState { revision, create_revision, version };
-            self.overlay.push(item.key.clone(), revision, Some(state));
+            let stored = if is_split { self.next_revision(now) } else { revision };
+            self.gather_put(item, revision, *before, stored);
         }
         items.iter().map(|item| item.key.clone()).collect()
     }
@@ -360,8 +358,7 @@ impl Replica {
             keys.iter().zip(states).filter(|(_, state)| state.is_some()).map(|(key, _)| key.clone());
         let existing: SmallVec<[Bytes; 1]> = existing.collect();
         for key in &existing {
-            self.builder.push(&Effect::Delete { namespace: Namespace::USER, key, revision });
-            self.overlay.push(key.clone(), revision, None);
+            self.gather_delete(key, revision);
         }
         existing
     }
@@ -457,7 +454,7 @@ impl Replica {
     }
 
     /// A revision above all that were ever assigned in this shard, and not behind the clock.
-    fn next_revision(&mut self, now: Now) -> Revision {
+    pub(super) fn next_revision(&mut self, now: Now) -> Revision {
         let is_behind = self.newest.unix_ms() > now.wall.0;
         let last = match is_behind && flaw::is_planted(Flaw::RevisionByClock) {
             true => Revision::ZERO,
@@ -522,7 +519,12 @@ impl Replica {
             for key in &write.keys {
                 self.overlay.applied(key, write.revision());
             }
-            answer_write(&write.answer, write.outcome, &write.waiters, out);
+            match &write.answer {
+                Answer::Transacted(transaction) => {
+                    self.answer_transaction(transaction, write.outcome, &write.waiters, out);
+                }
+                answer => answer_write(answer, write.outcome, &write.waiters, out),
+            }
         }
         if !decided.lost.is_empty() {
             let error = self.not_leader(now);
@@ -571,6 +573,13 @@ fn answer_write(answer: &Answer, outcome: Outcome, waiters: &[Waiter], out: &mut
                 let (replica, state) = (mesh_base::ReplicaId(node.0), NodeState::Joining);
                 Response::Replace(ReplaceAnswer { node: *node, replica, state })
             }
+            Answer::Transacted(transaction) => match branch_of(transaction, outcome) {
+                Ok(branch) => done(outcome.revision, branch),
+                Err(error) => {
+                    out.fail(responder, &error);
+                    continue;
+                }
+            },
             Answer::Admitted | Answer::Nothing => continue,
         };
         out.answer(responder, &response);

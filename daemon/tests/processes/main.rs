@@ -14,6 +14,7 @@
 #![allow(clippy::print_stderr, reason = "figures, and what nodes said, are for whoever runs the test")]
 
 mod cluster;
+mod conditions;
 mod damage;
 mod files;
 mod load;

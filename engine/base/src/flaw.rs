@@ -46,6 +46,10 @@ macro_rules! flaws {
 }
 
 flaws! {
+    ConditionIgnoresPending, "condition-ignores-pending",
+        "A leader judges conditions by what is applied, whatever it proposed since.";
+    SkipRangeCheck, "skip-range-check",
+        "A leader does a transaction whatever was written since in the ranges that it had read.";
     AcknowledgeBeforeDurable, "acknowledge-before-durable",
         "A replica tells raft that entries are durable when they were handed to the log.";
     ForgetVote, "forget-vote",

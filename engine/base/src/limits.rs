@@ -29,6 +29,8 @@ pub const FRAME_TABLES_MAX: usize = 128 * 1024;
 pub const FRAME_DEPTH_MAX: usize = 8;
 /// Bytes of the keys and values of one batched put.
 pub const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Ranges in the read set of one transaction.
+pub const TRANSACTION_RANGES_MAX: usize = 256;
 /// Longest principal that a request carries.
 pub const PRINCIPAL_BYTES_MAX: usize = 1024;
 /// Longest name of an authentication mechanism.

@@ -405,6 +405,7 @@ impl Store {
         assert_eq!(self.tree.running, Some(checkpoint));
         self.tree.running = None;
         let last = std::mem::replace(&mut self.durable, running.superblock);
+        self.note_sealed();
         self.let_go(last.checkpoint);
         tracing::debug!(file = %self.file, %checkpoint, %applied, "checkpoint is durable");
         self.events.push_back(StoreEvent::CheckpointDone { checkpoint, applied });

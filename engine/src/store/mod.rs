@@ -37,7 +37,9 @@ use crate::key::KeyRef;
 use crate::options::StoreOptions;
 use crate::read::{KeyAt, Lookup, Misses, ScanOutcome, ScanRequest, Version, Want};
 use crate::superblock::{SnapshotSource, Superblock};
-use crate::tree::{PackPlan, PackPoint, PackProgress, SweepPoint, SweepProgress, Tree};
+use crate::tree::{
+    ChangeQuery, PackPlan, PackPoint, PackProgress, RangeChange, SweepPoint, SweepProgress, Tree,
+};
 use crate::write::CellWrite;
 
 pub use self::checkpoint::{CheckpointInfo, CheckpointMeta, CheckpointProgress};
@@ -51,6 +53,9 @@ pub use self::snapshot::{IngestProgress, KeyRange, SnapshotChunk};
 pub use self::verify::{AffectedKeys, StorePart, VerifyProblem, VerifyReport};
 pub(crate) use self::verify::{Span, Verify};
 pub use self::walk::WalkedCell;
+
+/// Checkpoints whose newest revision is known, so that a search for changes passes over what they wrote.
+const SEALED_REVISIONS_MAX: usize = 4;
 
 /// Something that happened since the owner asked last.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -116,6 +121,8 @@ pub struct Store {
     port: IoPort,
     tree: Tree,
     durable: Superblock,
+    /// The newest revisions of the last durable checkpoints, the oldest first.
+    sealed_revisions: VecDeque<(CheckpointNo, Revision)>,
     /// Pages for which the file has space taken.
     taken_pages: u64,
     shrinking: Shrinking,
@@ -188,6 +195,24 @@ impl Store {
     ) -> Result<ScanOutcome, StoreError> {
         self.check_readable(request.namespace, request.at)?;
         Ok(self.tree.view().scan(request, &mut visit))
+    }
+
+    /// Whether a key of a range (up to `end`, or to the end of the namespace) was written or deleted after a revision. Ranges
+    /// that were not changed for long cost little, however large they are.
+    ///
+    /// # Errors
+    /// [`StoreError::Compacted`] below the horizon: deletions after that revision may be forgotten; [`StoreError::Poisoned`].
+    pub fn change_after(
+        &self,
+        namespace: Namespace,
+        start: &[u8],
+        end: Option<&[u8]>,
+        since: Revision,
+    ) -> Result<Lookup<RangeChange<'_>>, StoreError> {
+        self.check_readable(namespace, since)?;
+        let sealed = self.sealed_revisions.iter().rev().find(|(_, revision)| *revision <= since);
+        let unchanged = sealed.map_or(CheckpointNo(0), |(checkpoint, _)| *checkpoint);
+        Ok(self.tree.view().change(&ChangeQuery { namespace, start, end, since, unchanged }))
     }
 
     /// Does all of the writes, or none if pages are missing. Writing a version again replaces it, so a log may be
@@ -405,6 +430,14 @@ impl Store {
         let number = self.port.submit(io, op).number;
         self.in_flight.insert(number, purpose);
         number
+    }
+
+    /// Remembers what the newest durable checkpoint holds.
+    fn note_sealed(&mut self) {
+        if self.sealed_revisions.len() == SEALED_REVISIONS_MAX {
+            self.sealed_revisions.pop_front();
+        }
+        self.sealed_revisions.push_back((self.durable.checkpoint, self.durable.revision));
     }
 
     const fn port_lane(&self) -> Lane {

@@ -413,6 +413,7 @@ impl Opening {
             verify: None,
             ingest: Ingest::default(),
             source: durable.source.filter(|_| self.file == FileId::StagedStore),
+            sealed_revisions: VecDeque::from([(durable.checkpoint, durable.revision)]),
             durable,
             events: VecDeque::new(),
             poison: None,

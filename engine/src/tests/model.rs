@@ -121,6 +121,7 @@ impl World {
             28 => self.verify(),
             29 => self.rig.finish_checkpoint(),
             30 if a % 8 == 0 => self.snapshot(),
+            30 => self.check_changes(a, b),
             _ => self.hot_key(a),
         }
     }
@@ -242,6 +243,30 @@ impl World {
             expected.reverse();
         }
         assert_eq!(found, expected, "{request:?}");
+        Ok(())
+    }
+
+    fn check_changes(&mut self, a: u16, b: u16) -> Run<()> {
+        let since = self.revision - u64::from(a % 60).min(self.revision - self.model.horizon);
+        let (start, end) = (key_of(a), key_of(b));
+        let end = (!b.is_multiple_of(5)).then_some(end);
+        let is_changed = |(key, versions): &(&Vec<u8>, &BTreeMap<u64, Option<Vec<u8>>>)| {
+            let is_inside = **key >= start && end.as_ref().is_none_or(|end| *key < end);
+            is_inside && versions.last_key_value().is_some_and(|(revision, _)| *revision > since)
+        };
+        let expected = self.model.versions.iter().find(is_changed);
+        let expected = expected.map(|(key, versions)| (key.clone(), *versions.last_key_value().unwrap().0));
+        let found = self.rig.until_ready(|store| {
+            let found = store.change_after(USER, &start, end.as_deref(), Revision(since));
+            found.map(|found| {
+                found.map(|change| match change {
+                    RangeChange::Nothing => None,
+                    RangeChange::Key(key, revision) => Some((key.to_vec(), revision.get())),
+                    RangeChange::TooMuch => panic!("a small store is too much"),
+                })
+            })
+        })?;
+        assert_eq!(found.unwrap(), expected, "since {since} in {start:?}..{end:?}");
         Ok(())
     }
 

@@ -10,6 +10,7 @@
 //! Deliberately absent: I/O, and the decision when to take a checkpoint.
 
 mod bulk;
+mod changes;
 mod collect;
 mod edit;
 mod merge;
@@ -30,6 +31,8 @@ use crate::pointer::{Checksum, PagePointer};
 use crate::sealed::Sealed;
 use crate::superblock::{Root, Shape};
 
+pub(crate) use self::changes::ChangeQuery;
+pub use self::changes::RangeChange;
 pub use self::collect::{SweepPoint, SweepProgress};
 pub(crate) use self::pack::PackPlan;
 pub use self::pack::{Density, PackPoint, PackProgress};

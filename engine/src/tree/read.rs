@@ -234,7 +234,7 @@ impl<'a> TreeView<'a> {
     }
 
     #[inline]
-    fn visit(&self, pointer: PagePointer, level: u8, touch: Touch) -> Result<&'a [u8], PageWant> {
+    pub(super) fn visit(&self, pointer: PagePointer, level: u8, touch: Touch) -> Result<&'a [u8], PageWant> {
         let found = match touch {
             Touch::Look => self.frames.peek(pointer.page),
             Touch::Scan if level == 0 => self.frames.get_once(pointer.page),

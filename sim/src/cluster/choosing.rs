@@ -22,6 +22,8 @@ const _: () = assert!((LARGE_VALUE_BYTES_MIN << (LARGE_DOUBLINGS - 1)) / 2 * 3 <
 pub(crate) enum Errand {
     /// Write keys and texts.
     Put(Vec<(Bytes, Bytes)>),
+    /// Write a key and a text if the key does not exist.
+    Create(Bytes, Bytes),
     /// Remove a value.
     Delete(Bytes),
     /// Read keys.
@@ -37,7 +39,11 @@ impl Client {
         {
             return self.start(now, work, Patience::UntilKnown, shared);
         }
-        let work = if self.prng.chance_per_mille(load.batches_per_mille) {
+        let work = if self.prng.chance_per_mille(load.increments_per_mille) {
+            self.choose_increment(shared, history)
+        } else if self.prng.chance_per_mille(load.transactions_per_mille) {
+            self.choose_transaction(now, shared, history)
+        } else if self.prng.chance_per_mille(load.batches_per_mille) {
             self.choose_batch(now, shared, history)
         } else {
             self.choose_single(now, shared, history)
@@ -63,6 +69,11 @@ impl Client {
                 let items = texts.into_iter().map(put).collect();
                 self.put(items, now, shared, history)
             }
+            Errand::Create(key, text) => {
+                let stamp = self.next_stamp();
+                let value = values::saying(stamp, &text);
+                self.create(key, stamp, value, now, shared, history)
+            }
             Errand::Delete(key) => self.delete(vec![key], now, shared, history),
             Errand::Get(keys) => match <[Bytes; 1]>::try_from(keys) {
                 Ok([key]) => self.get(key, now, shared, history),
@@ -72,10 +83,7 @@ impl Client {
         if let Some(node) = at {
             self.go_to(work.shard, node);
         }
-        let operations = match work.recorded {
-            Recorded::One(op) => vec![op],
-            Recorded::Batch(batch) => history.of_batch(batch).to_vec(),
-        };
+        let operations = work.recorded.operations(history);
         (operations, self.start(now, work, Patience::Bounded, shared))
     }
 
@@ -161,10 +169,7 @@ impl Client {
         };
         let items = begun.iter().map(put).collect();
         let work = self.put(items, now, shared, history);
-        let operations = match work.recorded {
-            Recorded::One(op) => vec![op],
-            Recorded::Batch(batch) => history.of_batch(batch).to_vec(),
-        };
+        let operations = work.recorded.operations(history);
         for (op, appending) in operations.into_iter().zip(begun) {
             history.note_append(op, appending.append);
         }
@@ -251,6 +256,10 @@ impl Client {
         let recorded = Recorded::Batch(history.invoke_batch(now, self.number(), asked));
         let (from, to) = shared.keys.bounds(scope);
         let reverse = self.prng.chance_per_mille(500);
-        Work { shard, recorded, kind: Kind::Range(RangeOf { from, to, reverse, limit }, Pages::default()) }
+        Work {
+            shard,
+            recorded,
+            kind: Kind::Range(RangeOf { from, to, reverse, limit, scope }, Pages::default()),
+        }
     }
 }

@@ -21,6 +21,7 @@ use mesh_wire::{
 use super::habits::{Habits, WhenDenied};
 use super::keys::{Keyspace, Scope};
 use super::lists::Lists;
+use super::transactions::Memory;
 use super::work::{Progress, Work, encode};
 use crate::history::{ClientNo, History, Outcome, Stamp};
 use crate::options::Options;
@@ -79,6 +80,8 @@ pub(super) struct Client {
     served: u64,
     /// Reads whose revision was compacted.
     compacted: u64,
+    /// What it remembers of what it saw.
+    pub(super) memory: Memory,
     /// What it has for itself, from when it first looks.
     pub(super) lists: Option<Lists>,
     /// What was wrong with an answer.
@@ -151,6 +154,7 @@ impl Client {
             wish: None,
             served: 0,
             compacted: 0,
+            memory: Memory::default(),
             lists: None,
             complaint: None,
             refusal: None,
@@ -383,7 +387,7 @@ impl Client {
             }
             answer => {
                 self.leaders.insert(shard, node);
-                match current.work.take(&answer, now, &shared.keys, history) {
+                match current.work.take(&answer, now, shared, &mut self.memory, history) {
                     Ok(Progress::NextPage) => Some(self.try_again(shared)),
                     Ok(Progress::Done(outcome)) => {
                         self.finish(outcome);
@@ -433,6 +437,16 @@ impl Client {
                 self.give_up(now, history);
                 return Step::Done;
             }
+            // An outcome as any other: whatever was sent before is answered so, too.
+            Error::Conflict { key, revision } => {
+                if !current.work.may_conflict(key, *revision) {
+                    let what = format!("a transaction was refused for no reason: {error}");
+                    self.complaint.get_or_insert(what);
+                }
+                current.is_ambiguous = false;
+                self.give_up(now, history);
+                return Step::Done;
+            }
             Error::Compacted { .. } => {
                 self.compacted += 1;
                 self.give_up(now, history);
@@ -441,6 +455,7 @@ impl Client {
             Error::WrongShard { .. }
             | Error::Malformed { .. }
             | Error::TooLarge { .. }
+            | Error::WrongType { .. }
             | Error::Internal { .. } => {
                 unreachable!("the client asks properly: {error}")
             }

@@ -1,4 +1,5 @@
-//! The keys of a run: registers, which everyone writes, and a list and a counter of each client, which nobody else does.
+//! The keys of a run: registers, which everyone writes, a list and a counter of each client, which nobody else does, and counters
+//! that are only ever incremented.
 //!
 //! The keys of one client share a tag, and so a shard. All keys begin alike, registers come first: so ranges of them can
 //! be asked for apart.
@@ -9,6 +10,9 @@ use mesh_base::prng::Prng;
 use mesh_server::router::SlotMap;
 
 use crate::options::{Options, Popularity};
+
+/// Counters of a run that has some.
+const COUNTERS: usize = 3;
 
 /// The weight of the most liked key, where likings differ.
 const WEIGHT_MAX: u64 = 1 << 20;
@@ -23,6 +27,8 @@ pub(super) struct Keyspace {
     liked: Vec<u64>,
     /// By client.
     owned: Vec<Owned>,
+    /// Which all share.
+    counters: Vec<Bytes>,
     /// From where to where all keys are; nothing for no bound.
     bounds: (Bytes, Bytes),
 }
@@ -67,14 +73,21 @@ impl Keyspace {
             list: Bytes::from(format!("key-{{c{client:02}}}-list")),
             counter: Bytes::from(format!("key-{{c{client:02}}}-count")),
         });
-        Self {
+        let counters = if options.load.increments_per_mille > 0 { COUNTERS } else { 0 };
+        let counters = (0..counters).map(|number| Bytes::from(format!("tally-{number}")));
+        let mut keys = Self {
             owned: owned.collect(),
+            counters: counters.collect(),
             slots,
             registers,
             by_shard,
             liked,
             bounds: (Bytes::new(), Bytes::new()),
+        };
+        if !keys.counters.is_empty() {
+            keys.keep_apart();
         }
+        keys
     }
 
     /// There are other keys that clients do not know of: they keep to their own.
@@ -118,6 +131,11 @@ impl Keyspace {
         others.truncate(count.saturating_sub(1));
         others.insert(prng.index(others.len() + 1), first);
         others
+    }
+
+    /// A counter that all share.
+    pub(super) fn choose_counter(&self, prng: &mut Prng) -> Bytes {
+        prng.choose(&self.counters).cloned().unwrap_or_default()
     }
 
     /// A shard.

@@ -20,6 +20,7 @@ mod peace;
 mod process;
 mod scripted;
 mod telling;
+mod transactions;
 mod values;
 mod work;
 
@@ -286,6 +287,8 @@ impl World {
         atomicity::check(&self.history, |key| self.shared.keys.shard_of(key))?;
         cuts::check(&self.history)?;
         crate::lists::check(&self.history)?;
+        crate::unchanged::check(&self.history)?;
+        self.history.counters().check().map_err(|miscount| Failure::Safety(miscount.to_string()))?;
         Ok(())
     }
 

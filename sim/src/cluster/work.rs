@@ -5,13 +5,16 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use mesh_base::{Instant, Revision, ShardId};
 use mesh_wire::{
-    Delete, Envelope, FrameWriter, Get, GetBatch, GetBatchAnswer, Item, KeyValue, Put, PutBatch, Range,
-    RangeAnswer, ReadContext, Request, Response, WriteContext,
+    Delete, Envelope, FrameWriter, Get, GetBatch, GetBatchAnswer, Item, KeyValue, Operation, Put, PutBatch,
+    Range, RangeAnswer, ReadContext, Request, Response, Transact, Transacted, WriteContext,
 };
 
-use super::keys::Keyspace;
+use super::client::Shared;
+use super::keys::{Keyspace, Scope};
+use super::transactions::{Memory, Reads, Seen, Transaction, WhatRead, range_read};
 use super::values;
-use crate::history::{BatchId, History, OpId, Outcome, Stamp};
+use crate::counters::{CountId, Counted};
+use crate::history::{BatchId, History, OpId, Outcome, Puts, Stamp};
 use crate::lists::Contents;
 
 /// One request.
@@ -27,8 +30,21 @@ pub(super) struct Work {
 pub(super) enum Recorded {
     /// As one operation. The request is one of a single key.
     One(OpId),
-    /// As several. The request is a batch, even of one key, or a range.
+    /// As several. The request is a batch, even of one key, a range or a transaction.
     Batch(BatchId),
+    /// As an increment.
+    Count(CountId),
+}
+
+impl Recorded {
+    /// The operations that the history has of it.
+    pub(super) fn operations(self, history: &History) -> Vec<OpId> {
+        match self {
+            Self::One(op) => vec![op],
+            Self::Batch(batch) => history.of_batch(batch).to_vec(),
+            Self::Count(_) => Vec::new(),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -38,6 +54,9 @@ pub(super) enum Kind {
     Delete(Vec<Bytes>),
     Get(Vec<Bytes>, Pages),
     Range(RangeOf, Pages),
+    Transact(Box<Transaction>),
+    /// Of a counter, by one.
+    Increment(Bytes),
 }
 
 /// What a range is asked for with.
@@ -47,6 +66,7 @@ pub(super) struct RangeOf {
     pub(super) to: Bytes,
     pub(super) reverse: bool,
     pub(super) limit: u32,
+    pub(super) scope: Scope,
 }
 
 /// A read, page by page, all at the revision of the first.
@@ -63,6 +83,7 @@ struct Found {
     key: Bytes,
     stamp: Stamp,
     revision: Revision,
+    version: u64,
     contents: Option<Contents>,
 }
 
@@ -76,7 +97,7 @@ pub(super) enum Progress {
 
 impl Work {
     pub(super) const fn is_write(&self) -> bool {
-        matches!(self.kind, Kind::Put(_) | Kind::Delete(_))
+        matches!(self.kind, Kind::Put(_) | Kind::Delete(_) | Kind::Transact(_) | Kind::Increment(_))
     }
 
     /// The frame that asks for it, or for its next page.
@@ -101,6 +122,14 @@ impl Work {
             Kind::Delete(keys) => {
                 let keys: Vec<&[u8]> = keys.iter().map(AsRef::as_ref).collect();
                 encode(writer, envelope, &Request::Delete(Delete { ctx, keys: (&keys).into() }))
+            }
+            Kind::Transact(transaction) => {
+                transaction.request(ctx, |transact| encode(writer, envelope, &Request::Transact(transact)))
+            }
+            Kind::Increment(key) => {
+                let operations = [Operation { key, action: mesh_wire::Action::Increment { delta: 1 } }];
+                let transact = Transact { ctx, operations: (&operations).into(), ..Transact::default() };
+                encode(writer, envelope, &Request::Transact(transact))
             }
             Kind::Get(keys, pages) => match keys.as_slice() {
                 [key] if is_single => {
@@ -136,9 +165,11 @@ impl Work {
         &mut self,
         response: &Response<'_>,
         now: Instant,
-        keys: &Keyspace,
+        shared: &Shared,
+        memory: &mut Memory,
         history: &mut History,
     ) -> Result<Progress, String> {
+        let keys = &shared.keys;
         let progress = match (response, &mut self.kind) {
             (Response::Written(written), Kind::Put(_)) => {
                 self.end(now, Outcome::Written(written.revision), None, history)
@@ -154,20 +185,30 @@ impl Work {
                 let key = asked.first().cloned().unwrap_or_default();
                 pages.take_item(key, answer.item, keys)?;
                 pages.at = answer.revision;
-                self.end_read(now, history)?
+                self.end_read(now, shared, memory, history)?
             }
             (Response::GetBatch(answer), Kind::Get(asked, pages)) => {
                 match pages.take_batch(asked, answer, keys)? {
                     Rest::Left => Progress::NextPage,
-                    Rest::None => self.end_read(now, history)?,
+                    Rest::None => self.end_read(now, shared, memory, history)?,
                 }
             }
             (Response::Range(page), Kind::Range(range, pages)) => {
                 match pages.take_range(range, page, keys)? {
                     Rest::Left => Progress::NextPage,
-                    Rest::None => self.end_read(now, history)?,
+                    Rest::None => self.end_read(now, shared, memory, history)?,
                 }
             }
+            (Response::Transacted(answer), Kind::Transact(transaction)) => {
+                let Recorded::Batch(batch) = self.recorded else { unreachable!("a batch: {self:?}") };
+                let (done, found) = transaction.take(answer, memory)?;
+                history.respond_transaction(now, batch, done, &found);
+                Progress::Done(match done.puts {
+                    Puts::Done => Outcome::Written(done.revision),
+                    Puts::Left => Outcome::NotApplied,
+                })
+            }
+            (Response::Transacted(answer), Kind::Increment(_)) => self.end_increment(answer, history)?,
             (other, kind) => unreachable!("an answer to its request: {other:?} to {kind:?}"),
         };
         Ok(progress)
@@ -185,15 +226,57 @@ impl Work {
             (Recorded::One(op), None) => history.respond(now, op, outcome),
             (Recorded::One(op), Some(of)) => history.respond_of(now, op, outcome, of),
             (Recorded::Batch(batch), of) => history.respond_all(now, batch, outcome, of),
+            (Recorded::Count(count), _) => {
+                let how = if outcome == Outcome::NotApplied { Counted::Not } else { Counted::Unknown };
+                history.end_count(count, how);
+            }
         }
         Progress::Done(outcome)
     }
 
-    fn end_read(&mut self, now: Instant, history: &mut History) -> Result<Progress, String> {
+    /// An increment was done.
+    fn end_increment(&self, answer: &Transacted<'_>, history: &mut History) -> Result<Progress, String> {
+        let Recorded::Count(count) = self.recorded else { unreachable!("a count: {self:?}") };
+        let revision = answer.revision;
+        let how = match answer.results.get(0).flatten() {
+            // Of an answer that came so late that its number is forgotten, no more is known than that it counts.
+            None if answer.forgotten => Counted::Unknown,
+            Some(item) if item.revision == revision => {
+                let number = std::str::from_utf8(item.value).ok().and_then(|text| text.parse().ok());
+                let number = number.ok_or_else(|| "an increment left no number".to_owned())?;
+                Counted::Done { revision, number }
+            }
+            other => return Err(format!("an increment at {revision} is answered with {other:?}")),
+        };
+        history.end_count(count, how);
+        Ok(Progress::Done(Outcome::Written(revision)))
+    }
+
+    /// Whether a refusal because of a key's revision makes sense.
+    pub(super) fn may_conflict(&self, key: &[u8], revision: Revision) -> bool {
+        matches!(&self.kind, Kind::Transact(transaction) if transaction.may_conflict(key, revision))
+    }
+
+    fn end_read(
+        &mut self,
+        now: Instant,
+        shared: &Shared,
+        memory: &mut Memory,
+        history: &mut History,
+    ) -> Result<Progress, String> {
+        let what = match &self.kind {
+            Kind::Range(range, _) => range_read(shared, range.scope, self.shard),
+            Kind::Get(keys, _) => WhatRead::Keys(keys.clone()),
+            _ => unreachable!("a read: {self:?}"),
+        };
         let (Kind::Get(_, pages) | Kind::Range(_, pages)) = &mut self.kind else {
             unreachable!("a read: {self:?}")
         };
         let of = pages.at;
+        memory.read(self.shard, Reads { of, what });
+        for Found { key, revision, version, .. } in &pages.found {
+            memory.saw(key, Seen { revision: *revision, version: *version });
+        }
         let mut contents: BTreeMap<Bytes, Contents> = BTreeMap::new();
         for found in &mut pages.found {
             contents.extend(found.contents.take().map(|contents| (found.key.clone(), contents)));
@@ -204,6 +287,7 @@ impl Work {
                 history.respond_of(now, op, found.unwrap_or(Outcome::Absent), of);
                 contents.into_values().for_each(|contents| history.note_contents(op, contents));
             }
+            Recorded::Count(_) => unreachable!("a read: {self:?}"),
             Recorded::Batch(batch) => {
                 let asked = history.of_batch(batch).to_vec();
                 let gets: BTreeMap<Bytes, OpId> =
@@ -235,7 +319,7 @@ impl Pages {
         let damaged = || format!("the value of \"{}\" is not as it was written", key.escape_ascii());
         let (stamp, what) = values::read(item.value).ok_or_else(damaged)?;
         let contents = if keys.is_list(&key) { values::contents(what) } else { None };
-        self.found.push(Found { key, stamp, revision: item.revision, contents });
+        self.found.push(Found { key, stamp, revision: item.revision, version: item.version, contents });
         Ok(())
     }
 

@@ -20,6 +20,10 @@ pub struct LoadOptions {
     pub batches_per_mille: u64,
     /// Keys of a batch at most.
     pub batch_keys_max: usize,
+    /// Of a thousand operations on other keys, those that are transactions.
+    pub transactions_per_mille: u64,
+    /// Of a thousand operations, increments of counters.
+    pub increments_per_mille: u64,
     /// Of a thousand values, those that are large.
     pub large_per_mille: u64,
     /// Of a thousand requests, those that are sent to two nodes at once.
@@ -46,6 +50,8 @@ impl LoadOptions {
         lists_per_mille: 0,
         batches_per_mille: 0,
         batch_keys_max: 4,
+        transactions_per_mille: 0,
+        increments_per_mille: 0,
         large_per_mille: 0,
         twice_per_mille: 0,
         leaving_per_mille: 0,
@@ -65,6 +71,8 @@ impl LoadOptions {
             large_per_mille: if size.think.most >= MS * 20 { large_per_mille } else { 0 },
             twice_per_mille: pick(prng, &[0, 0, 0, 50, 500]),
             leaving_per_mille: pick(prng, &[0, 0, 0, 5, 50]),
+            transactions_per_mille: pick(prng, &[0, 0, 100, 300, 700]),
+            increments_per_mille: pick(prng, &[0, 0, 50, 200]),
         }
     }
 }
@@ -79,6 +87,11 @@ impl fmt::Display for LoadOptions {
             self.batches_per_mille,
             self.batch_keys_max,
             self.large_per_mille
+        )?;
+        writeln!(
+            f,
+            "              transactions {}/1000, increments {}/1000",
+            self.transactions_per_mille, self.increments_per_mille
         )?;
         writeln!(
             f,
@@ -108,6 +121,8 @@ mod tests {
         let on = |is_on: fn(&LoadOptions) -> bool| runs.iter().filter(|run| is_on(run)).count();
         assert!((150..350).contains(&on(|it| it.lists_per_mille > 0)));
         assert!((300..450).contains(&on(|it| it.batches_per_mille > 0)));
+        assert!((250..350).contains(&on(|it| it.transactions_per_mille > 0)));
+        assert!((200..300).contains(&on(|it| it.increments_per_mille > 0)));
         assert!((100..300).contains(&on(|it| it.twice_per_mille > 0)));
         assert!((100..300).contains(&on(|it| it.leaving_per_mille > 0)));
         assert!((150..350).contains(&on(|it| it.popularity != Popularity::Uniform)));

@@ -145,6 +145,14 @@ impl Scenario {
         self
     }
 
+    /// With a load of transactions and increments, for most of its operations.
+    #[must_use]
+    pub const fn transactions(mut self) -> Self {
+        self.requests.transactions_per_mille = 700;
+        self.requests.increments_per_mille = 200;
+        self
+    }
+
     /// With values of the load of up to so many bytes.
     #[must_use]
     pub const fn values(mut self, bytes_max: usize) -> Self {

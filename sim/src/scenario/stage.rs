@@ -164,6 +164,15 @@ impl<'a> Stage<'a> {
         self.errand(Errand::Get(vec![bytes(key)]), Some(node))
     }
 
+    /// Begins to write a key that must not exist, at a node of choice first.
+    pub fn create_at(&mut self, node: NodeNo, key: &str, text: &str) -> Operation {
+        let operation = self.errand(Errand::Create(bytes(key), bytes(text)), Some(node));
+        if let Action::Put(stamp) = self.script.history().get(operation.0).action {
+            self.texts.insert(stamp, text.to_owned());
+        }
+        operation
+    }
+
     /// Begins to remove.
     pub fn delete(&mut self, key: &str) -> Operation {
         self.errand(Errand::Delete(bytes(key)), None)

@@ -14,4 +14,5 @@ mod sessions;
 mod snapshots;
 mod space;
 mod survival;
+mod transactions;
 mod words;

@@ -283,6 +283,292 @@ impl<'a> ::flatbuffers::Verifiable for NodeState {
 
 impl ::flatbuffers::SimpleToVerifyInSlice for NodeState {}
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+pub const ENUM_MIN_CONDITION_KIND: u8 = 0;
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+pub const ENUM_MAX_CONDITION_KIND: u8 = 5;
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+#[allow(non_camel_case_types)]
+pub const ENUM_VALUES_CONDITION_KIND: [ConditionKind; 6] = [
+  ConditionKind::Unset,
+  ConditionKind::Exists,
+  ConditionKind::Absent,
+  ConditionKind::Revision,
+  ConditionKind::Version,
+  ConditionKind::Value,
+];
+
+/// What is asked of a key. Closed within a version.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[repr(transparent)]
+pub struct ConditionKind(pub u8);
+#[allow(non_upper_case_globals)]
+impl ConditionKind {
+  pub const Unset: Self = Self(0);
+  pub const Exists: Self = Self(1);
+  pub const Absent: Self = Self(2);
+  pub const Revision: Self = Self(3);
+  pub const Version: Self = Self(4);
+  pub const Value: Self = Self(5);
+
+  pub const ENUM_MIN: u8 = 0;
+  pub const ENUM_MAX: u8 = 5;
+  pub const ENUM_VALUES: &'static [Self] = &[
+    Self::Unset,
+    Self::Exists,
+    Self::Absent,
+    Self::Revision,
+    Self::Version,
+    Self::Value,
+  ];
+  /// Returns the variant's name or "" if unknown.
+  pub fn variant_name(self) -> Option<&'static str> {
+    match self {
+      Self::Unset => Some("Unset"),
+      Self::Exists => Some("Exists"),
+      Self::Absent => Some("Absent"),
+      Self::Revision => Some("Revision"),
+      Self::Version => Some("Version"),
+      Self::Value => Some("Value"),
+      _ => None,
+    }
+  }
+}
+impl ::core::fmt::Debug for ConditionKind {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter) -> ::core::fmt::Result {
+    if let Some(name) = self.variant_name() {
+      f.write_str(name)
+    } else {
+      f.write_fmt(format_args!("<UNKNOWN {:?}>", self.0))
+    }
+  }
+}
+impl<'a> ::flatbuffers::Follow<'a> for ConditionKind {
+  type Inner = Self;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    let b = unsafe { ::flatbuffers::read_scalar_at::<u8>(buf, loc) };
+    Self(b)
+  }
+}
+
+impl ::flatbuffers::Push for ConditionKind {
+    type Output = ConditionKind;
+    #[inline]
+    unsafe fn push(&self, dst: &mut [u8], _written_len: usize) {
+        unsafe { ::flatbuffers::emplace_scalar::<u8>(dst, self.0) };
+    }
+}
+
+impl ::flatbuffers::EndianScalar for ConditionKind {
+  type Scalar = u8;
+  #[inline]
+  fn to_little_endian(self) -> u8 {
+    self.0.to_le()
+  }
+  #[inline]
+  #[allow(clippy::wrong_self_convention)]
+  fn from_little_endian(v: u8) -> Self {
+    let b = u8::from_le(v);
+    Self(b)
+  }
+}
+
+impl<'a> ::flatbuffers::Verifiable for ConditionKind {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    u8::run_verifier(v, pos)
+  }
+}
+
+impl ::flatbuffers::SimpleToVerifyInSlice for ConditionKind {}
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+pub const ENUM_MIN_OPERATION_KIND: u8 = 0;
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+pub const ENUM_MAX_OPERATION_KIND: u8 = 4;
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+#[allow(non_camel_case_types)]
+pub const ENUM_VALUES_OPERATION_KIND: [OperationKind; 5] = [
+  OperationKind::Unset,
+  OperationKind::Put,
+  OperationKind::Delete,
+  OperationKind::Increment,
+  OperationKind::Get,
+];
+
+/// What is done with a key. Closed within a version.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[repr(transparent)]
+pub struct OperationKind(pub u8);
+#[allow(non_upper_case_globals)]
+impl OperationKind {
+  pub const Unset: Self = Self(0);
+  pub const Put: Self = Self(1);
+  pub const Delete: Self = Self(2);
+  pub const Increment: Self = Self(3);
+  pub const Get: Self = Self(4);
+
+  pub const ENUM_MIN: u8 = 0;
+  pub const ENUM_MAX: u8 = 4;
+  pub const ENUM_VALUES: &'static [Self] = &[
+    Self::Unset,
+    Self::Put,
+    Self::Delete,
+    Self::Increment,
+    Self::Get,
+  ];
+  /// Returns the variant's name or "" if unknown.
+  pub fn variant_name(self) -> Option<&'static str> {
+    match self {
+      Self::Unset => Some("Unset"),
+      Self::Put => Some("Put"),
+      Self::Delete => Some("Delete"),
+      Self::Increment => Some("Increment"),
+      Self::Get => Some("Get"),
+      _ => None,
+    }
+  }
+}
+impl ::core::fmt::Debug for OperationKind {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter) -> ::core::fmt::Result {
+    if let Some(name) = self.variant_name() {
+      f.write_str(name)
+    } else {
+      f.write_fmt(format_args!("<UNKNOWN {:?}>", self.0))
+    }
+  }
+}
+impl<'a> ::flatbuffers::Follow<'a> for OperationKind {
+  type Inner = Self;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    let b = unsafe { ::flatbuffers::read_scalar_at::<u8>(buf, loc) };
+    Self(b)
+  }
+}
+
+impl ::flatbuffers::Push for OperationKind {
+    type Output = OperationKind;
+    #[inline]
+    unsafe fn push(&self, dst: &mut [u8], _written_len: usize) {
+        unsafe { ::flatbuffers::emplace_scalar::<u8>(dst, self.0) };
+    }
+}
+
+impl ::flatbuffers::EndianScalar for OperationKind {
+  type Scalar = u8;
+  #[inline]
+  fn to_little_endian(self) -> u8 {
+    self.0.to_le()
+  }
+  #[inline]
+  #[allow(clippy::wrong_self_convention)]
+  fn from_little_endian(v: u8) -> Self {
+    let b = u8::from_le(v);
+    Self(b)
+  }
+}
+
+impl<'a> ::flatbuffers::Verifiable for OperationKind {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    u8::run_verifier(v, pos)
+  }
+}
+
+impl ::flatbuffers::SimpleToVerifyInSlice for OperationKind {}
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+pub const ENUM_MIN_BRANCH: u8 = 0;
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+pub const ENUM_MAX_BRANCH: u8 = 2;
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+#[allow(non_camel_case_types)]
+pub const ENUM_VALUES_BRANCH: [Branch; 3] = [
+  Branch::Unset,
+  Branch::Operations,
+  Branch::Otherwise,
+];
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[repr(transparent)]
+pub struct Branch(pub u8);
+#[allow(non_upper_case_globals)]
+impl Branch {
+  pub const Unset: Self = Self(0);
+  pub const Operations: Self = Self(1);
+  pub const Otherwise: Self = Self(2);
+
+  pub const ENUM_MIN: u8 = 0;
+  pub const ENUM_MAX: u8 = 2;
+  pub const ENUM_VALUES: &'static [Self] = &[
+    Self::Unset,
+    Self::Operations,
+    Self::Otherwise,
+  ];
+  /// Returns the variant's name or "" if unknown.
+  pub fn variant_name(self) -> Option<&'static str> {
+    match self {
+      Self::Unset => Some("Unset"),
+      Self::Operations => Some("Operations"),
+      Self::Otherwise => Some("Otherwise"),
+      _ => None,
+    }
+  }
+}
+impl ::core::fmt::Debug for Branch {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter) -> ::core::fmt::Result {
+    if let Some(name) = self.variant_name() {
+      f.write_str(name)
+    } else {
+      f.write_fmt(format_args!("<UNKNOWN {:?}>", self.0))
+    }
+  }
+}
+impl<'a> ::flatbuffers::Follow<'a> for Branch {
+  type Inner = Self;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    let b = unsafe { ::flatbuffers::read_scalar_at::<u8>(buf, loc) };
+    Self(b)
+  }
+}
+
+impl ::flatbuffers::Push for Branch {
+    type Output = Branch;
+    #[inline]
+    unsafe fn push(&self, dst: &mut [u8], _written_len: usize) {
+        unsafe { ::flatbuffers::emplace_scalar::<u8>(dst, self.0) };
+    }
+}
+
+impl ::flatbuffers::EndianScalar for Branch {
+  type Scalar = u8;
+  #[inline]
+  fn to_little_endian(self) -> u8 {
+    self.0.to_le()
+  }
+  #[inline]
+  #[allow(clippy::wrong_self_convention)]
+  fn from_little_endian(v: u8) -> Self {
+    let b = u8::from_le(v);
+    Self(b)
+  }
+}
+
+impl<'a> ::flatbuffers::Verifiable for Branch {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    u8::run_verifier(v, pos)
+  }
+}
+
+impl ::flatbuffers::SimpleToVerifyInSlice for Branch {}
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MIN_REPLICA_ROLE: u8 = 0;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MAX_REPLICA_ROLE: u8 = 6;
@@ -493,10 +779,10 @@ impl ::flatbuffers::SimpleToVerifyInSlice for ReplicaState {}
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MIN_ERROR_CODE: u8 = 0;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
-pub const ENUM_MAX_ERROR_CODE: u8 = 25;
+pub const ENUM_MAX_ERROR_CODE: u8 = 26;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 #[allow(non_camel_case_types)]
-pub const ENUM_VALUES_ERROR_CODE: [ErrorCode; 26] = [
+pub const ENUM_VALUES_ERROR_CODE: [ErrorCode; 27] = [
   ErrorCode::Unset,
   ErrorCode::NotLeader,
   ErrorCode::WrongEpoch,
@@ -523,6 +809,7 @@ pub const ENUM_VALUES_ERROR_CODE: [ErrorCode; 26] = [
   ErrorCode::Damaged,
   ErrorCode::NotFound,
   ErrorCode::Internal,
+  ErrorCode::WrongType,
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -556,9 +843,10 @@ impl ErrorCode {
   pub const Damaged: Self = Self(23);
   pub const NotFound: Self = Self(24);
   pub const Internal: Self = Self(25);
+  pub const WrongType: Self = Self(26);
 
   pub const ENUM_MIN: u8 = 0;
-  pub const ENUM_MAX: u8 = 25;
+  pub const ENUM_MAX: u8 = 26;
   pub const ENUM_VALUES: &'static [Self] = &[
     Self::Unset,
     Self::NotLeader,
@@ -586,6 +874,7 @@ impl ErrorCode {
     Self::Damaged,
     Self::NotFound,
     Self::Internal,
+    Self::WrongType,
   ];
   /// Returns the variant's name or "" if unknown.
   pub fn variant_name(self) -> Option<&'static str> {
@@ -616,6 +905,7 @@ impl ErrorCode {
       Self::Damaged => Some("Damaged"),
       Self::NotFound => Some("NotFound"),
       Self::Internal => Some("Internal"),
+      Self::WrongType => Some("WrongType"),
       _ => None,
     }
   }
@@ -4761,6 +5051,816 @@ impl ::core::fmt::Debug for RangeAnswer<'_> {
       ds.field("items", &self.items());
       ds.field("more", &self.more());
       ds.field("revision", &self.revision());
+      ds.finish()
+  }
+}
+pub enum ConditionOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct Condition<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for Condition<'a> {
+  type Inner = Condition<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> Condition<'a> {
+  pub const VT_KEY: ::flatbuffers::VOffsetT = 4;
+  pub const VT_KIND: ::flatbuffers::VOffsetT = 6;
+  pub const VT_NUMBER: ::flatbuffers::VOffsetT = 8;
+  pub const VT_VALUE: ::flatbuffers::VOffsetT = 10;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    Condition { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args ConditionArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<Condition<'bldr>> {
+    let mut builder = ConditionBuilder::new(_fbb);
+    builder.add_number(args.number);
+    if let Some(x) = args.value { builder.add_value(x); }
+    if let Some(x) = args.key { builder.add_key(x); }
+    builder.add_kind(args.kind);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn key(&self) -> ::flatbuffers::Vector<'a, u8> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u8>>>(Condition::VT_KEY, None).unwrap()}
+  }
+  #[inline]
+  pub fn kind(&self) -> ConditionKind {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<ConditionKind>(Condition::VT_KIND, Some(ConditionKind::Unset)).unwrap()}
+  }
+  #[inline]
+  pub fn number(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Condition::VT_NUMBER, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn value(&self) -> Option<::flatbuffers::Vector<'a, u8>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u8>>>(Condition::VT_VALUE, None)}
+  }
+}
+
+impl ::flatbuffers::Verifiable for Condition<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("key", Self::VT_KEY, true)?
+     .visit_field::<ConditionKind>("kind", Self::VT_KIND, false)?
+     .visit_field::<u64>("number", Self::VT_NUMBER, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("value", Self::VT_VALUE, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct ConditionArgs<'a> {
+    pub key: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
+    pub kind: ConditionKind,
+    pub number: u64,
+    pub value: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
+}
+impl<'a> Default for ConditionArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    ConditionArgs {
+      key: None, // required field
+      kind: ConditionKind::Unset,
+      number: 0,
+      value: None,
+    }
+  }
+}
+
+pub struct ConditionBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ConditionBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_key(&mut self, key: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u8>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Condition::VT_KEY, key);
+  }
+  #[inline]
+  pub fn add_kind(&mut self, kind: ConditionKind) {
+    self.fbb_.push_slot::<ConditionKind>(Condition::VT_KIND, kind, ConditionKind::Unset);
+  }
+  #[inline]
+  pub fn add_number(&mut self, number: u64) {
+    self.fbb_.push_slot::<u64>(Condition::VT_NUMBER, number, 0);
+  }
+  #[inline]
+  pub fn add_value(&mut self, value: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u8>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Condition::VT_VALUE, value);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> ConditionBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    ConditionBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<Condition<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    self.fbb_.required(o, Condition::VT_KEY,"key");
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for Condition<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("Condition");
+      ds.field("key", &self.key());
+      ds.field("kind", &self.kind());
+      ds.field("number", &self.number());
+      ds.field("value", &self.value());
+      ds.finish()
+  }
+}
+pub enum KeyRangeOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct KeyRange<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for KeyRange<'a> {
+  type Inner = KeyRange<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> KeyRange<'a> {
+  pub const VT_FROM: ::flatbuffers::VOffsetT = 4;
+  pub const VT_TO: ::flatbuffers::VOffsetT = 6;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    KeyRange { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args KeyRangeArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<KeyRange<'bldr>> {
+    let mut builder = KeyRangeBuilder::new(_fbb);
+    if let Some(x) = args.to { builder.add_to(x); }
+    if let Some(x) = args.from { builder.add_from(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn from(&self) -> ::flatbuffers::Vector<'a, u8> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u8>>>(KeyRange::VT_FROM, None).unwrap()}
+  }
+  #[inline]
+  pub fn to(&self) -> ::flatbuffers::Vector<'a, u8> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u8>>>(KeyRange::VT_TO, None).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for KeyRange<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("from", Self::VT_FROM, true)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("to", Self::VT_TO, true)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct KeyRangeArgs<'a> {
+    pub from: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
+    pub to: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
+}
+impl<'a> Default for KeyRangeArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    KeyRangeArgs {
+      from: None, // required field
+      to: None, // required field
+    }
+  }
+}
+
+pub struct KeyRangeBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> KeyRangeBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_from(&mut self, from: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u8>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(KeyRange::VT_FROM, from);
+  }
+  #[inline]
+  pub fn add_to(&mut self, to: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u8>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(KeyRange::VT_TO, to);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> KeyRangeBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    KeyRangeBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<KeyRange<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    self.fbb_.required(o, KeyRange::VT_FROM,"from");
+    self.fbb_.required(o, KeyRange::VT_TO,"to");
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for KeyRange<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("KeyRange");
+      ds.field("from", &self.from());
+      ds.field("to", &self.to());
+      ds.finish()
+  }
+}
+pub enum OperationOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct Operation<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for Operation<'a> {
+  type Inner = Operation<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> Operation<'a> {
+  pub const VT_KIND: ::flatbuffers::VOffsetT = 4;
+  pub const VT_KEY: ::flatbuffers::VOffsetT = 6;
+  pub const VT_VALUE: ::flatbuffers::VOffsetT = 8;
+  pub const VT_LEASE: ::flatbuffers::VOffsetT = 10;
+  pub const VT_TYPE_TAG: ::flatbuffers::VOffsetT = 12;
+  pub const VT_DELTA: ::flatbuffers::VOffsetT = 14;
+  pub const VT_PREVIOUS: ::flatbuffers::VOffsetT = 16;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    Operation { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args OperationArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<Operation<'bldr>> {
+    let mut builder = OperationBuilder::new(_fbb);
+    builder.add_delta(args.delta);
+    builder.add_lease(args.lease);
+    if let Some(x) = args.value { builder.add_value(x); }
+    if let Some(x) = args.key { builder.add_key(x); }
+    builder.add_previous(args.previous);
+    builder.add_type_tag(args.type_tag);
+    builder.add_kind(args.kind);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn kind(&self) -> OperationKind {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<OperationKind>(Operation::VT_KIND, Some(OperationKind::Unset)).unwrap()}
+  }
+  #[inline]
+  pub fn key(&self) -> ::flatbuffers::Vector<'a, u8> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u8>>>(Operation::VT_KEY, None).unwrap()}
+  }
+  #[inline]
+  pub fn value(&self) -> Option<::flatbuffers::Vector<'a, u8>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u8>>>(Operation::VT_VALUE, None)}
+  }
+  #[inline]
+  pub fn lease(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Operation::VT_LEASE, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn type_tag(&self) -> u8 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u8>(Operation::VT_TYPE_TAG, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn delta(&self) -> i64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<i64>(Operation::VT_DELTA, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn previous(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(Operation::VT_PREVIOUS, Some(false)).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for Operation<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<OperationKind>("kind", Self::VT_KIND, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("key", Self::VT_KEY, true)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("value", Self::VT_VALUE, false)?
+     .visit_field::<u64>("lease", Self::VT_LEASE, false)?
+     .visit_field::<u8>("type_tag", Self::VT_TYPE_TAG, false)?
+     .visit_field::<i64>("delta", Self::VT_DELTA, false)?
+     .visit_field::<bool>("previous", Self::VT_PREVIOUS, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct OperationArgs<'a> {
+    pub kind: OperationKind,
+    pub key: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
+    pub value: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
+    pub lease: u64,
+    pub type_tag: u8,
+    pub delta: i64,
+    pub previous: bool,
+}
+impl<'a> Default for OperationArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    OperationArgs {
+      kind: OperationKind::Unset,
+      key: None, // required field
+      value: None,
+      lease: 0,
+      type_tag: 0,
+      delta: 0,
+      previous: false,
+    }
+  }
+}
+
+pub struct OperationBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> OperationBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_kind(&mut self, kind: OperationKind) {
+    self.fbb_.push_slot::<OperationKind>(Operation::VT_KIND, kind, OperationKind::Unset);
+  }
+  #[inline]
+  pub fn add_key(&mut self, key: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u8>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Operation::VT_KEY, key);
+  }
+  #[inline]
+  pub fn add_value(&mut self, value: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u8>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Operation::VT_VALUE, value);
+  }
+  #[inline]
+  pub fn add_lease(&mut self, lease: u64) {
+    self.fbb_.push_slot::<u64>(Operation::VT_LEASE, lease, 0);
+  }
+  #[inline]
+  pub fn add_type_tag(&mut self, type_tag: u8) {
+    self.fbb_.push_slot::<u8>(Operation::VT_TYPE_TAG, type_tag, 0);
+  }
+  #[inline]
+  pub fn add_delta(&mut self, delta: i64) {
+    self.fbb_.push_slot::<i64>(Operation::VT_DELTA, delta, 0);
+  }
+  #[inline]
+  pub fn add_previous(&mut self, previous: bool) {
+    self.fbb_.push_slot::<bool>(Operation::VT_PREVIOUS, previous, false);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> OperationBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    OperationBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<Operation<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    self.fbb_.required(o, Operation::VT_KEY,"key");
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for Operation<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("Operation");
+      ds.field("kind", &self.kind());
+      ds.field("key", &self.key());
+      ds.field("value", &self.value());
+      ds.field("lease", &self.lease());
+      ds.field("type_tag", &self.type_tag());
+      ds.field("delta", &self.delta());
+      ds.field("previous", &self.previous());
+      ds.finish()
+  }
+}
+pub enum TransactOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct Transact<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for Transact<'a> {
+  type Inner = Transact<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> Transact<'a> {
+  pub const VT_CTX: ::flatbuffers::VOffsetT = 4;
+  pub const VT_CONDITIONS: ::flatbuffers::VOffsetT = 6;
+  pub const VT_READS_AT: ::flatbuffers::VOffsetT = 8;
+  pub const VT_READS: ::flatbuffers::VOffsetT = 10;
+  pub const VT_RANGES: ::flatbuffers::VOffsetT = 12;
+  pub const VT_OPERATIONS: ::flatbuffers::VOffsetT = 14;
+  pub const VT_OTHERWISE: ::flatbuffers::VOffsetT = 16;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    Transact { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args TransactArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<Transact<'bldr>> {
+    let mut builder = TransactBuilder::new(_fbb);
+    builder.add_reads_at(args.reads_at);
+    if let Some(x) = args.otherwise { builder.add_otherwise(x); }
+    if let Some(x) = args.operations { builder.add_operations(x); }
+    if let Some(x) = args.ranges { builder.add_ranges(x); }
+    if let Some(x) = args.reads { builder.add_reads(x); }
+    if let Some(x) = args.conditions { builder.add_conditions(x); }
+    if let Some(x) = args.ctx { builder.add_ctx(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn ctx(&self) -> WriteContext<'a> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<WriteContext>>(Transact::VT_CTX, None).unwrap()}
+  }
+  #[inline]
+  pub fn conditions(&self) -> Option<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Condition<'a>>>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Condition>>>>(Transact::VT_CONDITIONS, None)}
+  }
+  #[inline]
+  pub fn reads_at(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Transact::VT_READS_AT, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn reads(&self) -> Option<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Key<'a>>>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Key>>>>(Transact::VT_READS, None)}
+  }
+  #[inline]
+  pub fn ranges(&self) -> Option<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<KeyRange<'a>>>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<KeyRange>>>>(Transact::VT_RANGES, None)}
+  }
+  #[inline]
+  pub fn operations(&self) -> ::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Operation<'a>>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Operation>>>>(Transact::VT_OPERATIONS, None).unwrap()}
+  }
+  #[inline]
+  pub fn otherwise(&self) -> Option<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Operation<'a>>>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Operation>>>>(Transact::VT_OTHERWISE, None)}
+  }
+}
+
+impl ::flatbuffers::Verifiable for Transact<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<WriteContext>>("ctx", Self::VT_CTX, true)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<Condition>>>>("conditions", Self::VT_CONDITIONS, false)?
+     .visit_field::<u64>("reads_at", Self::VT_READS_AT, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<Key>>>>("reads", Self::VT_READS, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<KeyRange>>>>("ranges", Self::VT_RANGES, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<Operation>>>>("operations", Self::VT_OPERATIONS, true)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<Operation>>>>("otherwise", Self::VT_OTHERWISE, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct TransactArgs<'a> {
+    pub ctx: Option<::flatbuffers::WIPOffset<WriteContext<'a>>>,
+    pub conditions: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Condition<'a>>>>>,
+    pub reads_at: u64,
+    pub reads: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Key<'a>>>>>,
+    pub ranges: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<KeyRange<'a>>>>>,
+    pub operations: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Operation<'a>>>>>,
+    pub otherwise: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Operation<'a>>>>>,
+}
+impl<'a> Default for TransactArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    TransactArgs {
+      ctx: None, // required field
+      conditions: None,
+      reads_at: 0,
+      reads: None,
+      ranges: None,
+      operations: None, // required field
+      otherwise: None,
+    }
+  }
+}
+
+pub struct TransactBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> TransactBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_ctx(&mut self, ctx: ::flatbuffers::WIPOffset<WriteContext<'b >>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<WriteContext>>(Transact::VT_CTX, ctx);
+  }
+  #[inline]
+  pub fn add_conditions(&mut self, conditions: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<Condition<'b >>>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Transact::VT_CONDITIONS, conditions);
+  }
+  #[inline]
+  pub fn add_reads_at(&mut self, reads_at: u64) {
+    self.fbb_.push_slot::<u64>(Transact::VT_READS_AT, reads_at, 0);
+  }
+  #[inline]
+  pub fn add_reads(&mut self, reads: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<Key<'b >>>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Transact::VT_READS, reads);
+  }
+  #[inline]
+  pub fn add_ranges(&mut self, ranges: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<KeyRange<'b >>>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Transact::VT_RANGES, ranges);
+  }
+  #[inline]
+  pub fn add_operations(&mut self, operations: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<Operation<'b >>>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Transact::VT_OPERATIONS, operations);
+  }
+  #[inline]
+  pub fn add_otherwise(&mut self, otherwise: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<Operation<'b >>>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Transact::VT_OTHERWISE, otherwise);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> TransactBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    TransactBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<Transact<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    self.fbb_.required(o, Transact::VT_CTX,"ctx");
+    self.fbb_.required(o, Transact::VT_OPERATIONS,"operations");
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for Transact<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("Transact");
+      ds.field("ctx", &self.ctx());
+      ds.field("conditions", &self.conditions());
+      ds.field("reads_at", &self.reads_at());
+      ds.field("reads", &self.reads());
+      ds.field("ranges", &self.ranges());
+      ds.field("operations", &self.operations());
+      ds.field("otherwise", &self.otherwise());
+      ds.finish()
+  }
+}
+pub enum TransactedOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct Transacted<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for Transacted<'a> {
+  type Inner = Transacted<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> Transacted<'a> {
+  pub const VT_REVISION: ::flatbuffers::VOffsetT = 4;
+  pub const VT_BRANCH: ::flatbuffers::VOffsetT = 6;
+  pub const VT_RESULTS: ::flatbuffers::VOffsetT = 8;
+  pub const VT_FORGOTTEN: ::flatbuffers::VOffsetT = 10;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    Transacted { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args TransactedArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<Transacted<'bldr>> {
+    let mut builder = TransactedBuilder::new(_fbb);
+    builder.add_revision(args.revision);
+    if let Some(x) = args.results { builder.add_results(x); }
+    builder.add_forgotten(args.forgotten);
+    builder.add_branch(args.branch);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn revision(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Transacted::VT_REVISION, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn branch(&self) -> Branch {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<Branch>(Transacted::VT_BRANCH, Some(Branch::Unset)).unwrap()}
+  }
+  #[inline]
+  pub fn results(&self) -> ::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Item<'a>>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Item>>>>(Transacted::VT_RESULTS, None).unwrap()}
+  }
+  #[inline]
+  pub fn forgotten(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(Transacted::VT_FORGOTTEN, Some(false)).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for Transacted<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<u64>("revision", Self::VT_REVISION, false)?
+     .visit_field::<Branch>("branch", Self::VT_BRANCH, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<Item>>>>("results", Self::VT_RESULTS, true)?
+     .visit_field::<bool>("forgotten", Self::VT_FORGOTTEN, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct TransactedArgs<'a> {
+    pub revision: u64,
+    pub branch: Branch,
+    pub results: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Item<'a>>>>>,
+    pub forgotten: bool,
+}
+impl<'a> Default for TransactedArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    TransactedArgs {
+      revision: 0,
+      branch: Branch::Unset,
+      results: None, // required field
+      forgotten: false,
+    }
+  }
+}
+
+pub struct TransactedBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> TransactedBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_revision(&mut self, revision: u64) {
+    self.fbb_.push_slot::<u64>(Transacted::VT_REVISION, revision, 0);
+  }
+  #[inline]
+  pub fn add_branch(&mut self, branch: Branch) {
+    self.fbb_.push_slot::<Branch>(Transacted::VT_BRANCH, branch, Branch::Unset);
+  }
+  #[inline]
+  pub fn add_results(&mut self, results: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<Item<'b >>>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Transacted::VT_RESULTS, results);
+  }
+  #[inline]
+  pub fn add_forgotten(&mut self, forgotten: bool) {
+    self.fbb_.push_slot::<bool>(Transacted::VT_FORGOTTEN, forgotten, false);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> TransactedBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    TransactedBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<Transacted<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    self.fbb_.required(o, Transacted::VT_RESULTS,"results");
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for Transacted<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("Transacted");
+      ds.field("revision", &self.revision());
+      ds.field("branch", &self.branch());
+      ds.field("results", &self.results());
+      ds.field("forgotten", &self.forgotten());
       ds.finish()
   }
 }

@@ -28,7 +28,7 @@ impl<'a> Message<'a> for Error {
 
     fn check(&self) -> Result<(), WireError> {
         match self {
-            Self::Conflict { key, .. } | Self::PermissionDenied { key } => {
+            Self::Conflict { key, .. } | Self::PermissionDenied { key } | Self::WrongType { key, .. } => {
                 at_most("key bytes", key.len(), KEY_BYTES_MAX)
             }
             Self::NotLeader { leader: Some(at), .. } => {
@@ -83,6 +83,7 @@ impl<'e> Parts<'e> {
             | Error::Damaged { what }
             | Error::NotFound { what }
             | Error::Internal { what } => Self { what: Some(what), ..none },
+            Error::WrongType { key, what } => Self { key: Some(key), what: Some(what), ..none },
             Error::Conflict { key, .. } | Error::PermissionDenied { key } => Self { key: Some(key), ..none },
             Error::NotLeader { leader: Some(at), .. } => Self { address: Some(&at.address), ..none },
             Error::WrongCluster { theirs, ours } => Self { clusters: Some((*theirs, *ours)), ..none },
@@ -140,6 +141,7 @@ const fn code(error: &Error) -> fb::ErrorCode {
         Error::Damaged { .. } => fb::ErrorCode::Damaged,
         Error::NotFound { .. } => fb::ErrorCode::NotFound,
         Error::Internal { .. } => fb::ErrorCode::Internal,
+        Error::WrongType { .. } => fb::ErrorCode::WrongType,
     }
 }
 
@@ -202,6 +204,7 @@ fn read(table: fb::ErrorAnswer<'_>) -> Option<Error> {
         fb::ErrorCode::Damaged => Error::Damaged { what: what() },
         fb::ErrorCode::NotFound => Error::NotFound { what: what() },
         fb::ErrorCode::Internal => Error::Internal { what: what() },
+        fb::ErrorCode::WrongType => Error::WrongType { key: key(), what: what() },
         _ => return None,
     })
 }

@@ -78,12 +78,12 @@ impl<'a> Item<'a> {
         }
     }
 
-    fn check(&self) -> Result<(), WireError> {
+    pub(super) fn check(&self) -> Result<(), WireError> {
         ensure!(self.revision != Revision::ZERO, "an item's revision");
         value(self.value)
     }
 
-    fn build(&self, key: Option<&[u8]>, to: &mut Builder) -> WIPOffset<fb::Item<'static>> {
+    pub(super) fn build(&self, key: Option<&[u8]>, to: &mut Builder) -> WIPOffset<fb::Item<'static>> {
         let key = key.map(|key| to.bytes(key));
         let value = to.bytes_if_any(self.value);
         let args = fb::ItemArgs {
@@ -316,7 +316,7 @@ impl fmt::Debug for Range<'_> {
 }
 
 /// A bound may be one byte longer than a key, so that it can be the least above one.
-fn check_bound(bound: &[u8]) -> Result<(), WireError> {
+pub(super) fn check_bound(bound: &[u8]) -> Result<(), WireError> {
     at_most("bytes of a bound", bound.len(), KEY_BYTES_MAX + 1)
 }
 

@@ -244,6 +244,50 @@ impl Sample {
         }
     }
 
+    fn transact(&mut self) -> Transact<'static> {
+        let has_reads = self.flag();
+        let reads: &[&[u8]] = if has_reads { self.some(1, 5, Self::key) } else { &[] };
+        let ranges: &[KeyRange<'_>] = match has_reads {
+            true => self.some(0, 3, |s| KeyRange { from: s.bound(), to: s.bound() }),
+            false => &[],
+        };
+        Transact {
+            ctx: self.write_context(),
+            conditions: self.some(0, 5, Self::condition).into(),
+            reads_at: Revision(if has_reads { self.prng.range(1..u64::MAX) } else { 0 }),
+            reads: reads.into(),
+            ranges: ranges.into(),
+            operations: self.some(1, 6, Self::operation).into(),
+            otherwise: self.maybe(|s| s.some(0, 4, Self::operation).into()),
+        }
+    }
+
+    fn condition(&mut self) -> Condition<'static> {
+        let expect = match self.prng.index(5) {
+            0 => Expect::Exists,
+            1 => Expect::Absent,
+            2 => Expect::Revision(Revision(self.prng.range(1..u64::MAX))),
+            3 => Expect::Version(self.prng.range(1..u64::MAX)),
+            _ => Expect::Value(self.any_bytes()),
+        };
+        Condition { key: self.key(), expect }
+    }
+
+    fn operation(&mut self) -> Operation<'static> {
+        let action = match self.prng.index(4) {
+            0 => Action::Put {
+                value: self.any_bytes(),
+                lease: self.number(),
+                type_tag: self.number() as u8,
+                previous: self.flag(),
+            },
+            1 => Action::Delete { previous: self.flag() },
+            2 => Action::Increment { delta: self.number() as i64 },
+            _ => Action::Get,
+        };
+        Operation { key: self.key(), action }
+    }
+
     fn hello(&mut self) -> Hello<'static> {
         let link = if self.flag() { LinkClass::Control } else { LinkClass::Bulk };
         let role = if self.flag() { Role::Client } else { Role::Peer { node: NodeId(self.number()), link } };
@@ -281,6 +325,7 @@ impl Sample {
             Kind::Delete => {
                 Request::Delete(Delete { ctx: self.write_context(), keys: self.some(1, 9, Self::key).into() })
             }
+            Kind::Transact => Request::Transact(self.transact()),
             Kind::Range => Request::Range(Range {
                 ctx: self.read_context(),
                 from: self.bound(),
@@ -445,6 +490,12 @@ impl Sample {
                 more: self.flag(),
                 revision: self.revision(),
             }),
+            Kind::Transacted => Response::Transacted(Transacted {
+                revision: self.revision(),
+                branch: if self.flag() { Branch::Operations } else { Branch::Otherwise },
+                results: self.some(0, 9, |s| s.maybe(Self::item)).into(),
+                forgotten: self.flag(),
+            }),
             Kind::Error => {
                 let errors = self.errors();
                 Response::Error(self.prng.choose(&errors).unwrap().clone())
@@ -482,6 +533,7 @@ impl Sample {
             Error::Damaged { what: self.text().into() },
             Error::NotFound { what: self.text().into() },
             Error::Internal { what: self.text().into() },
+            Error::WrongType { key: Bytes::from_static(self.key()), what: self.text().into() },
         ]
     }
 

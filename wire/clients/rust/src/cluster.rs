@@ -10,7 +10,7 @@ use mesh_base::limits::CLIENT_RETRY_PAUSE_MAX;
 use tokio::time::{sleep, timeout_at};
 
 use crate::backoff::{Dice, pause};
-use crate::calls::{Delete, DeleteMany, Get, GetMany, Put, PutMany};
+use crate::calls::{Delete, DeleteMany, Get, GetMany, Increment, Put, PutMany};
 use crate::connection::{DialError, Greeted, Hello, dial, with_port};
 use crate::core::{Core, Handle};
 use crate::error::Tried;
@@ -72,6 +72,12 @@ impl Cluster {
     /// Deletes a key. Awaiting it tells whether it existed.
     pub const fn delete<K: AsRef<[u8]>>(&self, key: K) -> Delete<'_, K> {
         Delete::new(self, key)
+    }
+
+    /// Adds to the number that a key holds, in decimal digits; a key that does not exist counts as 0. Awaiting it gives the sum. However
+    /// often it had to be sent, it counts once.
+    pub const fn increment<K: AsRef<[u8]>>(&self, key: K, delta: i64) -> Increment<'_, K> {
+        Increment::new(self, key, delta)
     }
 
     /// Reads several keys. Awaiting it gives what each holds, in their order.

@@ -29,8 +29,8 @@ impl fmt::Display for Tried {
 
 /// Why something was not done. Displayed, it says what to do about it.
 ///
-/// A write that ends with [`Error::Unknown`] may have been applied or may yet be, once. A write that ends with any other
-/// error was certainly not applied and never will be.
+/// A write that ends with [`Error::Unknown`] may have been applied or may yet be, once; one that ends with [`Error::Forgotten`] was.
+/// A write that ends with any other error was certainly not applied and never will be.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Error {
     /// There is no address to connect to.
@@ -97,6 +97,20 @@ pub enum Error {
         /// The key.
         key: Bytes,
         /// Its revision; 0 if it does not exist.
+        revision: Revision,
+    },
+    /// A value is not what the operation works on.
+    #[error("the value of key {} is {what}: nothing was applied", key.escape_ascii())]
+    WrongType {
+        /// The key.
+        key: Bytes,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The write was applied, but what it found is kept no longer: its answer came too late.
+    #[error("the write was applied, at revision {revision}, but what it found is kept no longer: read anew")]
+    Forgotten {
+        /// The revision of the write.
         revision: Revision,
     },
     /// A transaction holds a lock that was waited for too long.
@@ -209,6 +223,8 @@ impl Error {
             Self::Partial { .. } => "Partial",
             Self::Overloaded { .. } => "Overloaded",
             Self::Conflict { .. } => "Conflict",
+            Self::WrongType { .. } => "WrongType",
+            Self::Forgotten { .. } => "Forgotten",
             Self::Locked => "Locked",
             Self::Compacted { .. } => "Compacted",
             Self::TooLarge { .. } => "TooLarge",
@@ -240,6 +256,7 @@ impl Error {
                 Self::Overloaded { retry_after: Duration::from_millis(retry_after_ms.into()) }
             }
             Wire::Conflict { key, revision } => Self::Conflict { key, revision },
+            Wire::WrongType { key, what } => Self::WrongType { key, what: what.into_owned() },
             Wire::Locked => Self::Locked,
             Wire::Compacted { oldest } => Self::Compacted { oldest },
             Wire::TooLarge { what, limit, actual } => Self::TooLarge { what, limit, actual },

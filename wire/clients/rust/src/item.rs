@@ -53,6 +53,24 @@ pub struct Written {
     pub revision: Revision,
 }
 
+/// A write was applied, and this is what it replaced.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Swapped {
+    /// The revision that it wrote. If a deletion found nothing, one at which there was nothing.
+    pub revision: Revision,
+    /// What the key held before; nothing if it did not exist.
+    pub previous: Option<Item>,
+}
+
+/// A number grew.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Incremented {
+    /// The revision that was written.
+    pub revision: Revision,
+    /// The number since.
+    pub value: i64,
+}
+
 /// A deletion was applied.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Deleted {

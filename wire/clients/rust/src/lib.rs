@@ -20,7 +20,8 @@
 //!
 //! - Every read gives the newest there is: nothing that was written before it is missing.
 //! - A write is applied once, however often it had to be sent; one that ended with an error was certainly not applied and
-//!   never will be, unless the error is [`Error::Unknown`] (or [`Error::Partial`], which tells which part was).
+//!   never will be, unless the error is [`Error::Unknown`] (or [`Error::Partial`], which tells which part was, or
+//!   [`Error::Forgotten`], which says that it was).
 //! - A call ends by its deadline, 5 seconds unless set otherwise. Until then it follows leaders, reconnects and waits as
 //!   needed.
 //! - What is in flight, and what a range holds, is bounded.
@@ -64,10 +65,12 @@ pub use mesh_base::{
     CheckpointNo, ClusterId, CoreId, LogIndex, NodeId, ReplicaId, Revision, ShardId, SlotEpoch, SlotNo, Term,
 };
 
-pub use self::calls::{Delete, DeleteMany, Get, GetMany, Pending, Put, PutMany};
+pub use self::calls::{
+    Delete, DeleteMany, DeletePrevious, Get, GetMany, Increment, Pending, Put, PutMany, PutPrevious,
+};
 pub use self::cluster::Cluster;
 pub use self::error::{Error, Result, Tried};
-pub use self::item::{Deleted, Entry, Item, Written};
+pub use self::item::{Deleted, Entry, Incremented, Item, Swapped, Written};
 pub use self::options::ClusterBuilder;
 pub use self::range::{Cursor, CursorFlaw, Items, Range};
 pub use self::status::{Member, NodeReport, NodeStatus, Replaced, ReplicaRole, ReplicaState, ReplicaStatus};

@@ -3,6 +3,8 @@
 mod batch;
 mod delete;
 mod get;
+mod guard;
+mod increment;
 mod put;
 
 use std::pin::Pin;
@@ -11,9 +13,10 @@ use std::time::Duration;
 use mesh_base::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 
 pub use self::batch::{DeleteMany, GetMany, PutMany};
-pub use self::delete::Delete;
+pub use self::delete::{Delete, DeletePrevious};
 pub use self::get::Get;
-pub use self::put::Put;
+pub use self::increment::Increment;
+pub use self::put::{Put, PutPrevious};
 use crate::request::{Deadline, Failure};
 use crate::{Cluster, Error, Result};
 

@@ -96,6 +96,7 @@ impl Core {
             }
             Wire::NoSpace
             | Wire::Conflict { .. }
+            | Wire::WrongType { .. }
             | Wire::Compacted { .. }
             | Wire::TooLarge { .. }
             | Wire::EmptyKey

@@ -113,7 +113,7 @@ pub(crate) struct Call<'a> {
 impl<'a> Call<'a> {
     pub(crate) fn new(request: Request<'a>, aim: Aim<'a>, deadline: Deadline) -> Self {
         let mode = match request {
-            Request::Put(_) | Request::PutBatch(_) | Request::Delete(_) => Mode::Write,
+            Request::Put(_) | Request::PutBatch(_) | Request::Delete(_) | Request::Transact(_) => Mode::Write,
             Request::OpenSession(_) | Request::ReplaceNode(_) => Mode::Repeatable,
             Request::Get(_)
             | Request::GetBatch(_)
@@ -156,6 +156,7 @@ impl<'a> Call<'a> {
             Request::Put(put) => put.ctx = write_context(self.write.as_ref(), read),
             Request::PutBatch(batch) => batch.ctx = write_context(self.write.as_ref(), read),
             Request::Delete(delete) => delete.ctx = write_context(self.write.as_ref(), read),
+            Request::Transact(transact) => transact.ctx = write_context(self.write.as_ref(), read),
             Request::Hello(_)
             | Request::OpenSession(_)
             | Request::ReplaceNode(_)
@@ -173,7 +174,8 @@ impl<'a> Call<'a> {
     pub(super) fn give_up(&mut self, error: Error) -> Failure {
         Failure::Error(match error {
             Error::Unknown { last: None } => Error::Unknown { last: self.last.take().map(Box::new) },
-            Error::Unknown { .. } => error,
+            // The latter two are outcomes of the session: all sendings are answered so.
+            Error::Unknown { .. } | Error::Conflict { .. } | Error::WrongType { .. } => error,
             Error::DeadlineExceeded { .. } if self.may_be_applied => Error::Unknown { last: None },
             error if self.may_be_applied => Error::Unknown { last: Some(Box::new(error)) },
             error => error,
