@@ -8,17 +8,17 @@ use bytes::BytesMut;
 use mesh_base::limits::{
     BATCH_BYTES_MAX, BATCH_OPS_MAX, DIRECTORY_BYTES_MAX, FRAME_PAYLOAD_BYTES_MAX, HELLO_PAYLOAD_BYTES_MAX,
     KEY_BYTES_MAX, NODE_NAME_BYTES_MAX, NODES_MAX, RANGE_ITEMS_MAX, SNAPSHOT_POSITION_BYTES_MAX,
-    VALUE_BYTES_MAX,
+    TRANSACTION_RANGES_MAX, VALUE_BYTES_MAX,
 };
 use mesh_base::{
     CheckpointNo, ClusterId, LogIndex, NodeId, ReplicaId, Revision, SessionId, SessionSeq, ShardId,
 };
 use mesh_wire::{
-    BirthAccept, BirthDecided, BirthMember, BirthPropose, ConfState, Delete, Directory, Envelope, Error,
-    FrameDecoder, FrameError, FrameWriter, Get, GetBatch, GetBatchAnswer, Hello, Item, JoinAnswer, KeyValue,
-    Kind, NodeProbe, PeerMessage, ProbeState, Put, PutBatch, Raft, RaftEntry, RaftMessage, Range,
-    RangeAnswer, RangeItem, Request, Response, Role, SnapshotAck, SnapshotChunk, SnapshotMeta,
-    SnapshotStatus, WireError, WriteContext, negotiate,
+    Action, BirthAccept, BirthDecided, BirthMember, BirthPropose, Condition, ConfState, Delete, Directory,
+    Envelope, Error, Expect, FrameDecoder, FrameError, FrameWriter, Get, GetBatch, GetBatchAnswer, Hello,
+    Item, JoinAnswer, KeyRange, KeyValue, Kind, NodeProbe, Operation, PeerMessage, ProbeState, Put, PutBatch,
+    Raft, RaftEntry, RaftMessage, Range, RangeAnswer, RangeItem, Request, Response, Role, SnapshotAck,
+    SnapshotChunk, SnapshotMeta, SnapshotStatus, Transact, WireError, WriteContext, negotiate,
 };
 use sample::in_session;
 
@@ -115,6 +115,63 @@ fn a_batch_has_an_operation_and_at_most_its_limits() {
     assert_eq!(put(&items[..1]), Ok(()));
     assert_eq!(too_large(put(&items)), "bytes of a batch");
     assert_eq!(malformed(put(&[])), "an empty batch");
+}
+
+/// A transaction of these operations, on conditions.
+fn transact(conditions: &[Condition<'_>], operations: &[Operation<'_>]) -> Result<(), WireError> {
+    send_request(&Request::Transact(Transact {
+        ctx: in_session(),
+        conditions: conditions.into(),
+        operations: operations.into(),
+        ..Transact::default()
+    }))
+}
+
+const fn put_of<'a>(key: &'static [u8], value: &'a [u8]) -> Operation<'a> {
+    Operation { key, action: Action::Put { value, lease: 0, type_tag: 0, previous: true } }
+}
+
+#[test]
+fn a_transaction_keeps_to_its_limits() {
+    let get = Operation { key: b"k", action: Action::Get };
+    let absent = Condition { key: b"k", expect: Expect::Absent };
+    let (gets, conditions) = (vec![get; BATCH_OPS_MAX - 1], [absent, absent]);
+    assert_eq!(transact(&conditions[..1], &gets), Ok(()));
+    assert_eq!(too_large(transact(&conditions, &gets)), "keys of a transaction");
+    assert_eq!(malformed(transact(&[], &[])), "an empty transaction");
+    assert_eq!(transact(&[], &[Operation { key: b"", action: Action::Get }]), Err(WireError::EmptyKey));
+    let range = KeyRange { from: b"a", to: b"" };
+    let ranges = vec![range; TRANSACTION_RANGES_MAX + 1];
+    let reading = |ranges: &[KeyRange<'_>]| {
+        let ctx = in_session();
+        send_request(&Request::Transact(Transact { ctx, ranges: ranges.into(), ..Transact::default() }))
+    };
+    assert_eq!(reading(&ranges[1..]), Ok(()));
+    assert_eq!(too_large(reading(&ranges)), "ranges of a transaction");
+}
+
+#[test]
+fn one_operation_may_put_the_largest_value_and_several_no_more_than_a_batch() {
+    let (large, half) = (vec![0; VALUE_BYTES_MAX + 1], vec![0; BATCH_BYTES_MAX / 2]);
+    let absent = [Condition { key: b"k", expect: Expect::Absent }];
+    assert_eq!(transact(&absent, &[put_of(b"k", &large[1..])]), Ok(()));
+    assert_eq!(too_large(transact(&absent, &[put_of(b"k", &large)])), "value bytes");
+    let halves = [put_of(b"k", &half), put_of(b"l", &half)];
+    assert_eq!(too_large(transact(&[], &halves)), "bytes of a transaction");
+    assert_eq!(transact(&[], &halves[..1]), Ok(()));
+    let holds = [Condition { key: b"k", expect: Expect::Value(&large[1..]) }];
+    assert_eq!(too_large(transact(&holds, &halves[..1])), "bytes of a transaction");
+}
+
+#[test]
+fn what_a_later_version_may_ask_for_is_refused() {
+    let condition = [Condition { key: b"k", expect: Expect::Other(9) }];
+    assert_eq!(malformed(transact(&condition, &[])), "a condition's kind");
+    let operation = [Operation { key: b"k", action: Action::Other(9) }];
+    assert_eq!(malformed(transact(&[], &operation)), "an operation's kind");
+    for expect in [Expect::Revision(Revision(0)), Expect::Version(0)] {
+        malformed(transact(&[Condition { key: b"k", expect }], &[]));
+    }
 }
 
 #[test]

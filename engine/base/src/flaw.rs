@@ -46,10 +46,6 @@ macro_rules! flaws {
 }
 
 flaws! {
-    ConditionIgnoresPending, "condition-ignores-pending",
-        "A leader judges conditions by what is applied, whatever it proposed since.";
-    SkipRangeCheck, "skip-range-check",
-        "A leader does a transaction whatever was written since in the ranges that it had read.";
     AcknowledgeBeforeDurable, "acknowledge-before-durable",
         "A replica tells raft that entries are durable when they were handed to the log.";
     ForgetVote, "forget-vote",
@@ -110,6 +106,10 @@ flaws! {
         "A batched get that waited for a page reads the rest of its keys at what is the newest revision by then.";
     SplitBatch, "split-batch",
         "The puts of a batch have a revision each.";
+    ConditionIgnoresPending, "condition-ignores-pending",
+        "A leader judges conditions by what is applied, whatever it proposed since.";
+    SkipRangeCheck, "skip-range-check",
+        "A leader does a transaction whatever was written since in the ranges that it had read.";
     InstallBeforeDecided, "install-before-decided",
         "A received snapshot takes the live store's place before the log's record of that is durable.";
     MixSnapshots, "mix-snapshots",

@@ -178,18 +178,16 @@ impl Transaction {
 
     /// Whether the branch is the one that the conditions ask for, as far as what was found tells.
     fn check(&self, puts: Puts, before: &BTreeMap<Bytes, Seen>) -> Result<(), String> {
-        let judged: Vec<Option<bool>> = self
-            .conditions
-            .iter()
-            .map(|(key, asked)| before.get(key).map(|seen| asked.holds(*seen)))
-            .collect();
+        let conditions = &self.conditions;
+        let judged = conditions.iter().map(|(key, asked)| before.get(key).map(|seen| asked.holds(*seen)));
+        let judged: Vec<Option<bool>> = judged.collect();
         match puts {
             Puts::Done if judged.contains(&Some(false)) => {
-                Err(format!("a transaction was done against its conditions: {self:?}, {before:?}"))
+                Err(format!("a transaction was done against its conditions: {conditions:?}, {before:?}"))
             }
-            Puts::Left if judged.iter().all(|it| *it == Some(true)) => {
-                Err(format!("a transaction was not done, though its conditions hold: {self:?}, {before:?}"))
-            }
+            Puts::Left if judged.iter().all(|it| *it == Some(true)) => Err(format!(
+                "a transaction was not done, though its conditions hold: {conditions:?}, {before:?}"
+            )),
             _ => Ok(()),
         }
     }
