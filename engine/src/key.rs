@@ -39,6 +39,11 @@ impl<'a> KeyRef<'a> {
         self.namespace == other.namespace && self.key == other.key
     }
 
+    /// Whether it comes before the end of a range of a namespace: a key, or the end of the namespace.
+    pub(crate) fn is_before_end(&self, namespace: Namespace, end: Option<&[u8]>) -> bool {
+        self.namespace < namespace || self.namespace == namespace && end.is_none_or(|end| self.key < end)
+    }
+
     /// A copy that owns its bytes.
     #[must_use]
     pub fn to_owned(&self) -> CellKey {

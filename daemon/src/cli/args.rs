@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use mesh_client::Cursor;
+use mesh_client::{Cursor, Revision};
 
 use super::key::{self, Key};
 use super::log::LogFilter;
@@ -282,6 +282,23 @@ pub(super) struct Conditions {
     /// Only if the key exists.
     #[arg(long, group = "condition")]
     pub(super) if_exists: bool,
+}
+
+/// What is asked of a key that has to exist, or may have to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Condition {
+    Revision(Revision),
+    Version(u64),
+    Exists,
+}
+
+impl Conditions {
+    /// The condition, if there is one; there is at most one.
+    pub(super) fn asked(self) -> Option<Condition> {
+        let revision = self.if_revision.map(|revision| Condition::Revision(Revision(revision)));
+        let version = self.if_version.map(Condition::Version);
+        revision.or(version).or(self.if_exists.then_some(Condition::Exists))
+    }
 }
 
 /// Prints the value of a key, byte for byte. Exit code 1 if the key does not exist.

@@ -9,7 +9,7 @@ use mesh_base::limits::VALUE_BYTES_MAX;
 use mesh_client::{Cluster, Items, Put as ClientPut, Range, Revision};
 use serde::Serialize;
 
-use super::args::{ClientFlags, Conditions, Del, Get, Incr, Put, RangeFlags};
+use super::args::{ClientFlags, Condition, Del, Get, Incr, Put, RangeFlags};
 use super::error::{CliError, Exit};
 use super::json::{Encoding, ItemDocument, Text, revision, text};
 use super::key::{Key, readable};
@@ -79,12 +79,12 @@ fn conditional_put<'c>(
     value: &'c [u8],
 ) -> ClientPut<'c, &'c [u8], &'c [u8]> {
     let asked = cluster.put(put.key.as_bytes(), value);
-    match put.conditions {
+    match put.conditions.asked() {
         _ if put.if_absent => asked.if_absent(),
-        Conditions { if_exists: true, .. } => asked.if_exists(),
-        Conditions { if_revision: Some(revision), .. } => asked.if_revision(Revision(revision)),
-        Conditions { if_version: Some(version), .. } => asked.if_version(version),
-        Conditions { if_exists: false, if_revision: None, if_version: None } => asked,
+        Some(Condition::Exists) => asked.if_exists(),
+        Some(Condition::Revision(revision)) => asked.if_revision(revision),
+        Some(Condition::Version(version)) => asked.if_version(version),
+        None => asked,
     }
 }
 
@@ -215,22 +215,24 @@ struct DeletedDocument {
 /// `mesh del`
 pub(super) fn delete(flags: &ClientFlags, del: &Del, output: &mut Output) -> Result<Exit, CliError> {
     let keys: Vec<_> = del.keys.iter().map(Key::as_bytes).collect();
-    let Conditions { if_exists, if_revision, if_version } = del.conditions;
-    let is_conditional = if_exists || if_revision.is_some() || if_version.is_some();
+    let condition = match (keys.as_slice(), del.conditions.asked()) {
+        (_, None) => None,
+        ([key], Some(condition)) => Some((*key, condition)),
+        _ => {
+            let why = "a condition is one on a single key: delete the others without it";
+            return Err(CliError::Usage(why.into()));
+        }
+    };
     let deleted = wait(async {
         let (cluster, left) = connect(flags).await?;
-        let asked = match keys.as_slice() {
-            [key] if is_conditional => cluster.delete(*key).deadline(left),
-            _ if is_conditional => {
-                let why = "a condition is one on a single key: delete the others without it";
-                return Err(CliError::Usage(why.into()));
-            }
-            _ => return Ok(cluster.delete_many(keys).deadline(left).await?),
+        let Some((key, condition)) = condition else {
+            return Ok(cluster.delete_many(keys).deadline(left).await?);
         };
-        Ok(match (if_revision, if_version) {
-            (Some(revision), _) => asked.if_revision(Revision(revision)).await?,
-            (_, Some(version)) => asked.if_version(version).await?,
-            (None, None) => asked.if_exists().await?,
+        let asked = cluster.delete(key).deadline(left);
+        Ok(match condition {
+            Condition::Revision(revision) => asked.if_revision(revision).await?,
+            Condition::Version(version) => asked.if_version(version).await?,
+            Condition::Exists => asked.if_exists().await?,
         })
     })?;
     match output.format() {

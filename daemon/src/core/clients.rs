@@ -172,8 +172,13 @@ fn write(ctx: &WriteContext<'_>, change: Change) -> Write {
     }
 }
 
+/// Bytes of a payload, or nothing, sharing its memory.
+fn share(payload: &Bytes, bytes: &[u8]) -> Bytes {
+    if bytes.is_empty() { Bytes::new() } else { payload.slice_ref(bytes) }
+}
+
 fn own_range(range: &mesh_wire::Range<'_>, payload: &Bytes) -> Range {
-    let own = |bytes: &[u8]| if bytes.is_empty() { Bytes::new() } else { payload.slice_ref(bytes) };
+    let own = |bytes: &[u8]| share(payload, bytes);
     let bounded = |asked: u32, most: usize| match usize::try_from(asked) {
         Ok(0) | Err(_) => most,
         Ok(asked) => asked.min(most),
@@ -191,7 +196,7 @@ fn own_range(range: &mesh_wire::Range<'_>, payload: &Bytes) -> Range {
 }
 
 fn own_transaction(transact: &Transact<'_>, payload: &Bytes) -> Transaction {
-    let own = |bytes: &[u8]| if bytes.is_empty() { Bytes::new() } else { payload.slice_ref(bytes) };
+    let own = |bytes: &[u8]| share(payload, bytes);
     let wish = |is_wanted| if is_wanted { Previous::Wanted } else { Previous::Unwanted };
     let operation = |operation: mesh_wire::Operation<'_>| Operation {
         key: own(operation.key),

@@ -178,7 +178,7 @@ impl<S: Server> Turn<S> {
                 self.rung(tick).await;
                 return Rest::Asleep;
             } else {
-                if self.linger() == Word::None {
+                if self.linger(tick) == Word::None {
                     self.sockets.doze();
                     self.disk.look();
                 }
@@ -189,12 +189,12 @@ impl<S: Server> Turn<S> {
     }
 
     /// Looks on for a moment without going to sleep, and lets others have the processor between two looks.
-    fn linger(&self) -> Word {
+    fn linger(&self, tick: &Cell<bool>) -> Word {
         let time = if self.disk.is_logging() { LINGER_FOR_LOG } else { LINGER };
         let end = self.busy_at.get() + time;
         while clock::now().monotonic < end {
             self.disk.look();
-            if self.sockets.look() == Word::Some || !self.inbox.is_empty() || self.mesh.has_mail() {
+            if self.sockets.look() == Word::Some || self.has_work(tick) {
                 return Word::Some;
             }
             sched_yield();

@@ -17,7 +17,7 @@ use mesh_base::{Instant, LogIndex, Revision, SessionId, Term};
 use smallvec::SmallVec;
 
 use super::sessions::{Outcome, WriteId};
-use super::transacting::branch_of;
+use super::transacting::found_by;
 use super::transaction::{KeySpan, Transaction};
 use crate::core::Responder;
 
@@ -56,9 +56,7 @@ impl Answer {
         match self {
             Self::Written | Self::Deleted => true,
             // What it found is read from what is applied.
-            Self::Transacted(transaction) => {
-                branch_of(transaction, outcome).map_or(true, |branch| !transaction.finds(branch))
-            }
+            Self::Transacted(transaction) => found_by(transaction, outcome).is_none(),
             Self::SessionOpened(_) | Self::NodeReplaced(_) | Self::Admitted | Self::Nothing => false,
         }
     }

@@ -89,6 +89,11 @@ impl PendingRead {
         }
     }
 
+    /// What was found so far, in the order of what was asked for.
+    fn items(&self) -> Vec<Option<Item<'_>>> {
+        self.found.iter().map(|found| found.as_ref().map(Found::item)).collect()
+    }
+
     fn begin_anew(&mut self) {
         let Self { at, found, found_bytes, rest, .. } = self;
         (*at, *rest, *found_bytes) = (None, None, 0);
@@ -292,7 +297,7 @@ impl Replica {
                 break;
             }
         }
-        let items: Vec<_> = read.found.iter().map(|found| found.as_ref().map(Found::item)).collect();
+        let items = read.items();
         let (branch, results) = (on_wire(branch), (&items).into());
         let answer = Transacted { revision, branch, results, forgotten };
         out.answer(read.waiter.responder, &Response::Transacted(answer));
@@ -325,7 +330,7 @@ impl Replica {
                 break;
             }
         }
-        let items: Vec<_> = read.found.iter().map(|found| found.as_ref().map(Found::item)).collect();
+        let items = read.items();
         out.answer(
             read.waiter.responder,
             &Response::GetBatch(GetBatchAnswer { items: (&items).into(), revision: at }),

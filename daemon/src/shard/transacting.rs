@@ -9,17 +9,17 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mesh_base::flaw::{self, Flaw};
-use mesh_base::{Namespace, Now, Revision, SessionSeq};
-use mesh_engine::effect::{Effect, Outcome as EntryOutcome};
+use mesh_base::{Namespace, Now, Revision};
+use mesh_engine::effect::Effect;
 use mesh_engine::{Attributes, Lookup, Misses, RangeChange, StoreError, Want};
-use mesh_wire::{Error, Response, Transacted};
-use smallvec::{SmallVec, smallvec};
+use mesh_wire::Error;
+use smallvec::SmallVec;
 
 use super::command::{PutItem, Read, Write};
 use super::error::ShardError;
 use super::output::Output;
 use super::overlay::KeyState;
-use super::proposals::{Answer, EvaluatedWrite, RequestKey, Waiter};
+use super::proposals::{Answer, Waiter};
 use super::reading::PendingRead;
 use super::replica::Replica;
 use super::sessions::Outcome;
@@ -38,20 +38,21 @@ struct Fact {
 
 /// Looks keys up, and gathers what is missing.
 #[derive(Default)]
-struct Looking {
+pub(super) struct Looking {
     misses: Option<Misses>,
 }
 
 impl Looking {
-    fn add(&mut self, misses: &Misses) {
+    /// Something is missing.
+    pub(super) fn add(&mut self, misses: Misses) {
         match &mut self.misses {
-            Some(all) => all.merge(misses),
-            None => self.misses = Some(misses.clone()),
+            Some(all) => all.merge(&misses),
+            None => self.misses = Some(misses),
         }
     }
 
     /// What was found, if nothing was missing.
-    fn end<T>(self, found: T) -> Lookup<T> {
+    pub(super) fn end<T>(self, found: T) -> Lookup<T> {
         self.misses.map_or(Lookup::Ready(found), Lookup::Miss)
     }
 }
@@ -105,21 +106,7 @@ impl Replica {
                 return Ok(Evaluation::Gathered);
             }
         };
-        self.builder.push_outcome(&EntryOutcome {
-            session: write.id.session,
-            seq: write.id.seq,
-            acknowledged_below: write.acknowledged_below.max(SessionSeq(1)),
-            code: outcome.code,
-            revision: outcome.revision,
-            count: outcome.count,
-        });
-        self.proposals.gather(EvaluatedWrite {
-            key: Some(RequestKey::Write(write.id)),
-            outcome,
-            answer: Answer::Transacted(Arc::clone(transaction)),
-            keys,
-            waiters: smallvec![waiter],
-        });
+        self.gather_outcome(write, outcome, Answer::Transacted(Arc::clone(transaction)), keys, waiter);
         Ok(Evaluation::Gathered)
     }
 
@@ -198,7 +185,7 @@ impl Replica {
                     let what = "a range in which so much was written that changes cannot be told".into();
                     return Ok(Err(Error::Malformed { what }));
                 }
-                Ok(Lookup::Miss(misses)) => looking.add(&misses),
+                Ok(Lookup::Miss(misses)) => looking.add(misses),
                 Err(StoreError::Compacted { oldest }) => return Ok(Err(Error::Compacted { oldest })),
                 Err(error) => return Err(error.into()),
             }
@@ -306,7 +293,7 @@ impl Replica {
         let found = match self.state.store.get(Namespace::USER, key, Revision::MAX, want)? {
             Lookup::Ready(found) => found,
             Lookup::Miss(misses) => {
-                looking.add(&misses);
+                looking.add(misses);
                 return Ok(None);
             }
         };
@@ -319,34 +306,24 @@ impl Replica {
         Ok(Some(Fact { state: version.as_ref().map(KeyState::of), changed, value }))
     }
 
-    /// Answers a transaction that is done, or was refused: at once, or as soon as what it found is read.
-    pub(super) fn answer_transaction(
+    /// Reads what a transaction found, for those who wait for it.
+    pub(super) fn read_results(
         &mut self,
         transaction: &Arc<Transaction>,
-        outcome: Outcome,
+        branch: Branch,
+        revision: Revision,
         waiters: &[Waiter],
-        out: &mut Output,
     ) {
-        let branch = match branch_of(transaction, outcome) {
-            Ok(branch) => branch,
-            Err(error) => return out.fail_all(waiters.iter().copied(), &error),
-        };
         for waiter in waiters {
-            if transaction.finds(branch) {
-                let transaction = Arc::clone(transaction);
-                let read = Read::Transacted { transaction, branch, revision: outcome.revision };
-                self.reads.push_proven(self.state.applied.index, PendingRead::new(*waiter, read));
-            } else {
-                out.answer(waiter.responder, &done(outcome.revision, branch));
-            }
+            let read = Read::Transacted { transaction: Arc::clone(transaction), branch, revision };
+            self.reads.push_proven(self.state.applied.index, PendingRead::new(*waiter, read));
         }
     }
 }
 
-/// That a branch was done, which found nothing to tell.
-pub(super) fn done(revision: Revision, branch: Branch) -> Response<'static> {
-    let results = mesh_wire::List::EMPTY;
-    Response::Transacted(Transacted { revision, branch: on_wire(branch), results, forgotten: false })
+/// The branch of a transaction that was done, if it found something that is to be told.
+pub(super) fn found_by(transaction: &Transaction, outcome: Outcome) -> Option<Branch> {
+    branch_of(transaction, outcome).ok().filter(|branch| transaction.finds(*branch))
 }
 
 /// A branch, in the words of the protocol.

@@ -5,6 +5,8 @@
 //! - Everything gathered into one entry is proposed in the turn it was evaluated in, or given up together.
 //! - A write whose session knows it is answered from the session and not evaluated again.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use mesh_base::flaw::{self, Flaw};
 use mesh_base::limits::{ENTRY_BYTES_MAX, ENTRY_BYTES_SOFT_MAX, SESSION_WINDOW_MAX, UNCOMMITTED_BYTES_MAX};
@@ -12,7 +14,9 @@ use mesh_base::{LogIndex, Namespace, Now, Revision, SessionSeq, Term};
 use mesh_engine::effect::{Effect, EntryHead, Outcome as EntryOutcome};
 use mesh_engine::{GROUP_KEYS, KeyAt, Lookup, Misses, Want};
 use mesh_raftlog::Space;
-use mesh_wire::{Deleted, Error, NodeState, ReplaceAnswer, Response, SessionOpened, Written};
+use mesh_wire::{
+    Deleted, Error, List, NodeState, ReplaceAnswer, Response, SessionOpened, Transacted, Written,
+};
 use smallvec::{SmallVec, smallvec};
 
 use super::command::{Change, Command, PutItem, Request, Write};
@@ -24,7 +28,7 @@ use super::reading::PendingRead;
 use super::replica::{Parked, Replica};
 use super::sessions::{Admission, Outcome};
 use super::state::{DIRECTORY_KEY, session_at};
-use super::transacting::{branch_of, done};
+use super::transacting::{Looking, branch_of, found_by, on_wire};
 use crate::core::NodeName;
 use crate::node::directory::{DirectoryError, Standing};
 
@@ -226,12 +230,9 @@ impl Replica {
                 let answer = match &write.change {
                     Change::Put(_) => Answer::Written,
                     Change::Delete(_) => Answer::Deleted,
-                    Change::Transact(transaction) => {
-                        self.answer_transaction(transaction, outcome, &[waiter], out);
-                        return false;
-                    }
+                    Change::Transact(transaction) => Answer::Transacted(Arc::clone(transaction)),
                 };
-                answer_write(&answer, outcome, &[waiter], out);
+                self.answer_done(&answer, outcome, &[waiter], out);
                 return false;
             }
             Admission::Forgotten => {
@@ -267,25 +268,41 @@ impl Replica {
         seen: Option<Seen>,
         out: &mut Output,
     ) -> Result<Evaluation, ShardError> {
-        let states = match &write.change {
-            Change::Put(items) => self.key_states(items.iter().map(|item| &item.key), seen)?,
-            Change::Delete(keys) => self.key_states(keys.iter(), seen)?,
+        let (answer, revision, keys) = match &write.change {
+            Change::Put(items) => {
+                let states = match self.key_states(items.iter().map(|item| &item.key), seen)? {
+                    Lookup::Ready(states) => states,
+                    Lookup::Miss(misses) => return Ok(Evaluation::Miss(misses)),
+                };
+                let revision = self.next_revision(now);
+                (Answer::Written, revision, self.gather_puts(now, revision, items, &states))
+            }
+            Change::Delete(keys) => {
+                let states = match self.key_states(keys.iter(), seen)? {
+                    Lookup::Ready(states) => states,
+                    Lookup::Miss(misses) => return Ok(Evaluation::Miss(misses)),
+                };
+                let revision = self.next_revision(now);
+                (Answer::Deleted, revision, self.gather_deletes(revision, keys, &states))
+            }
             Change::Transact(transaction) => {
                 return self.gather_transaction(now, waiter, write, transaction, out);
             }
         };
-        let states = match states {
-            Lookup::Ready(states) => states,
-            Lookup::Miss(misses) => return Ok(Evaluation::Miss(misses)),
-        };
-        let revision = self.next_revision(now);
-        let (answer, keys) = match &write.change {
-            Change::Put(items) => (Answer::Written, self.gather_puts(now, revision, items, &states)),
-            Change::Delete(keys) => (Answer::Deleted, self.gather_deletes(revision, keys, &states)),
-            Change::Transact(_) => return Ok(Evaluation::Gathered),
-        };
         let count = u32::try_from(keys.len()).unwrap_or(u32::MAX);
-        let outcome = Outcome { revision, count, code: 0 };
+        self.gather_outcome(write, Outcome { revision, count, code: 0 }, answer, keys, waiter);
+        Ok(Evaluation::Gathered)
+    }
+
+    /// Gathers how a write ends, beside the effects that were gathered for it.
+    pub(super) fn gather_outcome(
+        &mut self,
+        write: &Write,
+        outcome: Outcome,
+        answer: Answer,
+        keys: SmallVec<[Bytes; 1]>,
+        waiter: Waiter,
+    ) {
         self.builder.push_outcome(&EntryOutcome {
             session: write.id.session,
             seq: write.id.seq,
@@ -301,7 +318,6 @@ impl Replica {
             keys,
             waiters: smallvec![waiter],
         });
-        Ok(Evaluation::Gathered)
     }
 
     /// The states of keys as of everything proposed so far. An only key may have been seen.
@@ -311,7 +327,7 @@ impl Replica {
         seen: Option<Seen>,
     ) -> Result<Lookup<SmallVec<[Option<KeyState>; 1]>>, ShardError> {
         let mut states = SmallVec::new();
-        let mut missing: Option<Misses> = None;
+        let mut looking = Looking::default();
         for key in keys {
             if let Some(pending) = self.overlay.newest(key) {
                 states.push(pending.state);
@@ -323,13 +339,10 @@ impl Replica {
             }
             match self.state.store.get(Namespace::USER, key, Revision::MAX, Want::Head)? {
                 Lookup::Ready(read) => states.push(Seen::of(read).0),
-                Lookup::Miss(misses) => match &mut missing {
-                    Some(all) => all.merge(&misses),
-                    None => missing = Some(misses),
-                },
+                Lookup::Miss(misses) => looking.add(misses),
             }
         }
-        Ok(missing.map_or(Lookup::Ready(states), Lookup::Miss))
+        Ok(looking.end(states))
     }
 
     fn gather_puts(
@@ -519,18 +532,23 @@ impl Replica {
             for key in &write.keys {
                 self.overlay.applied(key, write.revision());
             }
-            match &write.answer {
-                Answer::Transacted(transaction) => {
-                    self.answer_transaction(transaction, write.outcome, &write.waiters, out);
-                }
-                answer => answer_write(answer, write.outcome, &write.waiters, out),
-            }
+            self.answer_done(&write.answer, write.outcome, &write.waiters, out);
         }
         if !decided.lost.is_empty() {
             let error = self.not_leader(now);
             for write in decided.lost {
                 out.fail_all(write.waiters, &error);
             }
+        }
+    }
+
+    /// Tells everyone who waits for a write that is applied how it ended: at once, or as soon as what it found is read.
+    fn answer_done(&mut self, answer: &Answer, outcome: Outcome, waiters: &[Waiter], out: &mut Output) {
+        match answer {
+            Answer::Transacted(transaction) if let Some(branch) = found_by(transaction, outcome) => {
+                self.read_results(transaction, branch, outcome.revision, waiters);
+            }
+            answer => answer_write(answer, outcome, waiters, out),
         }
     }
 
@@ -559,7 +577,7 @@ impl Replica {
     }
 }
 
-/// Tells everyone who waits for a write how it ended.
+/// Tells everyone who waits for a write how it ended, but for what a transaction found.
 fn answer_write(answer: &Answer, outcome: Outcome, waiters: &[Waiter], out: &mut Output) {
     for waiter in waiters {
         let responder = waiter.responder;
@@ -574,7 +592,12 @@ fn answer_write(answer: &Answer, outcome: Outcome, waiters: &[Waiter], out: &mut
                 Response::Replace(ReplaceAnswer { node: *node, replica, state })
             }
             Answer::Transacted(transaction) => match branch_of(transaction, outcome) {
-                Ok(branch) => done(outcome.revision, branch),
+                Ok(branch) => Response::Transacted(Transacted {
+                    revision: outcome.revision,
+                    branch: on_wire(branch),
+                    results: List::EMPTY,
+                    forgotten: false,
+                }),
                 Err(error) => {
                     out.fail(responder, &error);
                     continue;

@@ -98,7 +98,6 @@ impl<'a> Search<'a, '_> {
     }
 
     fn is_before_end(&self, key: &KeyRef<'_>) -> bool {
-        key.namespace < self.query.namespace
-            || key.namespace == self.query.namespace && self.query.end.is_none_or(|end| key.key < end)
+        key.is_before_end(self.query.namespace, self.query.end)
     }
 }

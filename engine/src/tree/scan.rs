@@ -263,8 +263,7 @@ impl<'a> Scan<'a, '_> {
     }
 
     fn is_before_end(&self, key: &KeyRef<'_>) -> bool {
-        key.namespace < self.request.namespace
-            || key.namespace == self.request.namespace && self.request.end.is_none_or(|end| key.key < end)
+        key.is_before_end(self.request.namespace, self.request.end)
     }
 
     const fn is_full(&self) -> bool {

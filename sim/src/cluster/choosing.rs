@@ -118,8 +118,8 @@ impl Client {
                 let bytes_max = shared.options.size.value_bytes_max / keys.len();
                 let put = |key| {
                     let stamp = self.next_stamp();
-                    let bytes = self.prng.index(bytes_max.max(VALUE_BYTES_MIN) - VALUE_BYTES_MIN + 1);
-                    (key, stamp, values::of_length(stamp, VALUE_BYTES_MIN + bytes))
+                    let bytes = self.draw_bytes(bytes_max);
+                    (key, stamp, values::of_length(stamp, bytes))
                 };
                 let items = keys.into_iter().map(put).collect();
                 self.put_batch(items, now, shared, history)
@@ -185,7 +185,12 @@ impl Client {
             let least = LARGE_VALUE_BYTES_MIN << self.prng.index(LARGE_DOUBLINGS);
             return least + self.prng.index(least / 2);
         }
-        let longer = shared.options.size.value_bytes_max.max(VALUE_BYTES_MIN) - VALUE_BYTES_MIN;
+        self.draw_bytes(shared.options.size.value_bytes_max)
+    }
+
+    /// The length of a value that is not large.
+    pub(super) fn draw_bytes(&mut self, bytes_max: usize) -> usize {
+        let longer = bytes_max.max(VALUE_BYTES_MIN) - VALUE_BYTES_MIN;
         VALUE_BYTES_MIN + self.prng.index(longer + 1)
     }
 

@@ -11,7 +11,7 @@ use mesh_wire::{Condition, Expect, Item, KeyRange, Operation, Transact, Transact
 
 use super::client::{Client, Shared};
 use super::keys::Scope;
-use super::values::{self, VALUE_BYTES_MIN};
+use super::values;
 use super::work::{Kind, Recorded, Work};
 use crate::history::{self, Action, History, Outcome, Puts, Stamp};
 use crate::unchanged::ReadSet;
@@ -272,7 +272,8 @@ impl Client {
             let done = if is_put {
                 let stamp = self.next_stamp();
                 asked.push((key.clone(), Action::Put(stamp)));
-                Done::Put { value: self.draw_value(stamp, bytes_max), previous }
+                let value = values::of_length(stamp, self.draw_bytes(bytes_max));
+                Done::Put { value, previous }
             } else {
                 Done::Get
             };
@@ -331,11 +332,6 @@ impl Client {
             conditions.push((key.clone(), asked));
         }
         conditions
-    }
-
-    fn draw_value(&mut self, stamp: Stamp, bytes_max: usize) -> Bytes {
-        let longer = bytes_max.max(VALUE_BYTES_MIN) - VALUE_BYTES_MIN;
-        values::of_length(stamp, VALUE_BYTES_MIN + self.prng.index(longer + 1))
     }
 
     /// An increment of one of the counters that all share.

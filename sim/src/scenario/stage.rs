@@ -15,7 +15,7 @@ use super::messages::{Message, reaches};
 use super::node::{Clock, Node, NodeNo};
 use super::operations::Operation;
 use super::when::{When, when};
-use super::{ms, secs};
+use super::{Power, ms, secs};
 use crate::cluster::{Errand, Progress, Scripted};
 use crate::history::{Action, OpId, Outcome, Stamp};
 use crate::latency::Latency;
@@ -135,6 +135,16 @@ impl<'a> Stage<'a> {
     #[allow(clippy::panic, reason = "a story that goes wrong fails its test")]
     pub(super) fn fail(&self, what: &str) -> ! {
         panic!("at {:?}: {what}\n{}", self.now(), self.script.describe());
+    }
+
+    /// One node after the other loses its power under way and comes back.
+    pub fn lose_power_in_turn<const N: usize>(&mut self) {
+        for node in self.nodes::<N>() {
+            self.run_for(ms(300));
+            self.node(node).crash(Power);
+            self.run_for(ms(600));
+            self.node(node).start();
+        }
     }
 
     // --- what clients do

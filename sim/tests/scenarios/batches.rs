@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mesh_sim::scenario::{Power, Process, Scenario, ms, secs};
+use mesh_sim::scenario::{Power, Process, Scenario, secs};
 
 #[test]
 fn a_batch_whose_leader_crashes_is_there_whole_or_not_at_all() {
@@ -41,12 +41,7 @@ fn of_a_key_that_comes_twice_in_a_batch_the_later_value_counts() {
 #[test]
 fn batches_are_seen_whole_while_leaders_change_under_load() {
     Scenario::of(3).shards(2).load(6).batches().seeds(1..=5).play(|cluster| {
-        for node in cluster.nodes::<3>() {
-            cluster.run_for(ms(300));
-            cluster.node(node).crash(Power);
-            cluster.run_for(ms(600));
-            cluster.node(node).start();
-        }
+        cluster.lose_power_in_turn::<3>();
         cluster.run_for(secs(1));
     });
 }

@@ -1,6 +1,6 @@
 //! What depends on a condition is decided once.
 
-use mesh_sim::scenario::{Power, Scenario, ms, secs};
+use mesh_sim::scenario::{Scenario, ms, secs};
 
 #[test]
 fn a_creation_that_is_sent_again_to_the_next_leader_does_not_meet_itself() {
@@ -55,12 +55,7 @@ fn of_creations_at_once_one_takes_effect() {
 #[test]
 fn conditions_hold_while_leaders_change_under_load() {
     Scenario::of(3).shards(2).load(6).transactions().seeds(1..=5).play(|cluster| {
-        for node in cluster.nodes::<3>() {
-            cluster.run_for(ms(300));
-            cluster.node(node).crash(Power);
-            cluster.run_for(ms(600));
-            cluster.node(node).start();
-        }
+        cluster.lose_power_in_turn::<3>();
         cluster.run_for(secs(1));
     });
 }

@@ -31,6 +31,24 @@ pub(super) fn keys_hint(keys: List<'_, &[u8]>) -> usize {
     MESSAGE_OVERHEAD_BYTES + keys.iter().map(|key| key.len() + ELEMENT_OVERHEAD_BYTES).sum::<usize>()
 }
 
+/// Items of an answer, in the order of what was asked for: not too many, each an item.
+pub(super) fn check_items(what: &'static str, items: List<'_, Option<Item<'_>>>) -> Result<(), WireError> {
+    at_most(what, items.len(), BATCH_OPS_MAX)?;
+    items.iter().flatten().try_for_each(|item| item.check())
+}
+
+pub(super) fn build_items(
+    items: List<'_, Option<Item<'_>>>,
+    to: &mut Builder,
+) -> OfTables<fb::Item<'static>> {
+    to.list(items.iter(), |to, item| item.unwrap_or_default().build(None, to))
+}
+
+pub(super) fn items_hint(items: List<'_, Option<Item<'_>>>) -> usize {
+    let items = items.iter().map(|item| item.map_or(0, |item| item.value.len()) + ELEMENT_OVERHEAD_BYTES);
+    MESSAGE_OVERHEAD_BYTES + items.sum::<usize>()
+}
+
 /// What a key holds.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct Item<'a> {
@@ -78,12 +96,12 @@ impl<'a> Item<'a> {
         }
     }
 
-    pub(super) fn check(&self) -> Result<(), WireError> {
+    fn check(&self) -> Result<(), WireError> {
         ensure!(self.revision != Revision::ZERO, "an item's revision");
         value(self.value)
     }
 
-    pub(super) fn build(&self, key: Option<&[u8]>, to: &mut Builder) -> WIPOffset<fb::Item<'static>> {
+    fn build(&self, key: Option<&[u8]>, to: &mut Builder) -> WIPOffset<fb::Item<'static>> {
         let key = key.map(|key| to.bytes(key));
         let value = to.bytes_if_any(self.value);
         let args = fb::ItemArgs {
@@ -258,20 +276,17 @@ impl<'a> Message<'a> for GetBatchAnswer<'a> {
     }
 
     fn check(&self) -> Result<(), WireError> {
-        at_most("items of a batch", self.items.len(), BATCH_OPS_MAX)?;
-        self.items.iter().flatten().try_for_each(|item| item.check())
+        check_items("items of a batch", self.items)
     }
 
     fn build(&self, to: &mut Builder) -> Root {
-        let items = to.list(self.items.iter(), |to, item| item.unwrap_or_default().build(None, to));
+        let items = build_items(self.items, to);
         let args = fb::GetBatchAnswerArgs { items: Some(items), revision: self.revision.0 };
         fb::GetBatchAnswer::create(&mut to.flat, &args).into()
     }
 
     fn size_hint(&self) -> usize {
-        let items =
-            self.items.iter().map(|item| item.map_or(0, |item| item.value.len()) + ELEMENT_OVERHEAD_BYTES);
-        MESSAGE_OVERHEAD_BYTES + items.sum::<usize>()
+        items_hint(self.items)
     }
 }
 

@@ -11,7 +11,7 @@ use mesh_base::limits::{
     BATCH_BYTES_MAX, BATCH_OPS_MAX, KEY_BYTES_MAX, TRANSACTION_RANGES_MAX, VALUE_BYTES_MAX,
 };
 
-use super::read::{build_keys, check_bound};
+use super::read::{build_items, build_keys, check_bound, check_items, items_hint};
 use super::{ELEMENT_OVERHEAD_BYTES, Item, MESSAGE_OVERHEAD_BYTES, Message, WriteContext, bytes_of, closed};
 use crate::builder::{Builder, OfTables, Root};
 use crate::generated::mesh::wire as fb;
@@ -391,12 +391,11 @@ impl<'a> Message<'a> for Transacted<'a> {
     }
 
     fn check(&self) -> Result<(), WireError> {
-        at_most("results of a transaction", self.results.len(), BATCH_OPS_MAX)?;
-        self.results.iter().flatten().try_for_each(|item| item.check())
+        check_items("results of a transaction", self.results)
     }
 
     fn build(&self, to: &mut Builder) -> Root {
-        let results = to.list(self.results.iter(), |to, item| item.unwrap_or_default().build(None, to));
+        let results = build_items(self.results, to);
         let args = fb::TransactedArgs {
             revision: self.revision.0,
             branch: self.branch.to_wire(),
@@ -407,8 +406,6 @@ impl<'a> Message<'a> for Transacted<'a> {
     }
 
     fn size_hint(&self) -> usize {
-        let items =
-            self.results.iter().map(|item| item.map_or(0, |item| item.value.len()) + ELEMENT_OVERHEAD_BYTES);
-        MESSAGE_OVERHEAD_BYTES + items.sum::<usize>()
+        items_hint(self.results)
     }
 }
